@@ -1,0 +1,63 @@
+//! PoolSnapshot: a volume as it was at one moment.
+
+use crate::{condition::Condition, quantity::ByteQuantity};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+/// A volume as it was at one moment, on the drives of its legs. The CSI driver writes the
+/// spec, the operator the status. Deleting the object deletes no byte.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "strand.dev",
+    version = "v1alpha1",
+    kind = "PoolSnapshot",
+    plural = "poolsnapshots",
+    shortname = "psnap",
+    category = "strand",
+    status = "PoolSnapshotStatus",
+    derive = "PartialEq",
+    selectable = ".spec.volume",
+    doc = "A volume as it was at one moment, on the drives of its legs. Deleting the object deletes no byte.",
+    printcolumn(name = "Volume", type_ = "string", json_path = ".spec.volume"),
+    printcolumn(name = "Ready", type_ = "boolean", json_path = ".status.readyToUse"),
+    printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
+    printcolumn(name = "Taken", type_ = "date", json_path = ".status.takenAt"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.volume == oldSelf.volume").message("a snapshot cannot change its volume").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(oldSelf.deletionMark) || !oldSelf.deletionMark || (has(self.deletionMark) && self.deletionMark)").message("a snapshot marked for deletion stays so").reason(Reason::FieldValueForbidden)
+)]
+pub struct PoolSnapshotSpec {
+    /// The PoolVolume it was taken of.
+    #[schemars(length(min = 1, max = 253))]
+    pub volume: String,
+    /// CSI DeleteSnapshot was called: the bytes may go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deletion_mark: bool,
+}
+
+/// What has become of it.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolSnapshotStatus {
+    /// Whether volumes can be made from it.
+    #[serde(default)]
+    pub ready_to_use: bool,
+    /// Size of a volume made from it.
+    #[serde(default)]
+    pub size: ByteQuantity,
+    /// When it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_at: Option<Time>,
+    /// What is wrong with it, if anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
