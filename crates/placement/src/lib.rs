@@ -1,1 +1,5 @@
 //! x
+
+pub mod carve;
+pub mod reason;
+pub mod verdict;
