@@ -1,5 +1,13 @@
-//! x
+//! Every decision of Strand: functions from observed state to a plan, without I/O. What to adopt, how to
+//! carve, what the pool map is; processes observe, call these, and apply what they say.
 
+pub mod adopt;
 pub mod carve;
+pub mod identity;
+pub mod map;
+pub mod operation;
+pub mod rack;
 pub mod reason;
+pub mod select;
+pub mod status;
 pub mod verdict;
