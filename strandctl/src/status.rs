@@ -1,0 +1,217 @@
+//! `strandctl status`: one screen that says how the pools, their nodes and the operator are.
+
+use crate::{
+    cluster::{Cluster, Target, natural},
+    drives::{Word, side, standing},
+    text::{Style, Tone, bar, count, table},
+};
+use anyhow::Result;
+use clap::Args;
+use k8s_openapi::{
+    api::{coordination::v1::Lease, core::v1::Node},
+    jiff::Timestamp,
+};
+use std::collections::BTreeMap;
+use strand_api::{
+    Drive, DriveVerdict, MemoryPool, MemoryPoolStatus, PartitionRole, SideStatus, condition, names,
+};
+
+/// Shows the rack.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Runs `strandctl status`.
+pub async fn run(args: StatusArgs) -> Result<()> {
+    let cluster = Cluster::read(&args.target.client().await?).await?;
+    print!("{}", screen(Style::of_stdout(), &cluster, Timestamp::now()));
+    Ok(())
+}
+
+/// Nodes shown; of a larger cluster those with something to tell come first.
+const ROWS: usize = 40;
+/// Characters of a drive in the picture.
+const CELL: usize = 10;
+
+/// The screen.
+pub fn screen(style: Style, cluster: &Cluster, now: Timestamp) -> String {
+    let mut text = String::new();
+    for pool in &cluster.pools {
+        text.push_str(&story(style, pool));
+        text.push('\n');
+    }
+    if cluster.pools.is_empty() {
+        text.push_str("No MemoryPool yet: nothing is taken into use. Apply one to begin.\n\n");
+    }
+    text.push_str(&picture(style, &cluster.nodes, &cluster.drives));
+    text.push('\n');
+    text.push_str(&operator(style, cluster.operator.as_ref(), now));
+    text
+}
+
+/// A pool in a few lines.
+fn story(style: Style, pool: &MemoryPool) -> String {
+    let name = pool.metadata.name.as_deref().unwrap_or_default();
+    let title = style.paint(Tone::Strong, &format!("Pool {name}"));
+    let unseen = MemoryPoolStatus::default();
+    let status = pool.status.as_ref().unwrap_or(&unseen);
+    let ready = condition::find(&status.conditions, names::READY);
+    let (tone, word) = match ready {
+        Some(ready) if ready.status == "True" => (Tone::Good, "ready"),
+        Some(_) => (Tone::Bad, "not ready"),
+        None => (Tone::Note, "not seen by the operator yet"),
+    };
+    let mut text = format!("{title}: {}", style.paint(tone, word));
+    if let Some(ready) = ready.filter(|ready| !ready.message.is_empty()) {
+        text.push_str(&format!(": {}", ready.message));
+    }
+    text.push('\n');
+    let mut line = |name: &str, value: String| {
+        text.push_str(&format!("  {name:<15} {value}\n"));
+    };
+    let conflict = condition::find(&status.conditions, names::CONFLICT);
+    if let Some(conflict) = conflict.filter(|conflict| conflict.status == "True") {
+        line("Conflict", conflict.message.clone());
+    }
+    let drives = &status.drives;
+    line(
+        "Drives",
+        format!(
+            "{} in the pool of {} found, {} serving, on {}",
+            drives.adopted,
+            drives.found,
+            drives.ready,
+            count(usize::try_from(status.nodes).unwrap_or(0), "node")
+        ),
+    );
+    line("Context memory", use_of(&status.context_memory));
+    line("Storage", use_of(&status.storage));
+    if drives.rejected > 0 {
+        line(
+            "Not taken",
+            format!("{} ({})", drives.rejected, status.display.rejected),
+        );
+    }
+    line("Map epoch", status.map_epoch.to_string());
+    text
+}
+
+fn use_of(side: &SideStatus) -> String {
+    format!("{}, {} used", side.capacity.rounded(), side.used.rounded())
+}
+
+/// Nodes by drives: how each is carved, how worn it is, or in a word why it is out.
+fn picture(style: Style, nodes: &[Node], drives: &[Drive]) -> String {
+    let mut by_node: BTreeMap<_, (String, String, Vec<&Drive>)> = BTreeMap::new();
+    for node in nodes {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        by_node.insert(natural(&name), (name, readiness(node).into(), Vec::new()));
+    }
+    for drive in drives {
+        let name = &drive.spec.node_name;
+        let entry = by_node
+            .entry(natural(name))
+            .or_insert_with(|| (name.clone(), "no such node".into(), Vec::new()));
+        entry.2.push(drive);
+    }
+    let mut rows: Vec<_> = by_node.into_values().collect();
+    let all = rows.len();
+    let quiet = |(_, ready, drives): &(String, String, Vec<&Drive>)| {
+        ready == "yes" && drives.iter().all(|d| standing(d).word == Word::In)
+    };
+    let mut hidden = 0;
+    if all > ROWS {
+        rows.sort_by_key(quiet);
+        hidden = rows.split_off(ROWS).len();
+    }
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|(name, ready, drives)| {
+            let cells: Vec<String> = drives.into_iter().map(cell).collect();
+            vec![name, ready, cells.join("  ")]
+        })
+        .collect();
+    let mut text = table(style, &["NODE", "READY", "DRIVES"], &rows);
+    if hidden > 0 {
+        text.push_str(&format!(
+            "and {}; `strandctl drives` lists all drives\n",
+            count(hidden, "more node")
+        ));
+    }
+    let legend = "█ context memory  ░ storage  N% worn; a word says why a drive does not serve \
+                  (`strandctl drives --why`)";
+    text.push_str(&style.paint(Tone::Faint, legend));
+    text.push('\n');
+    text
+}
+
+fn readiness(node: &Node) -> &'static str {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let ready = conditions.and_then(|all| all.iter().find(|c| c.type_ == "Ready"));
+    match ready.map(|ready| ready.status.as_str()) {
+        Some("True") => "yes",
+        Some("False") => "no",
+        _ => "unknown",
+    }
+}
+
+/// One drive in the picture.
+fn cell(drive: &Drive) -> String {
+    let status = drive.status.clone().unwrap_or_default();
+    let standing = standing(drive);
+    let context = side(&status, PartitionRole::ContextMemory);
+    let storage = side(&status, PartitionRole::Storage);
+    let out = |verdict| status.verdict == Some(verdict);
+    let word = match standing.word {
+        Word::In => bar(context, context + storage, CELL),
+        Word::Free => "free".into(),
+        Word::Waits if status.verdict.is_none() => "watched".into(),
+        Word::Waits => "waits".into(),
+        Word::Out if out(DriveVerdict::Pooled) => "MISSING".into(),
+        Word::Out => match status.reasons.first() {
+            Some(reason) => reason.code.chars().take(CELL).collect(),
+            None => "OUT".into(),
+        },
+    };
+    let mut cell = format!("{word:<CELL$}");
+    if let Some(health) = &status.health {
+        cell.push_str(&format!(" {:>3}%", health.percentage_used));
+    }
+    if drive.spec.cordon {
+        cell.push_str(" cordoned");
+    }
+    cell
+}
+
+/// A Lease is renewed well within its duration; older than that, nobody leads.
+fn operator(style: Style, lease: Option<&Lease>, now: Timestamp) -> String {
+    let held = lease
+        .and_then(|lease| lease.spec.as_ref())
+        .and_then(|spec| {
+            let holder = spec.holder_identity.as_deref().filter(|h| !h.is_empty())?;
+            let renewed = spec.renew_time.as_ref()?.0;
+            Some((
+                holder,
+                renewed,
+                i64::from(spec.lease_duration_seconds.unwrap_or(15)),
+            ))
+        });
+    let Some((holder, renewed, duration)) = held else {
+        let text = "none leads: pools and drives stay as they are until one runs";
+        return format!("Operator: {}\n", style.paint(Tone::Bad, text));
+    };
+    let age = now.as_second() - renewed.as_second();
+    if age > duration {
+        let text = format!(
+            "none leads; {holder} was last seen {age} s ago. Data paths go on; decisions wait"
+        );
+        return format!("Operator: {}\n", style.paint(Tone::Bad, &text));
+    }
+    format!(
+        "Operator: {} leads, seen {} s ago\n",
+        style.paint(Tone::Good, holder),
+        age.max(0)
+    )
+}

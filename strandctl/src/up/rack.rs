@@ -1,0 +1,56 @@
+//! `rack.json`: the running rack, for scripts.
+
+use super::layout::replace;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A rack that is up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rack {
+    /// For `kubectl --kubeconfig`.
+    pub kubeconfig: PathBuf,
+    /// The operator.
+    pub operator: RackOperator,
+    /// The nodes, in order of their numbers.
+    pub nodes: Vec<RackNode>,
+}
+
+/// The operator's process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RackOperator {
+    /// Its process id now; another after a restart.
+    pub pid: u32,
+    /// URL of its metrics.
+    pub metrics: String,
+}
+
+/// One node's agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RackNode {
+    /// Name of the node.
+    pub name: String,
+    /// Its agent's process id now; another after a restart.
+    pub pid: u32,
+    /// Its agent's socket.
+    pub agent: PathBuf,
+    /// URL of its agent's metrics.
+    pub metrics: String,
+    /// Files, or loop devices, that stood for its drives when the rack came up.
+    pub drives: Vec<PathBuf>,
+}
+
+impl Rack {
+    /// Notes the new process id of a process that was started again.
+    pub fn restarted(&mut self, process: &str, pid: u32) {
+        match self.nodes.iter_mut().find(|node| node.name == process) {
+            Some(node) => node.pid = pid,
+            None => self.operator.pid = pid,
+        }
+    }
+
+    /// Writes the file in one step.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        replace(file, &(serde_json::to_string_pretty(self)? + "\n"))
+    }
+}
