@@ -4,7 +4,8 @@ use crate::select::{self, NodeMatcher, Refusal};
 use k8s_openapi::api::core::v1::Node;
 use std::collections::{BTreeMap, BTreeSet};
 use strand_api::{
-    Adoption, ByteQuantity, Drive, DriveCarve, DrivePhase, DriveStatus, DriveVerdict, MemoryPool, PartitionRole,
+    Adoption, ByteQuantity, Drive, DriveCarve, DrivePhase, DriveStatus, DriveVerdict, MemoryPool,
+    PartitionRole,
 };
 
 /// A pool as adoption sees it.
@@ -64,8 +65,13 @@ impl<'a> Sightings<'a> {
         let mut seen: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
         for drive in drives {
             let node = drive.spec.node_name.as_str();
-            let Some(key) = Self::key(drive) else { continue };
-            let missing = drive.status.as_ref().is_some_and(|s| s.phase == Some(DrivePhase::Missing));
+            let Some(key) = Self::key(drive) else {
+                continue;
+            };
+            let missing = drive
+                .status
+                .as_ref()
+                .is_some_and(|s| s.phase == Some(DrivePhase::Missing));
             if !missing && nodes.contains_key(node) {
                 seen.entry(key).or_default().insert(node);
             }
@@ -87,7 +93,12 @@ impl<'a> Sightings<'a> {
 }
 
 /// Decides on one drive. `pools` stand oldest first: the older pool has what two select.
-pub fn desire(drive: &Drive, node: Option<&Node>, pools: &[Candidate], sightings: &Sightings) -> Desire {
+pub fn desire(
+    drive: &Drive,
+    node: Option<&Node>,
+    pools: &[Candidate],
+    sightings: &Sightings,
+) -> Desire {
     let Some(status) = drive.status.as_ref().filter(|s| s.verdict.is_some()) else {
         return Desire::Undecided;
     };
@@ -97,6 +108,8 @@ pub fn desire(drive: &Drive, node: Option<&Node>, pools: &[Candidate], sightings
     match &drive.spec.pool {
         Some(name) => match pools.iter().find(|p| p.name == name) {
             Some(pool) => named(drive, status, pool, sightings),
+            // What the operator wrote itself it takes back without a word.
+            None if drive.spec.pool_id.is_some() => Desire::Unclaimed(None),
             None => Desire::Unclaimed(Some(Refusal::NoSuchPool { pool: name.clone() })),
         },
         None => unnamed(drive, status, node, pools, sightings),
@@ -108,7 +121,10 @@ fn named(drive: &Drive, status: &DriveStatus, pool: &Candidate, sightings: &Sigh
     let id = match &pool.id {
         Ok(id) => id,
         Err(why) => {
-            return Desire::Unclaimed(Some(Refusal::NoPoolId { pool: pool.name.into(), why: why.clone() }));
+            return Desire::Unclaimed(Some(Refusal::NoPoolId {
+                pool: pool.name.into(),
+                why: why.clone(),
+            }));
         }
     };
     if carries(status, id) {
@@ -128,8 +144,17 @@ fn named(drive: &Drive, status: &DriveStatus, pool: &Candidate, sightings: &Sigh
 }
 
 /// A drive that no one has named a pool for.
-fn unnamed(drive: &Drive, status: &DriveStatus, node: Option<&Node>, pools: &[Candidate], sightings: &Sightings) -> Desire {
-    let owner = pools.iter().filter(|p| !p.deleting()).find_map(|p| Some((p, p.id.as_ref().ok()?)).filter(|(_, id)| carries(status, id)));
+fn unnamed(
+    drive: &Drive,
+    status: &DriveStatus,
+    node: Option<&Node>,
+    pools: &[Candidate],
+    sightings: &Sightings,
+) -> Desire {
+    let owner = pools
+        .iter()
+        .filter(|p| !p.deleting())
+        .find_map(|p| Some((p, p.id.as_ref().ok()?)).filter(|(_, id)| carries(status, id)));
     if let Some((pool, id)) = owner {
         return Desire::Claimed(keep(drive, status, pool, id));
     }
@@ -137,23 +162,43 @@ fn unnamed(drive: &Drive, status: &DriveStatus, node: Option<&Node>, pools: &[Ca
         return Desire::Unclaimed(None);
     }
     let mut first = None;
-    for pool in pools.iter().filter(|p| !p.deleting() && p.selects_node(node)) {
-        let refusal = match (select::drive_selected(pool.name, &pool.pool.spec, status), pool.pool.spec.adoption, &pool.id) {
+    for pool in pools
+        .iter()
+        .filter(|p| !p.deleting() && p.selects_node(node))
+    {
+        let refusal = match (
+            select::drive_selected(pool.name, &pool.pool.spec, status),
+            pool.pool.spec.adoption,
+            &pool.id,
+        ) {
             (Err(refusal), _, _) => refusal,
             (Ok(()), Adoption::Manual, _) => Refusal::ManualAdoption {
                 pool: pool.name.into(),
                 drive: drive.metadata.name.clone().unwrap_or_default(),
             },
-            (Ok(()), Adoption::Automatic, Err(why)) => Refusal::NoPoolId { pool: pool.name.into(), why: why.clone() },
-            (Ok(()), Adoption::Automatic, Ok(id)) => return take(drive, status, pool, id, sightings),
+            (Ok(()), Adoption::Automatic, Err(why)) => Refusal::NoPoolId {
+                pool: pool.name.into(),
+                why: why.clone(),
+            },
+            (Ok(()), Adoption::Automatic, Ok(id)) => {
+                return take(drive, status, pool, id, sightings);
+            }
         };
         first.get_or_insert(refusal);
     }
-    Desire::Unclaimed(Some(first.unwrap_or_else(|| Refusal::NodeNotSelected(drive.spec.node_name.clone()))))
+    Desire::Unclaimed(Some(first.unwrap_or_else(|| {
+        Refusal::NodeNotSelected(drive.spec.node_name.clone())
+    })))
 }
 
 /// Takes a stranded drive, unless something about the drive itself forbids it.
-fn take(drive: &Drive, status: &DriveStatus, pool: &Candidate, id: &str, sightings: &Sightings) -> Desire {
+fn take(
+    drive: &Drive,
+    status: &DriveStatus,
+    pool: &Candidate,
+    id: &str,
+    sightings: &Sightings,
+) -> Desire {
     if drive.spec.cordon {
         return Desire::Unclaimed(Some(Refusal::Cordoned));
     }
@@ -170,10 +215,19 @@ fn take(drive: &Drive, status: &DriveStatus, pool: &Candidate, id: &str, sightin
 /// DriveOperation alone. Where the policy no longer fits it, it stays carved as it is.
 fn keep(drive: &Drive, status: &DriveStatus, pool: &Candidate, id: &str) -> Claim {
     let as_it_is = || {
-        let on_drive = status.partitions.iter().find(|p| p.role == PartitionRole::ContextMemory);
-        drive.spec.carve.map_or(on_drive.map_or(0, |p| p.size.0), |carve| carve.context_memory.0)
+        let on_drive = status
+            .partitions
+            .iter()
+            .find(|p| p.role == PartitionRole::ContextMemory);
+        drive
+            .spec
+            .carve
+            .map_or(on_drive.map_or(0, |p| p.size.0), |carve| {
+                carve.context_memory.0
+            })
     };
-    let bytes = select::context_bytes(pool.name, &pool.pool.spec, status).unwrap_or_else(|_| as_it_is());
+    let bytes =
+        select::context_bytes(pool.name, &pool.pool.spec, status).unwrap_or_else(|_| as_it_is());
     claim(pool, id, bytes)
 }
 
@@ -181,11 +235,16 @@ fn claim(pool: &Candidate, id: &str, context_bytes: u64) -> Claim {
     Claim {
         pool: pool.name.into(),
         pool_id: id.into(),
-        carve: DriveCarve { context_memory: ByteQuantity(context_bytes) },
+        carve: DriveCarve {
+            context_memory: ByteQuantity(context_bytes),
+        },
     }
 }
 
 /// Whether the drive itself carries the label of the pool with this identity.
 pub fn carries(status: &DriveStatus, pool_id: &str) -> bool {
-    status.label.as_ref().is_some_and(|label| label.pool_id == pool_id)
+    status
+        .label
+        .as_ref()
+        .is_some_and(|label| label.pool_id == pool_id)
 }

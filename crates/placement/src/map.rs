@@ -3,7 +3,8 @@
 use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
 use std::{collections::BTreeMap, time::Duration};
 use strand_api::{
-    Drive, DrivePhase, DriveVerdict, MapDrive, MapNode, MemoryPool, PartitionRole, PoolMap, PoolMapSpec, format_drives, names,
+    Drive, DrivePhase, DriveVerdict, MapDrive, MapNode, MemoryPool, PartitionRole, PoolMap,
+    PoolMapSpec, format_drives, names,
 };
 
 /// A node may be NotReady this long before its drives leave the map: a reboot should not move every block.
@@ -21,7 +22,9 @@ pub const MAX_BYTES: usize = 1_500_000;
 /// [`MIN_INTERVAL`], and so long that handing it out stays affordable.
 pub fn interval(bytes: usize, agents: usize) -> Duration {
     let fan_out = bytes as u64 * agents as u64;
-    MIN_INTERVAL.max(Duration::from_millis(fan_out * 1000 / FAN_OUT_BYTES_PER_SECOND))
+    MIN_INTERVAL.max(Duration::from_millis(
+        fan_out * 1000 / FAN_OUT_BYTES_PER_SECOND,
+    ))
 }
 
 /// Whether blocks may be put on a node: it is there and has not been NotReady for longer than [`NODE_GRACE`].
@@ -34,7 +37,10 @@ pub fn node_serves(node: Option<&Node>, now: Timestamp) -> bool {
         .and_then(|conditions| conditions.iter().find(|c| c.type_ == "Ready"));
     match ready {
         Some(ready) if ready.status != "True" => {
-            let since = ready.last_transition_time.as_ref().map_or(now, |time| time.0);
+            let since = ready
+                .last_transition_time
+                .as_ref()
+                .map_or(now, |time| time.0);
             now.duration_since(since).unsigned_abs() <= NODE_GRACE
         }
         _ => true,
@@ -50,7 +56,10 @@ fn entry(pool: &str, drive: &Drive) -> Option<MapDrive> {
         && status.verdict == Some(DriveVerdict::Pooled)
         && status.phase == Some(DrivePhase::Ready);
     let label = status.label.as_ref().filter(|_| serves)?;
-    let context = status.partitions.iter().find(|p| p.role == PartitionRole::ContextMemory)?;
+    let context = status
+        .partitions
+        .iter()
+        .find(|p| p.role == PartitionRole::ContextMemory)?;
     let key = u32::from_str_radix(label.drive_id.get(..8)?, 16).ok()?;
     let weight = u32::try_from((context.size.0 / WEIGHT_UNIT).max(1)).unwrap_or(u32::MAX);
     Some(MapDrive { weight, key })
@@ -66,11 +75,18 @@ pub fn nodes<'a>(
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let mut by_node: BTreeMap<&str, (&str, Vec<MapDrive>)> = BTreeMap::new();
     for drive in drives {
-        let Some(entry) = entry(name, drive) else { continue };
-        let address = drive.status.as_ref().and_then(|s| s.peer_address.as_deref());
+        let Some(entry) = entry(name, drive) else {
+            continue;
+        };
+        let address = drive
+            .status
+            .as_ref()
+            .and_then(|s| s.peer_address.as_deref());
         let Some(address) = address else { continue };
         if node_serves(nodes.get(drive.spec.node_name.as_str()).copied(), now) {
-            let slot = by_node.entry(&drive.spec.node_name).or_insert((address, Vec::new()));
+            let slot = by_node
+                .entry(&drive.spec.node_name)
+                .or_insert((address, Vec::new()));
             slot.0 = slot.0.max(address);
             slot.1.push(entry);
         }
@@ -129,14 +145,33 @@ mod tests {
 
     #[test]
     fn epochs_start_above_the_highest_that_any_agent_has_stored() {
-        let node = MapNode { node: "a".into(), at: "a:1".into(), domain: None, drives: "1:00000001".into() };
+        let node = MapNode {
+            node: "a".into(),
+            at: "a:1".into(),
+            domain: None,
+            drives: "1:00000001".into(),
+        };
         assert_eq!(next("id", None, vec![], 7), None, "nothing to publish");
         let first = next("id", None, vec![node.clone()], 7).expect("a first map");
         assert_eq!(first.epoch, 8);
         let present = PoolMap::new("p", first);
-        assert_eq!(next("id", Some(&present), vec![node.clone()], 8), None, "nothing changed");
-        assert_eq!(next("id", Some(&present), vec![node.clone()], 9).map(|m| m.epoch), Some(10));
-        assert_eq!(next("id", Some(&present), vec![], 0).map(|m| m.epoch), Some(9), "drives that leave");
-        assert_eq!(next("other", Some(&present), vec![node], 0).map(|m| m.epoch), Some(9));
+        assert_eq!(
+            next("id", Some(&present), vec![node.clone()], 8),
+            None,
+            "nothing changed"
+        );
+        assert_eq!(
+            next("id", Some(&present), vec![node.clone()], 9).map(|m| m.epoch),
+            Some(10)
+        );
+        assert_eq!(
+            next("id", Some(&present), vec![], 0).map(|m| m.epoch),
+            Some(9),
+            "drives that leave"
+        );
+        assert_eq!(
+            next("other", Some(&present), vec![node], 0).map(|m| m.epoch),
+            Some(9)
+        );
     }
 }

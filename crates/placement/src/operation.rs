@@ -7,14 +7,19 @@ use strand_api::{DeletionPolicy, Drive, DriveOperation, DrivePhase, MemoryPool, 
 /// Whether an operation has come to its end, well or not.
 pub fn ended(operation: &DriveOperation) -> bool {
     let phase = operation.status.as_ref().and_then(|s| s.phase);
-    matches!(phase, Some(OperationPhase::Succeeded | OperationPhase::Failed))
+    matches!(
+        phase,
+        Some(OperationPhase::Succeeded | OperationPhase::Failed)
+    )
 }
 
 /// Why an operation is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
     /// The drive has another serial.
-    #[error("drive {drive} has serial {actual:?}, and the operation names {named:?}; nothing was done. Check which drive is meant")]
+    #[error(
+        "drive {drive} has serial {actual:?}, and the operation names {named:?}; nothing was done. Check which drive is meant"
+    )]
     OtherSerial {
         /// The Drive object.
         drive: String,
@@ -24,10 +29,14 @@ pub enum Denial {
         named: String,
     },
     /// The drive is in service.
-    #[error("drive {0} is in service; cordon it first: kubectl patch drive {0} --type merge -p '{{\"spec\":{{\"cordon\":true}}}}'")]
+    #[error(
+        "drive {0} is in service; cordon it first: kubectl patch drive {0} --type merge -p '{{\"spec\":{{\"cordon\":true}}}}'"
+    )]
     NotCordoned(String),
     /// The drive's agent is at work.
-    #[error("drive {drive} is seen by the agent of node {node}; Forget is for drives and nodes that are gone for good. To take it out of its pool, use type Release")]
+    #[error(
+        "drive {drive} is seen by the agent of node {node}; Forget is for drives and nodes that are gone for good. To take it out of its pool, use type Release"
+    )]
     StillSeen {
         /// The Drive object.
         drive: String,
@@ -58,23 +67,37 @@ pub fn names_drive(operation: &DriveOperation, drive: &Drive) -> Result<(), Deni
 /// [`Denial::NotCordoned`].
 pub fn may_release(drive: &Drive, pool: Option<&MemoryPool>) -> Result<(), Denial> {
     let pool_lets_go = pool.is_some_and(|pool| {
-        pool.metadata.deletion_timestamp.is_some() && pool.spec.deletion_policy == DeletionPolicy::Release
+        pool.metadata.deletion_timestamp.is_some()
+            && pool.spec.deletion_policy == DeletionPolicy::Release
     });
     if drive.spec.cordon || pool_lets_go {
         return Ok(());
     }
-    Err(Denial::NotCordoned(drive.metadata.name.clone().unwrap_or_default()))
+    Err(Denial::NotCordoned(
+        drive.metadata.name.clone().unwrap_or_default(),
+    ))
 }
 
 /// Whether a drive's object may be forgotten: the drive is missing, or its node gone or long NotReady.
 ///
 /// # Errors
 /// [`Denial::OtherSerial`] or [`Denial::StillSeen`].
-pub fn may_forget(operation: &DriveOperation, drive: &Drive, node: Option<&Node>, now: Timestamp) -> Result<(), Denial> {
+pub fn may_forget(
+    operation: &DriveOperation,
+    drive: &Drive,
+    node: Option<&Node>,
+    now: Timestamp,
+) -> Result<(), Denial> {
     names_drive(operation, drive)?;
-    let missing = drive.status.as_ref().is_some_and(|s| s.phase == Some(DrivePhase::Missing));
+    let missing = drive
+        .status
+        .as_ref()
+        .is_some_and(|s| s.phase == Some(DrivePhase::Missing));
     if missing || !map::node_serves(node, now) {
         return Ok(());
     }
-    Err(Denial::StillSeen { drive: operation.spec.drive.clone(), node: drive.spec.node_name.clone() })
+    Err(Denial::StillSeen {
+        drive: operation.spec.drive.clone(),
+        node: drive.spec.node_name.clone(),
+    })
 }

@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 use strand_api::{
-    DeletionPolicy, Drive, DriveOperation, DrivePhase, MemoryPool, MemoryPoolStatus, OperationPhase, OperationType, PoolMap,
-    PoolMapSpec, condition, names,
+    DeletionPolicy, Drive, DriveOperation, DrivePhase, MemoryPool, MemoryPoolStatus,
+    OperationPhase, OperationType, PoolMap, PoolMapSpec, condition, names,
 };
 
 /// A release that a pool's deletion asked for and that failed is tried again after this time.
@@ -125,7 +125,14 @@ pub fn plan(rack: &Rack, now: Timestamp) -> Vec<Action> {
     let desires: Vec<Desire> = rack
         .drives
         .iter()
-        .map(|drive| adopt::desire(drive, rack.nodes.get(drive.spec.node_name.as_str()).copied(), &candidates, &sightings))
+        .map(|drive| {
+            adopt::desire(
+                drive,
+                rack.nodes.get(drive.spec.node_name.as_str()).copied(),
+                &candidates,
+                &sightings,
+            )
+        })
         .collect();
 
     for candidate in &candidates {
@@ -142,7 +149,10 @@ pub fn plan(rack: &Rack, now: Timestamp) -> Vec<Action> {
         publish(candidate, rack, now, &mut actions);
         let status = status::of(candidate, &candidates, rack, &desires, now);
         if candidate.pool.status.as_ref() != Some(&status) {
-            actions.push(Action::SetStatus { pool: candidate.name.into(), status: Box::new(status) });
+            actions.push(Action::SetStatus {
+                pool: candidate.name.into(),
+                status: Box::new(status),
+            });
         }
     }
     actions
@@ -151,7 +161,12 @@ pub fn plan(rack: &Rack, now: Timestamp) -> Vec<Action> {
 /// The pools, oldest first; those of one second by name.
 fn candidates<'a>(rack: &Rack<'a>) -> Vec<Candidate<'a>> {
     let mut pools = rack.pools.clone();
-    pools.sort_by_key(|pool| (pool.metadata.creation_timestamp.as_ref().map(|t| t.0), pool.metadata.name.clone()));
+    pools.sort_by_key(|pool| {
+        (
+            pool.metadata.creation_timestamp.as_ref().map(|t| t.0),
+            pool.metadata.name.clone(),
+        )
+    });
     pools
         .into_iter()
         .map(|pool| Candidate {
@@ -166,19 +181,30 @@ fn candidates<'a>(rack: &Rack<'a>) -> Vec<Candidate<'a>> {
 /// A pool whose deletion is to release its drives is held until they are.
 fn hold(candidate: &Candidate, rack: &Rack, actions: &mut Vec<Action>) {
     let meta = &candidate.pool.metadata;
-    let held = meta.finalizers.iter().flatten().any(|f| f == names::FINALIZER);
+    let held = meta
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|f| f == names::FINALIZER);
     let releases = candidate.pool.spec.deletion_policy == DeletionPolicy::Release;
     let pool = candidate.name.to_owned();
     if meta.deletion_timestamp.is_none() {
         if held != releases {
-            actions.push(Action::HoldPool { pool, hold: releases });
+            actions.push(Action::HoldPool {
+                pool,
+                hold: releases,
+            });
         }
         return;
     }
     if !held {
         return;
     }
-    let mine: Vec<&&Drive> = rack.drives.iter().filter(|d| d.spec.pool.as_deref() == Some(candidate.name)).collect();
+    let mine: Vec<&&Drive> = rack
+        .drives
+        .iter()
+        .filter(|d| d.spec.pool.as_deref() == Some(candidate.name))
+        .collect();
     if mine.is_empty() || !releases {
         actions.push(Action::HoldPool { pool, hold: false });
         return;
@@ -194,12 +220,19 @@ fn release(pool: &str, drive: &Drive, rack: &Rack, actions: &mut Vec<Action>) {
     let phase = drive.status.as_ref().and_then(|s| s.phase);
     let identity = drive.status.as_ref().and_then(|s| s.identity.as_ref());
     let operation = release_name(&name);
-    let asked = rack.operations.iter().any(|o| o.metadata.name.as_deref() == Some(&operation));
+    let asked = rack
+        .operations
+        .iter()
+        .any(|o| o.metadata.name.as_deref() == Some(&operation));
     if let Some(identity) = identity
         && !asked
         && !matches!(phase, Some(DrivePhase::Released | DrivePhase::Missing))
     {
-        actions.push(Action::Release { pool: pool.into(), drive: name, serial: identity.serial.clone() });
+        actions.push(Action::Release {
+            pool: pool.into(),
+            drive: name,
+            serial: identity.serial.clone(),
+        });
     }
 }
 
@@ -214,34 +247,48 @@ fn identify(candidate: &Candidate, desires: &[Desire], actions: &mut Vec<Action>
     if pool.spec.pool_id.is_some() || pool.metadata.deletion_timestamp.is_some() {
         return;
     }
-    let needed = desires.iter().any(|d| matches!(d, Desire::Claimed(claim) if claim.pool == candidate.name));
+    let needed = desires
+        .iter()
+        .any(|d| matches!(d, Desire::Claimed(claim) if claim.pool == candidate.name));
     if let Ok(id) = &candidate.id
         && (needed || Some(id) != pool.metadata.uid.as_ref())
     {
-        actions.push(Action::SetPoolId { pool: candidate.name.into(), id: id.clone() });
+        actions.push(Action::SetPoolId {
+            pool: candidate.name.into(),
+            id: id.clone(),
+        });
     }
 }
 
 fn act_on_drive(drive: &Drive, desire: &Desire, rack: &Rack, actions: &mut Vec<Action>) {
     let name = || drive.metadata.name.clone().unwrap_or_default();
-    let held = drive.metadata.finalizers.iter().flatten().any(|f| f == names::FINALIZER);
+    let held = drive
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|f| f == names::FINALIZER);
     if drive.metadata.deletion_timestamp.is_some() {
         if held && !in_map(drive, rack) {
-            actions.push(Action::Want { drive: name(), claim: None });
+            actions.push(Action::Want {
+                drive: name(),
+                claim: None,
+            });
         }
         return;
     }
-    if !rack.nodes.contains_key(drive.spec.node_name.as_str()) && drive.spec.pool.is_none() && !held {
+    if !rack.nodes.contains_key(drive.spec.node_name.as_str()) && drive.spec.pool.is_none() && !held
+    {
         actions.push(Action::DropDrive { drive: name() });
         return;
     }
     let (wanted, refusal) = match desire {
         Desire::Undecided => return,
         Desire::Claimed(claim) => {
-            let recorded = rack
-                .pools
-                .iter()
-                .any(|p| p.metadata.name.as_ref() == Some(&claim.pool) && p.spec.pool_id.as_ref() == Some(&claim.pool_id));
+            let recorded = rack.pools.iter().any(|p| {
+                p.metadata.name.as_ref() == Some(&claim.pool)
+                    && p.spec.pool_id.as_ref() == Some(&claim.pool_id)
+            });
             if !recorded {
                 return;
             }
@@ -251,9 +298,13 @@ fn act_on_drive(drive: &Drive, desire: &Desire, rack: &Rack, actions: &mut Vec<A
     };
     if wanted != written(drive).as_ref() || held != wanted.is_some() {
         // An administrator's spec.pool stays; only what the operator wrote is taken back.
-        let nothing_of_ours = wanted.is_none() && !held && drive.spec.pool_id.is_none() && drive.spec.carve.is_none();
+        let nothing_of_ours =
+            wanted.is_none() && !held && drive.spec.pool_id.is_none() && drive.spec.carve.is_none();
         if !nothing_of_ours {
-            actions.push(Action::Want { drive: name(), claim: wanted.cloned() });
+            actions.push(Action::Want {
+                drive: name(),
+                claim: wanted.cloned(),
+            });
         }
     }
     explain(drive, refusal, actions);
@@ -261,36 +312,63 @@ fn act_on_drive(drive: &Drive, desire: &Desire, rack: &Rack, actions: &mut Vec<A
 
 /// What the operator wrote into a drive's spec, if it is complete.
 fn written(drive: &Drive) -> Option<Claim> {
-    Some(Claim { pool: drive.spec.pool.clone()?, pool_id: drive.spec.pool_id.clone()?, carve: drive.spec.carve? })
+    Some(Claim {
+        pool: drive.spec.pool.clone()?,
+        pool_id: drive.spec.pool_id.clone()?,
+        carve: drive.spec.carve?,
+    })
 }
 
 fn explain(drive: &Drive, refusal: Option<&Refusal>, actions: &mut Vec<Action>) {
     let conditions = drive.status.as_ref().map_or(&[][..], |s| &s.conditions);
-    let said = condition::find(conditions, names::ADOPTED).map(|c| (c.reason.clone(), c.message.clone()));
+    let said =
+        condition::find(conditions, names::ADOPTED).map(|c| (c.reason.clone(), c.message.clone()));
     let to_say = refusal.map(|r| (r.code().to_owned(), r.to_string()));
     if said != to_say {
-        actions.push(Action::Explain { drive: drive.metadata.name.clone().unwrap_or_default(), refusal: refusal.cloned() });
+        actions.push(Action::Explain {
+            drive: drive.metadata.name.clone().unwrap_or_default(),
+            refusal: refusal.cloned(),
+        });
     }
 }
 
 /// Whether a published map still names the drive.
 fn in_map(drive: &Drive, rack: &Rack) -> bool {
     let label = drive.status.as_ref().and_then(|s| s.label.as_ref());
-    let map = drive.spec.pool.as_deref().and_then(|pool| rack.maps.get(pool));
-    let (Some(label), Some(map)) = (label, map) else { return false };
+    let map = drive
+        .spec
+        .pool
+        .as_deref()
+        .and_then(|pool| rack.maps.get(pool));
+    let (Some(label), Some(map)) = (label, map) else {
+        return false;
+    };
     let key = label.drive_id.get(..8).unwrap_or_default();
-    map.spec.nodes.iter().any(|n| n.node == drive.spec.node_name && n.drives.contains(key))
+    map.spec
+        .nodes
+        .iter()
+        .any(|n| n.node == drive.spec.node_name && n.drives.contains(key))
 }
 
 fn act_on_operation(op: &DriveOperation, rack: &Rack, now: Timestamp, actions: &mut Vec<Action>) {
     let name = op.metadata.name.clone().unwrap_or_default();
-    let drive = rack.drives.iter().find(|d| d.metadata.name.as_ref() == Some(&op.spec.drive)).copied();
-    if op.status.as_ref().and_then(|s| s.phase) == Some(OperationPhase::Failed) && name == release_name(&op.spec.drive) {
+    let drive = rack
+        .drives
+        .iter()
+        .find(|d| d.metadata.name.as_ref() == Some(&op.spec.drive))
+        .copied();
+    if op.status.as_ref().and_then(|s| s.phase) == Some(OperationPhase::Failed)
+        && name == release_name(&op.spec.drive)
+    {
         let pool = drive.and_then(|d| d.spec.pool.as_deref());
-        let deleting = rack.pools.iter().any(|p| p.metadata.name.as_deref() == pool && p.metadata.deletion_timestamp.is_some());
+        let deleting = rack
+            .pools
+            .iter()
+            .any(|p| p.metadata.name.as_deref() == pool && p.metadata.deletion_timestamp.is_some());
         let conditions = op.status.as_ref().map_or(&[][..], |s| &s.conditions);
-        let waited = condition::find(conditions, "Complete")
-            .is_none_or(|c| now.duration_since(c.last_transition_time.0).unsigned_abs() >= RELEASE_RETRY);
+        let waited = condition::find(conditions, "Complete").is_none_or(|c| {
+            now.duration_since(c.last_transition_time.0).unsigned_abs() >= RELEASE_RETRY
+        });
         if deleting && waited {
             actions.push(Action::RetryRelease { operation: name });
         }
@@ -300,26 +378,45 @@ fn act_on_operation(op: &DriveOperation, rack: &Rack, now: Timestamp, actions: &
         return;
     }
     match (op.spec.type_, drive) {
-        (OperationType::Forget, None) => actions.push(Action::Forget { operation: name, drive: None }),
+        (OperationType::Forget, None) => actions.push(Action::Forget {
+            operation: name,
+            drive: None,
+        }),
         (OperationType::Forget, Some(drive)) => {
             let node = rack.nodes.get(drive.spec.node_name.as_str()).copied();
             match operation::may_forget(op, drive, node, now) {
-                Err(denial) => actions.push(Action::Deny { operation: name, message: denial.to_string() }),
+                Err(denial) => actions.push(Action::Deny {
+                    operation: name,
+                    message: denial.to_string(),
+                }),
                 Ok(()) if in_map(drive, rack) => {}
-                Ok(()) => actions.push(Action::Forget { operation: name, drive: drive.metadata.name.clone() }),
+                Ok(()) => actions.push(Action::Forget {
+                    operation: name,
+                    drive: drive.metadata.name.clone(),
+                }),
             }
         }
         (OperationType::Wipe | OperationType::Release, None) => actions.push(Action::Deny {
             operation: name,
-            message: format!("there is no Drive {}; see kubectl get drives for the names", op.spec.drive),
+            message: format!(
+                "there is no Drive {}; see kubectl get drives for the names",
+                op.spec.drive
+            ),
         }),
         (OperationType::Wipe | OperationType::Release, Some(_)) => {}
     }
 }
 
 fn publish(candidate: &Candidate, rack: &Rack, now: Timestamp, actions: &mut Vec<Action>) {
-    let Some(id) = &candidate.pool.spec.pool_id else { return };
-    let nodes = map::nodes(candidate.pool, rack.drives.iter().copied(), &rack.nodes, now);
+    let Some(id) = &candidate.pool.spec.pool_id else {
+        return;
+    };
+    let nodes = map::nodes(
+        candidate.pool,
+        rack.drives.iter().copied(),
+        &rack.nodes,
+        now,
+    );
     let stored = rack
         .drives
         .iter()
@@ -328,46 +425,87 @@ fn publish(candidate: &Candidate, rack: &Rack, now: Timestamp, actions: &mut Vec
         .max();
     let present = rack.maps.get(candidate.name).copied();
     if let Some(map) = map::next(id, present, nodes, stored.unwrap_or(0)) {
-        actions.push(Action::PublishMap { pool: candidate.name.into(), map });
+        actions.push(Action::PublishMap {
+            pool: candidate.name.into(),
+            map,
+        });
     }
 }
 
 /// The names of the nodes that hold drives of a pool, for its status.
 pub(crate) fn nodes_of<'a>(drives: impl Iterator<Item = &'a Drive>) -> usize {
-    drives.map(|d| d.spec.node_name.as_str()).collect::<BTreeSet<_>>().len()
+    drives
+        .map(|d| d.spec.node_name.as_str())
+        .collect::<BTreeSet<_>>()
+        .len()
 }
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SetPoolId { pool, id } => write!(f, "pool {pool}: record identity {id}"),
-            Self::HoldPool { pool, hold: true } => write!(f, "pool {pool}: hold until its drives are released"),
+            Self::HoldPool { pool, hold: true } => {
+                write!(f, "pool {pool}: hold until its drives are released")
+            }
             Self::HoldPool { pool, hold: false } => write!(f, "pool {pool}: let go"),
-            Self::Want { drive, claim: Some(claim) } => {
-                write!(f, "drive {drive}: into pool {} with {} of context memory", claim.pool, claim.carve.context_memory.rounded())
-            }
-            Self::Want { drive, claim: None } => write!(f, "drive {drive}: in no pool"),
-            Self::Explain { drive, refusal: Some(refusal) } => write!(f, "drive {drive}: not taken, {}: {refusal}", refusal.code()),
-            Self::Explain { drive, refusal: None } => write!(f, "drive {drive}: no longer refused"),
-            Self::DropDrive { drive } => write!(f, "drive {drive}: its node is gone, drop the object"),
-            Self::PublishMap { pool, map } => {
-                let nodes: Vec<String> = map.nodes.iter().map(|n| format!("{}[{}]", n.node, n.drives)).collect();
-                write!(f, "map {pool}: epoch {}: {}", map.epoch, nodes.join(" "))
-            }
-            Self::Release { drive, .. } => write!(f, "drive {drive}: release, its pool is being deleted"),
-            Self::RetryRelease { operation } => write!(f, "operation {operation}: try again"),
-            Self::Forget { operation, drive } => {
-                write!(f, "operation {operation}: forget {}", drive.as_deref().unwrap_or("nothing, it is gone already"))
-            }
-            Self::Deny { operation, message } => write!(f, "operation {operation}: failed: {message}"),
-            Self::SetStatus { pool, status } => {
-                let ready = condition::find(&status.conditions, names::READY);
-                let ready = ready.map_or(String::new(), |c| format!("{} {}: {}", c.status, c.reason, c.message));
+            Self::Want {
+                drive,
+                claim: Some(claim),
+            } => {
                 write!(
                     f,
-                    "pool {pool}: drives {}, rejected [{}], context {}, storage {}, Ready {ready}",
-                    status.display.drives, status.display.rejected, status.display.context_memory, status.display.storage
+                    "drive {drive}: into pool {} with {} of context memory",
+                    claim.pool,
+                    claim.carve.context_memory.rounded()
                 )
+            }
+            Self::Want { drive, claim: None } => write!(f, "drive {drive}: in no pool"),
+            Self::Explain {
+                drive,
+                refusal: Some(refusal),
+            } => write!(f, "drive {drive}: not taken, {}: {refusal}", refusal.code()),
+            Self::Explain {
+                drive,
+                refusal: None,
+            } => write!(f, "drive {drive}: no longer refused"),
+            Self::DropDrive { drive } => {
+                write!(f, "drive {drive}: its node is gone, drop the object")
+            }
+            Self::PublishMap { pool, map } => {
+                let nodes: Vec<String> = map
+                    .nodes
+                    .iter()
+                    .map(|n| format!("{}[{}]", n.node, n.drives))
+                    .collect();
+                write!(f, "map {pool}: epoch {}: {}", map.epoch, nodes.join(" "))
+            }
+            Self::Release { drive, .. } => {
+                write!(f, "drive {drive}: release, its pool is being deleted")
+            }
+            Self::RetryRelease { operation } => write!(f, "operation {operation}: try again"),
+            Self::Forget { operation, drive } => {
+                write!(
+                    f,
+                    "operation {operation}: forget {}",
+                    drive.as_deref().unwrap_or("nothing, it is gone already")
+                )
+            }
+            Self::Deny { operation, message } => {
+                write!(f, "operation {operation}: failed: {message}")
+            }
+            Self::SetStatus { pool, status } => {
+                write!(
+                    f,
+                    "pool {pool}: drives {}, rejected [{}], context {}, storage {}",
+                    status.display.drives,
+                    status.display.rejected,
+                    status.display.context_memory,
+                    status.display.storage
+                )?;
+                for c in &status.conditions {
+                    write!(f, "; {}={} {}: {}", c.type_, c.status, c.reason, c.message)?;
+                }
+                Ok(())
             }
         }
     }

@@ -13,7 +13,9 @@ pub enum Refusal {
     #[error("no pool selects node {0}; label the node, or widen a MemoryPool's nodeSelector")]
     NodeNotSelected(String),
     /// Neither model nor serial is among those that the pool names.
-    #[error("model {model:?}, serial {serial:?} is not among spec.drives of pool {pool}; add it there if it is meant")]
+    #[error(
+        "model {model:?}, serial {serial:?} is not among spec.drives of pool {pool}; add it there if it is meant"
+    )]
     NotSelected {
         /// The pool.
         pool: String,
@@ -41,7 +43,9 @@ pub enum Refusal {
         max: String,
     },
     /// One side would be smaller than the pool wants.
-    #[error("carving it as pool {pool} asks leaves {context} of context memory and {storage} of storage, below the pool's minimum")]
+    #[error(
+        "carving it as pool {pool} asks leaves {context} of context memory and {storage} of storage, below the pool's minimum"
+    )]
     SideTooSmall {
         /// The pool.
         pool: String,
@@ -57,7 +61,9 @@ pub enum Refusal {
     #[error("the drive is cordoned; set spec.cordon to false to give it back")]
     Cordoned,
     /// The pool takes only what an administrator names.
-    #[error("pool {pool} has adoption Manual; to take the drive: kubectl patch drive {drive} --type merge -p '{{\"spec\":{{\"pool\":\"{pool}\"}}}}'")]
+    #[error(
+        "pool {pool} has adoption Manual; to take the drive: kubectl patch drive {drive} --type merge -p '{{\"spec\":{{\"pool\":\"{pool}\"}}}}'"
+    )]
     ManualAdoption {
         /// The pool.
         pool: String,
@@ -65,7 +71,9 @@ pub enum Refusal {
         drive: String,
     },
     /// Two nodes say that they have it.
-    #[error("nodes {0} report the same model, serial and namespace: a shared drive is never taken; if it has moved, delete the old node or run a DriveOperation of type Forget on the old Drive")]
+    #[error(
+        "nodes {0} report the same model, serial and namespace: a shared drive is never taken; if it has moved, delete the old node or run a DriveOperation of type Forget on the old Drive"
+    )]
     SharedBetweenNodes(String),
     /// The pool has no identity yet.
     #[error("pool {pool} cannot tell its identity yet: {why}")]
@@ -76,7 +84,9 @@ pub enum Refusal {
         why: String,
     },
     /// An administrator named a pool that is not there.
-    #[error("spec.pool names {pool}, and there is no such MemoryPool; create it, or take spec.pool away")]
+    #[error(
+        "spec.pool names {pool}, and there is no such MemoryPool; create it, or take spec.pool away"
+    )]
     NoSuchPool {
         /// The name.
         pool: String,
@@ -155,11 +165,14 @@ impl NodeMatcher {
 ///
 /// # Errors
 /// The first reason for which it does not.
-pub fn drive_selected(pool: &str, spec: &MemoryPoolSpec, status: &DriveStatus) -> Result<(), Refusal> {
-    let (model, serial) = status
-        .identity
-        .as_ref()
-        .map_or(("", ""), |identity| (identity.model.as_str(), identity.serial.as_str()));
+pub fn drive_selected(
+    pool: &str,
+    spec: &MemoryPoolSpec,
+    status: &DriveStatus,
+) -> Result<(), Refusal> {
+    let (model, serial) = status.identity.as_ref().map_or(("", ""), |identity| {
+        (identity.model.as_str(), identity.serial.as_str())
+    });
     let wanted = &spec.drives;
     let any = |patterns: &[String]| patterns.iter().any(|pattern| glob(pattern, model));
     if let Some(exclude) = &wanted.exclude
@@ -170,7 +183,11 @@ pub fn drive_selected(pool: &str, spec: &MemoryPoolSpec, status: &DriveStatus) -
     let by_model = wanted.models.is_empty() || any(&wanted.models);
     let by_serial = wanted.serials.is_empty() || wanted.serials.iter().any(|s| s == serial);
     if !by_model || !by_serial {
-        return Err(Refusal::NotSelected { pool: pool.into(), model: model.into(), serial: serial.into() });
+        return Err(Refusal::NotSelected {
+            pool: pool.into(),
+            model: model.into(),
+            serial: serial.into(),
+        });
     }
     let too_small = wanted.min_size.is_some_and(|min| status.size < min);
     let too_large = wanted.max_size.is_some_and(|max| status.size > max);
@@ -190,10 +207,17 @@ pub fn drive_selected(pool: &str, spec: &MemoryPoolSpec, status: &DriveStatus) -
 ///
 /// # Errors
 /// [`Refusal::NotCarvable`] or [`Refusal::SideTooSmall`].
-pub fn context_bytes(pool: &str, spec: &MemoryPoolSpec, status: &DriveStatus) -> Result<u64, Refusal> {
+pub fn context_bytes(
+    pool: &str,
+    spec: &MemoryPoolSpec,
+    status: &DriveStatus,
+) -> Result<u64, Refusal> {
     let geometry = geometry(status);
     let usable = carve::usable(&geometry).map_err(|e| Refusal::NotCarvable(e.to_string()))?;
-    let model = status.identity.as_ref().map_or("", |identity| identity.model.as_str());
+    let model = status
+        .identity
+        .as_ref()
+        .map_or("", |identity| identity.model.as_str());
     let policy = &spec.carve;
     let share = policy
         .overrides

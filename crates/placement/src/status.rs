@@ -4,14 +4,11 @@ use crate::{
     adopt::{self, Candidate, Desire},
     rack::{self, Rack},
 };
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::Time,
-    jiff::Timestamp,
-};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use std::collections::BTreeMap;
 use strand_api::{
-    ByteQuantity, Drive, DriveCounts, DrivePhase, DriveVerdict, MemoryPoolStatus, PartitionRole, PoolDisplay, ReasonCount,
-    SideStatus, condition, names,
+    ByteQuantity, Drive, DriveCounts, DrivePhase, DriveVerdict, MemoryPoolStatus, PartitionRole,
+    PoolDisplay, ReasonCount, SideStatus, condition, names,
 };
 
 /// How many reasons the status names.
@@ -35,27 +32,64 @@ struct Tally<'a> {
 }
 
 /// The status of a pool.
-pub fn of(candidate: &Candidate, pools: &[Candidate], rack: &Rack, desires: &[Desire], now: Timestamp) -> MemoryPoolStatus {
+pub fn of(
+    candidate: &Candidate,
+    pools: &[Candidate],
+    rack: &Rack,
+    desires: &[Desire],
+    now: Timestamp,
+) -> MemoryPoolStatus {
     let tally = tally(candidate, rack, desires);
     let earlier = candidate.pool.status.clone().unwrap_or_default();
     let generation = candidate.pool.metadata.generation;
-    let side = |role| SideStatus { capacity: ByteQuantity(capacity(&tally.serving, role)), used: ByteQuantity(0) };
-    let (context_memory, storage) = (side(PartitionRole::ContextMemory), side(PartitionRole::Storage));
+    let side = |role| SideStatus {
+        capacity: ByteQuantity(capacity(&tally.serving, role)),
+        used: ByteQuantity(0),
+    };
+    let (context_memory, storage) = (
+        side(PartitionRole::ContextMemory),
+        side(PartitionRole::Storage),
+    );
     let top_reasons = top(&tally.reasons);
 
     let was_ready = condition::is_true(&earlier.conditions, names::READY);
     let (ready, reason, message) = readiness(candidate, &tally, was_ready);
     let now = Time(now);
-    let mut conditions =
-        vec![condition::condition(&earlier.conditions, &now, names::READY, ready, reason, message, generation)];
+    let mut conditions = vec![condition::condition(
+        &earlier.conditions,
+        &now,
+        names::READY,
+        ready,
+        reason,
+        message,
+        generation,
+    )];
     let mut rare = |type_: &str, holds: bool, reasons: (&str, &str), message: String| {
         if holds || condition::find(&earlier.conditions, type_).is_some() {
             let reason = if holds { reasons.0 } else { reasons.1 };
-            conditions.push(condition::condition(&earlier.conditions, &now, type_, holds, reason, message, generation));
+            conditions.push(condition::condition(
+                &earlier.conditions,
+                &now,
+                type_,
+                holds,
+                reason,
+                message,
+                generation,
+            ));
         }
     };
-    rare(names::CONFLICT, !tally.older.is_empty(), ("OlderPool", "None"), conflict(&tally, pools, candidate));
-    rare(DEGRADED, !tally.lost.is_empty(), ("DrivesLost", "None"), lost(&tally));
+    rare(
+        names::CONFLICT,
+        !tally.older.is_empty(),
+        ("OlderPool", "None"),
+        conflict(&tally, pools, candidate),
+    );
+    rare(
+        DEGRADED,
+        !tally.lost.is_empty(),
+        ("DrivesLost", "None"),
+        lost(&tally),
+    );
 
     MemoryPoolStatus {
         observed_generation: generation,
@@ -76,25 +110,36 @@ pub fn of(candidate: &Candidate, pools: &[Candidate], rack: &Rack, desires: &[De
         },
         context_memory,
         storage,
-        map_epoch: rack.maps.get(candidate.name).map_or(0, |map| map.spec.epoch),
+        map_epoch: rack
+            .maps
+            .get(candidate.name)
+            .map_or(0, |map| map.spec.epoch),
     }
 }
 
 fn tally<'a>(candidate: &Candidate, rack: &Rack<'a>, desires: &[Desire]) -> Tally<'a> {
     let mut tally = Tally::default();
-    let selected: BTreeMap<&str, bool> =
-        rack.nodes.iter().map(|(name, node)| (*name, candidate.selects_node(Some(node)))).collect();
+    let selected: BTreeMap<&str, bool> = rack
+        .nodes
+        .iter()
+        .map(|(name, node)| (*name, candidate.selects_node(Some(node))))
+        .collect();
     for (drive, desire) in rack.drives.iter().zip(desires) {
         let status = drive.status.as_ref();
         let phase = status.and_then(|s| s.phase);
         let mine = matches!(desire, Desire::Claimed(claim) if claim.pool == candidate.name);
-        let on_selected = selected.get(drive.spec.node_name.as_str()).copied().unwrap_or(false);
+        let on_selected = selected
+            .get(drive.spec.node_name.as_str())
+            .copied()
+            .unwrap_or(false);
         if !mine && (!on_selected || phase == Some(DrivePhase::Missing)) {
             continue;
         }
         tally.found += 1;
         let id = candidate.pool.spec.pool_id.as_deref();
-        let carried = status.zip(id).is_some_and(|(status, id)| adopt::carries(status, id));
+        let carried = status
+            .zip(id)
+            .is_some_and(|(status, id)| adopt::carries(status, id));
         match desire {
             Desire::Undecided => tally.waiting += 1,
             Desire::Claimed(_) if mine && carried => {
@@ -122,12 +167,16 @@ fn tally<'a>(candidate: &Candidate, rack: &Rack<'a>, desires: &[Desire]) -> Tall
             Desire::Unclaimed(Some(refusal)) => tally.reject(refusal.code()),
             Desire::Unclaimed(None) => {
                 tally.rejected += 1;
+                if phase == Some(DrivePhase::Released) {
+                    *tally.reasons.entry("Released".into()).or_default() += 1;
+                }
                 for reason in status.iter().flat_map(|s| &s.reasons) {
                     *tally.reasons.entry(reason.code.clone()).or_default() += 1;
                 }
             }
         }
     }
+    tally.lost.sort();
     tally
 }
 
@@ -139,24 +188,42 @@ impl Tally<'_> {
 }
 
 fn describe(drive: &Drive, what: &str) -> String {
-    format!("{} is {what}", drive.metadata.name.as_deref().unwrap_or_default())
+    format!(
+        "{} is {what}",
+        drive.metadata.name.as_deref().unwrap_or_default()
+    )
 }
 
 fn capacity(drives: &[&Drive], role: PartitionRole) -> u64 {
-    let partitions = drives.iter().filter_map(|d| d.status.as_ref()).flat_map(|s| &s.partitions);
-    partitions.filter(|p| p.role == role).map(|p| p.size.0).sum()
+    let partitions = drives
+        .iter()
+        .filter_map(|d| d.status.as_ref())
+        .flat_map(|s| &s.partitions);
+    partitions
+        .filter(|p| p.role == role)
+        .map(|p| p.size.0)
+        .sum()
 }
 
 fn top(reasons: &BTreeMap<String, i64>) -> Vec<ReasonCount> {
-    let mut top: Vec<ReasonCount> =
-        reasons.iter().map(|(reason, count)| ReasonCount { reason: reason.clone(), count: *count }).collect();
+    let mut top: Vec<ReasonCount> = reasons
+        .iter()
+        .map(|(reason, count)| ReasonCount {
+            reason: reason.clone(),
+            count: *count,
+        })
+        .collect();
     top.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.reason.cmp(&b.reason)));
     top.truncate(TOP_REASONS);
     top
 }
 
 fn shown(top: &[ReasonCount]) -> String {
-    let words: Vec<String> = top.iter().take(SHOWN_REASONS).map(|r| format!("{} {}", r.count, r.reason)).collect();
+    let words: Vec<String> = top
+        .iter()
+        .take(SHOWN_REASONS)
+        .map(|r| format!("{} {}", r.count, r.reason))
+        .collect();
     words.join(", ")
 }
 
@@ -165,24 +232,42 @@ fn display(side: &SideStatus) -> String {
 }
 
 /// Whether the pool is ready, why, and in words. A pool that was ready stays so while it serves.
-fn readiness(candidate: &Candidate, tally: &Tally, was_ready: bool) -> (bool, &'static str, String) {
+fn readiness(
+    candidate: &Candidate,
+    tally: &Tally,
+    was_ready: bool,
+) -> (bool, &'static str, String) {
     let (serving, adopted) = (tally.serving.len(), tally.adopted.len());
     if candidate.pool.metadata.deletion_timestamp.is_some() {
-        let message = format!("the pool is being deleted; {adopted} drives are still to be released{}", and_lost(tally));
+        let message = format!(
+            "the pool is being deleted; {adopted} drives are still to be released{}",
+            and_lost(tally)
+        );
         return (false, "Deleting", message);
     }
     if let Err(why) = &candidate.id {
         return (false, "NoPoolID", why.clone());
     }
     if serving > 0 && (was_ready || tally.waiting == 0) {
-        return (true, "Serving", format!("{serving} of {adopted} drives serve{}", and_lost(tally)));
+        return (
+            true,
+            "Serving",
+            format!("{serving} of {adopted} drives serve{}", and_lost(tally)),
+        );
     }
     if tally.waiting > 0 {
-        let message = format!("{serving} drives serve, {} are being judged or carved", tally.waiting);
+        let message = format!(
+            "{serving} drives serve, {} are being judged or carved",
+            tally.waiting
+        );
         return (false, "Adopting", message);
     }
     if adopted > 0 {
-        return (false, "NoDriveServes", format!("none of {adopted} drives serves{}", and_lost(tally)));
+        return (
+            false,
+            "NoDriveServes",
+            format!("none of {adopted} drives serves{}", and_lost(tally)),
+        );
     }
     let message = match (tally.found, shown(&top(&tally.reasons))) {
         (0, _) => "no drive was found on the selected nodes; check spec.nodeSelector, and that the node agent runs there".into(),
@@ -194,7 +279,11 @@ fn readiness(candidate: &Candidate, tally: &Tally, was_ready: bool) -> (bool, &'
 }
 
 fn and_lost(tally: &Tally) -> String {
-    if tally.lost.is_empty() { String::new() } else { format!("; {}", lost(tally)) }
+    if tally.lost.is_empty() {
+        String::new()
+    } else {
+        format!("; {}", lost(tally))
+    }
 }
 
 fn lost(tally: &Tally) -> String {
@@ -215,7 +304,11 @@ fn conflict(tally: &Tally, pools: &[Candidate], candidate: &Candidate) -> String
         .iter()
         .map(|(pool, drives)| {
             let position = |name: &str| pools.iter().position(|p| p.name == name);
-            let age = if position(pool) < position(candidate.name) { "older" } else { "other" };
+            let age = if position(pool) < position(candidate.name) {
+                "older"
+            } else {
+                "other"
+            };
             format!("{age} pool {pool} has {drives} drives that this one selects too")
         })
         .collect();
@@ -236,15 +329,22 @@ pub struct Story {
 /// What to tell about a pool whose status goes from `before` to `after`.
 pub fn stories(before: &MemoryPoolStatus, after: &MemoryPoolStatus) -> Vec<Story> {
     let mut stories = Vec::new();
-    let mut turned = |type_: &str, good: bool, reason_true: &'static str, reason_false: &'static str| {
-        let Some(now) = condition::find(&after.conditions, type_) else { return };
-        let before = condition::find(&before.conditions, type_);
-        let is_true = now.status == "True";
-        if before.map_or(is_true, |b| b.status != now.status) {
-            let reason = if is_true { reason_true } else { reason_false };
-            stories.push(Story { warning: is_true != good, reason, message: now.message.clone() });
-        }
-    };
+    let mut turned =
+        |type_: &str, good: bool, reason_true: &'static str, reason_false: &'static str| {
+            let Some(now) = condition::find(&after.conditions, type_) else {
+                return;
+            };
+            let before = condition::find(&before.conditions, type_);
+            let is_true = now.status == "True";
+            if before.map_or(is_true, |b| b.status != now.status) {
+                let reason = if is_true { reason_true } else { reason_false };
+                stories.push(Story {
+                    warning: is_true != good,
+                    reason,
+                    message: now.message.clone(),
+                });
+            }
+        };
     turned(names::READY, true, "PoolReady", "PoolNotReady");
     turned(names::CONFLICT, false, "DrivesOfOlderPool", "ConflictEnded");
     turned(DEGRADED, false, "DrivesLost", "DrivesBack");
