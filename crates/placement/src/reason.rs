@@ -159,7 +159,8 @@ impl Reason {
         }
     }
 
-    pub(crate) fn of_use(found: &Use) -> Reason {
+    /// The reason that a use is.
+    pub fn of_use(found: &Use) -> Reason {
         match found {
             Use::Mounted { device, at } => Reason::Mounted {
                 device: device.clone(),
@@ -222,7 +223,7 @@ impl fmt::Display for Reason {
             }
             Reason::Pooled {
                 pool,
-                state: LabelState::Releasing,
+                state: LabelState::Releasing | LabelState::Erasing,
             } => write!(f, "a drive that pool {pool} is giving back"),
             Reason::Mounted { device, at } => {
                 write!(f, "{device} is mounted at {at}; unmount it first")

@@ -362,8 +362,10 @@ pub enum LabelState {
     Carved,
     /// The boundary between its partitions is being moved.
     Moving,
-    /// It is being given back.
+    /// It is being given back, with its bytes left as they are.
     Releasing,
+    /// It is being given back, and its bytes are being erased.
+    Erasing,
 }
 
 /// The finding on a drive.

@@ -1,0 +1,423 @@
+//! The real machine's drives.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::ops::ControlFlow;
+
+use strand_placement::carve::{self, Recarve, Split};
+use strand_placement::reason::Reason;
+use strand_placement::verdict::{
+    Health, KnownPools, LabelSeen, LabelState, Observation, Verdict, judge, wipe_refusals,
+};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::carve::{finish, holds_data};
+use crate::config::HostConfig;
+use crate::events::Events;
+use crate::held::{Access, Held};
+use crate::host::{
+    CarveOrder, DataOnRelease, DriveError, DriveHost, Resumed, WipeOrder, WipeProgress,
+};
+use crate::identity::{MediumKind, OwnedDrive, SeenDrive};
+use crate::label::{self, Copy, DiskLabel};
+use crate::nvme::{self, KernelNvme, NvmeAdmin};
+use crate::observe::Observer;
+use crate::{partitions, reserved, standin, sysfs, uses, wipe};
+
+/// The machine's own drives, through the kernel.
+pub struct KernelHost {
+    config: HostConfig,
+    admin: Box<dyn NvmeAdmin>,
+    salt: u64,
+    events: Events,
+}
+
+impl KernelHost {
+    /// Starts to listen for drives that come and go. Needs a tokio runtime; where the kernel's events cannot be had, that is logged
+    /// and only [`DriveHost::scan`] tells.
+    pub fn start(config: HostConfig) -> KernelHost {
+        KernelHost::with_nvme(config, Box::new(KernelNvme))
+    }
+
+    pub(crate) fn with_nvme(config: HostConfig, admin: Box<dyn NvmeAdmin>) -> KernelHost {
+        let salt = RandomState::new().build_hasher().finish();
+        let events = Events::listen(&config);
+        KernelHost {
+            config,
+            admin,
+            salt,
+            events,
+        }
+    }
+
+    fn open<'a>(&'a self, drive: &'a SeenDrive, access: Access) -> Result<Held<'a>, DriveError> {
+        match Held::open(drive, access, self.admin.as_ref()) {
+            // The kernel says that it is in use; say by whom.
+            Err(DriveError::Busy { path, .. }) => {
+                let look = Held::open(drive, Access::Look, self.admin.as_ref())?;
+                let mut reasons = self.uses(&look);
+                if reasons.is_empty() {
+                    reasons.push(Reason::OpenElsewhere { by: None });
+                }
+                Err(DriveError::Busy { path, reasons })
+            }
+            result => result,
+        }
+    }
+
+    fn observer(&self) -> Observer<'_> {
+        Observer {
+            roots: &self.config.roots,
+            watch: self.config.watch,
+            admin: self.admin.as_ref(),
+            salt: self.salt,
+        }
+    }
+
+    fn uses(&self, held: &Held<'_>) -> Vec<Reason> {
+        uses::find(&self.config.roots, held.drive, &held.file)
+            .found
+            .iter()
+            .map(Reason::of_use)
+            .collect()
+    }
+
+    /// Refuses while the drive or a partition of it is in use.
+    fn refuse_use(&self, held: &Held<'_>) -> Result<(), DriveError> {
+        let reasons = self.uses(held);
+        if reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(DriveError::Busy {
+                path: held.drive.path.clone(),
+                reasons,
+            })
+        }
+    }
+
+    /// The valid label of a drive that one of `pools` has, with nothing contradicting it.
+    fn own_label(&self, held: &Held<'_>, pools: &KnownPools) -> Result<DiskLabel, DriveError> {
+        let disk = held.disk()?;
+        let copies =
+            reserved::read_copies(&disk).map_err(|error| held.error("reading its label", error))?;
+        let reason = match label::choose(&copies) {
+            Copy::Absent => Reason::NotExamined {
+                what: "a label, which it does not carry,".into(),
+            },
+            Copy::Damaged(why) => Reason::DamagedLabel { why: why.into() },
+            Copy::Newer(version) => Reason::NewerLabel { version },
+            Copy::Valid(label) => {
+                let contradiction = reserved::contradiction(&disk, &label)
+                    .map_err(|error| held.error("checking its label", error))?;
+                if label.serial != held.drive.key.serial {
+                    Reason::CopiedLabel {
+                        labelled: label.serial,
+                    }
+                } else if let Some(why) = contradiction {
+                    Reason::LabelContradicted { why }
+                } else if !pools.contains(&label.pool_id) {
+                    Reason::OtherPool {
+                        pool_id: label.pool_id,
+                        pool_name: label.pool_name,
+                    }
+                } else {
+                    return Ok(*label);
+                }
+            }
+        };
+        Err(DriveError::NotOurs {
+            path: held.drive.path.clone(),
+            reasons: vec![reason],
+        })
+    }
+
+    /// Whether a label is complete in both copies, so that nothing needs to be written.
+    fn is_complete(&self, held: &Held<'_>, label: &DiskLabel) -> Result<bool, DriveError> {
+        let copies = reserved::read_copies(&held.disk()?)
+            .map_err(|error| held.error("reading its label", error))?;
+        let same = |copy: &Copy| matches!(copy, Copy::Valid(other) if **other == *label);
+        Ok(label.state == LabelState::Carved && copies.iter().all(same))
+    }
+
+    /// Does on an open drive what its label says is being done, and returns it, or none when it was given back.
+    fn complete(
+        &self,
+        held: &Held<'_>,
+        label: &DiskLabel,
+    ) -> Result<Option<OwnedDrive>, DriveError> {
+        let gives_back = matches!(label.state, LabelState::Releasing | LabelState::Erasing);
+        if label.state != LabelState::Carved {
+            // What goes must not be reachable while it goes.
+            let stays = if gives_back {
+                None
+            } else {
+                label
+                    .previous
+                    .as_ref()
+                    .map(|previous| common(previous, &label.layout))
+            };
+            partitions::settle(held, &self.config.roots, stays.as_ref())
+                .map_err(|error| held.error("taking its partition devices away", error))?;
+        }
+        held.check()?;
+        match finish(&held.disk()?, label)
+            .map_err(|error| held.error("writing its label and partition table", error))?
+        {
+            Some(label) => self.owned(held, &label).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn owned(&self, held: &Held<'_>, label: &DiskLabel) -> Result<OwnedDrive, DriveError> {
+        let roots = &self.config.roots;
+        let partitions = partitions::settle(held, roots, Some(&label.layout))
+            .and_then(|()| partitions::addresses(held, roots, &label.layout))
+            .map_err(|error| held.error("making its partition devices", error))?;
+        Ok(OwnedDrive {
+            seen: held.drive.clone(),
+            pool_id: label.pool_id,
+            pool_name: label.pool_name.clone(),
+            drive_id: label.drive_id,
+            generation: label.generation,
+            state: label.state,
+            layout: label.layout,
+            partitions,
+        })
+    }
+
+    /// An owned drive opened for writing, with its label as it is now.
+    fn open_owned<'a>(
+        &'a self,
+        drive: &'a OwnedDrive,
+    ) -> Result<(Held<'a>, DiskLabel), DriveError> {
+        let held = self.open(&drive.seen, Access::Write)?;
+        let pools = KnownPools([(drive.pool_id, drive.pool_name.clone())].into());
+        let label = self.own_label(&held, &pools)?;
+        if label.drive_id != drive.drive_id {
+            return Err(DriveError::IdentityChanged {
+                path: drive.seen.path.clone(),
+                expected: format!("drive {}", drive.drive_id),
+                found: format!("drive {}", label.drive_id),
+            });
+        }
+        Ok((held, label))
+    }
+}
+
+/// The storage partition as far as it is the same before and after, so that it may stay open meanwhile.
+fn common(previous: &carve::Layout, wanted: &carve::Layout) -> carve::Layout {
+    let storage = previous
+        .storage
+        .zip(wanted.storage)
+        .filter(|(before, after)| before.start == after.start && before.len <= after.len);
+    carve::Layout {
+        storage: storage.map(|(before, _)| before),
+        context: None,
+    }
+}
+
+impl DriveHost for KernelHost {
+    fn scan(&self) -> Result<Vec<SeenDrive>, DriveError> {
+        let roots = &self.config.roots;
+        let mut drives = if self.config.nvme {
+            sysfs::nvme_drives(roots)
+        } else {
+            Vec::new()
+        };
+        drives.extend(standin::drives(roots, &self.config.stand_ins));
+        drives.sort_by(|a, b| (&a.key, &a.path).cmp(&(&b.key, &b.path)));
+        drives.dedup_by(|a, b| a.path == b.path);
+        let clashes =
+            |drive: &SeenDrive| drives.iter().filter(|other| other.key == drive.key).count() > 1;
+        let (unclear, clear): (Vec<_>, Vec<_>) = drives.iter().cloned().partition(clashes);
+        for drive in unclear {
+            warn!(path = %drive.path.display(), key = %drive.key, "two devices claim to be this drive; both are left out");
+        }
+        Ok(clear)
+    }
+
+    fn observe(
+        &self,
+        drive: &SeenDrive,
+        earlier: Option<&Observation>,
+    ) -> Result<Observation, DriveError> {
+        self.observer()
+            .observe(&self.open(drive, Access::Look)?, false, earlier)
+    }
+
+    fn adopt(
+        &self,
+        drive: &SeenDrive,
+        watched: &Observation,
+        order: &CarveOrder,
+    ) -> Result<OwnedDrive, DriveError> {
+        let pool = KnownPools([(order.pool_id, order.pool_name.clone())].into());
+        if matches!(&watched.label, LabelSeen::Present(label) if label.pool_id == order.pool_id)
+            && let Resumed::Owned(owned) = self.resume(drive, &pool)?
+        {
+            return Ok(owned);
+        }
+        let held = self.open(drive, Access::Write)?;
+        let seen = self.observer().observe(&held, true, Some(watched))?;
+        let finding = judge(&seen, &pool);
+        match finding.verdict {
+            Verdict::Stranded => {}
+            // Carved by an order before this one, whose answer was lost.
+            Verdict::Pooled => {
+                drop(held);
+                if let Resumed::Owned(owned) = self.resume(drive, &pool)? {
+                    return Ok(owned);
+                }
+                return Err(DriveError::NotStranded {
+                    path: drive.path.clone(),
+                    reasons: finding.reasons,
+                });
+            }
+            _ => {
+                return Err(DriveError::NotStranded {
+                    path: drive.path.clone(),
+                    reasons: finding.reasons,
+                });
+            }
+        }
+        let layout =
+            carve::layout(&drive.geometry, &order.split).map_err(|reason| DriveError::Carve {
+                path: drive.path.clone(),
+                reason,
+            })?;
+        let label = DiskLabel {
+            generation: 1,
+            state: LabelState::Carving,
+            logical_block: drive.geometry.logical_block,
+            size: drive.geometry.size,
+            pool_id: order.pool_id,
+            drive_id: order.drive_id,
+            layout,
+            previous: None,
+            pool_name: order.pool_name.clone(),
+            serial: drive.key.serial.clone(),
+        };
+        info!(path = %drive.path.display(), key = %drive.key, pool = %order.pool_name, "taking a stranded drive");
+        let owned = self.complete(&held, &label)?;
+        owned.ok_or_else(|| {
+            held.error(
+                "carving it",
+                io::Error::other("it was given back meanwhile"),
+            )
+        })
+    }
+
+    fn resume(&self, drive: &SeenDrive, pools: &KnownPools) -> Result<Resumed, DriveError> {
+        let held = self.open(drive, Access::Look)?;
+        let label = self.own_label(&held, pools)?;
+        if self.is_complete(&held, &label)? {
+            return self.owned(&held, &label).map(Resumed::Owned);
+        }
+        drop(held);
+        let held = self.open(drive, Access::Write)?;
+        let label = self.own_label(&held, pools)?;
+        info!(path = %drive.path.display(), key = %drive.key, state = ?label.state, "completing what was begun on a drive");
+        Ok(self
+            .complete(&held, &label)?
+            .map_or(Resumed::Released, Resumed::Owned))
+    }
+
+    fn recarve(&self, drive: &OwnedDrive, split: &Split) -> Result<OwnedDrive, DriveError> {
+        let path = || drive.seen.path.clone();
+        let wanted =
+            carve::layout(&drive.seen.geometry, split).map_err(|reason| DriveError::Carve {
+                path: path(),
+                reason,
+            })?;
+        let (held, label) = self.open_owned(drive)?;
+        let has_data = holds_data(&held.disk()?, &label.layout)
+            .map_err(|error| held.error("reading its storage partition", error))?;
+        match carve::recarve(&label.layout, &wanted, has_data) {
+            Recarve::Keep => self.owned(&held, &label),
+            Recarve::Refused(reason) => Err(DriveError::Refused {
+                path: path(),
+                reason,
+            }),
+            Recarve::Move(layout) => {
+                self.refuse_use(&held)?;
+                let owned = self.complete(&held, &label.moving_to(layout))?;
+                owned.ok_or_else(|| {
+                    held.error(
+                        "moving its partitions",
+                        io::Error::other("it was given back meanwhile"),
+                    )
+                })
+            }
+        }
+    }
+
+    fn release(&self, drive: &OwnedDrive, data: DataOnRelease) -> Result<(), DriveError> {
+        let (held, label) = self.open_owned(drive)?;
+        self.refuse_use(&held)?;
+        let state = match data {
+            DataOnRelease::Keep => LabelState::Releasing,
+            DataOnRelease::Erase => LabelState::Erasing,
+        };
+        info!(path = %drive.seen.path.display(), key = %drive.seen.key, ?data, "giving a drive back");
+        self.complete(&held, &label.next(state)).map(|_| ())
+    }
+
+    fn wipe(
+        &self,
+        drive: &SeenDrive,
+        order: &WipeOrder,
+        pools: &KnownPools,
+        progress: &mut dyn FnMut(WipeProgress) -> ControlFlow<()>,
+    ) -> Result<(), DriveError> {
+        let path = || drive.path.clone();
+        if order.serial != drive.key.serial {
+            return Err(DriveError::WrongSerial {
+                path: path(),
+                named: order.serial.clone(),
+                found: drive.key.serial.clone(),
+            });
+        }
+        let held = match self.open(drive, Access::Write) {
+            Err(DriveError::Busy { path, reasons }) => {
+                return Err(DriveError::WipeRefused { path, reasons });
+            }
+            result => result?,
+        };
+        let seen = self.observer().observe(&held, true, None)?;
+        let reasons = wipe_refusals(&seen, pools);
+        if !reasons.is_empty() {
+            return Err(DriveError::WipeRefused {
+                path: path(),
+                reasons,
+            });
+        }
+        partitions::settle(&held, &self.config.roots, None)
+            .map_err(|error| held.error("taking its partition devices away", error))?;
+        held.check()?;
+        info!(path = %drive.path.display(), key = %drive.key, from = order.from, "wiping a drive");
+        let disk = held.disk()?;
+        match wipe::wipe(&disk, order.from, progress)
+            .map_err(|error| held.error("wiping it", error))?
+        {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(done) => Err(DriveError::Stopped { path: path(), done }),
+        }
+    }
+
+    fn health(&self, drive: &SeenDrive) -> Health {
+        match drive.medium {
+            MediumKind::Nvme { .. } => match self.open(drive, Access::Look) {
+                Ok(held) => nvme::health(self.admin.as_ref(), &held.file),
+                Err(error) => Health::Unknown {
+                    why: error.to_string(),
+                },
+            },
+            MediumKind::Loop { .. } | MediumKind::File { .. } => Health::None,
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.events.subscribe()
+    }
+}
