@@ -148,9 +148,9 @@ fn tally<'a>(candidate: &Candidate, rack: &Rack<'a>, desires: &[Desire]) -> Tall
                 let node_there = rack.nodes.contains_key(drive.spec.node_name.as_str());
                 match phase {
                     Some(DrivePhase::Ready) if pooled && node_there => tally.serving.push(drive),
-                    Some(DrivePhase::Missing) => tally.lost.push(describe(drive, "missing")),
-                    _ if !pooled => tally.lost.push(describe(drive, "failed")),
-                    _ if !node_there => tally.lost.push(describe(drive, "on a node that is gone")),
+                    Some(DrivePhase::Missing) => tally.lost.push(describe(drive, "is missing")),
+                    _ if !pooled => tally.lost.push(describe(drive, "has failed")),
+                    _ if !node_there => tally.lost.push(describe(drive, "is on a node that is gone")),
                     _ => tally.waiting += 1,
                 }
             }
@@ -189,7 +189,7 @@ impl Tally<'_> {
 
 fn describe(drive: &Drive, what: &str) -> String {
     format!(
-        "{} is {what}",
+        "{} {what}",
         drive.metadata.name.as_deref().unwrap_or_default()
     )
 }
