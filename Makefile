@@ -1,0 +1,22 @@
+.PHONY: help demo test bench crds
+
+help:
+	@echo "make demo    a rack of 3 nodes x 4 drives on this machine, step by step (about two minutes once built)"
+	@echo "make test    everything that CI checks; installs the tools it needs"
+	@echo "make bench   measurements, in the release profile"
+	@echo "make crds    writes crds/ from the types in crates/api"
+
+demo:
+	@scripts/need cc=build-essential
+	cargo build --locked -p strandctl -p operator -p node-agent
+	@scripts/demo
+
+test:
+	scripts/install-test-tools
+	scripts/test
+
+bench:
+	cargo run --release --locked -p strand-bench -- $(ARGS)
+
+crds:
+	cargo run --locked -p strand-api --bin crdgen crds
