@@ -72,7 +72,8 @@ pub trait DriveHost: Send + Sync + 'static {
     /// [`resume`](Self::resume) completes it.
     ///
     /// # Errors
-    /// [`DriveError::Busy`] with the uses found, while any of its partitions is in use; nothing is written then.
+    /// [`DriveError::Busy`] with the uses found, while any of its partitions is in use; [`DriveError::HoldsData`] while its storage
+    /// side holds data. Nothing is written then.
     fn release(&self, drive: &OwnedDrive, data: DataOnRelease) -> Result<(), DriveError>;
 
     /// Makes a drive read blank: the destructive act of a DriveOperation, which names the serial it means. Works from `order.from`
@@ -210,6 +211,14 @@ pub enum DriveError {
         path: PathBuf,
         /// Every use found.
         reasons: Vec<Reason>,
+    },
+    /// A drive that is to be given back has data on its storage side. Nothing was written.
+    #[error(
+        "{path} keeps its label: its storage side holds data; move or delete its volumes first"
+    )]
+    HoldsData {
+        /// The drive.
+        path: PathBuf,
     },
     /// The wanted carve would lose something durable.
     #[error("{path} keeps its carve: {reason}")]

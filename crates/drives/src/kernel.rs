@@ -355,6 +355,13 @@ impl DriveHost for KernelHost {
     fn release(&self, drive: &OwnedDrive, data: DataOnRelease) -> Result<(), DriveError> {
         let (held, label) = self.open_owned(drive)?;
         self.refuse_use(&held)?;
+        let holds_data = holds_data(&held.disk()?, &label.layout)
+            .map_err(|error| held.error("reading its storage partition", error))?;
+        if holds_data {
+            return Err(DriveError::HoldsData {
+                path: drive.seen.path.clone(),
+            });
+        }
         let state = match data {
             DataOnRelease::Keep => LabelState::Releasing,
             DataOnRelease::Erase => LabelState::Erasing,

@@ -300,8 +300,13 @@ impl DriveHost for SimulatedHost {
     fn release(&self, owned: &OwnedDrive, data: DataOnRelease) -> Result<(), DriveError> {
         self.with(&owned.seen, |drive| {
             drive.own_label(&pool_of(owned))?;
+            if drive.storage_holds_data {
+                return Err(DriveError::HoldsData {
+                    path: drive.seen.path.clone(),
+                });
+            }
             drive.state.label = LabelSeen::Absent;
-            if data == DataOnRelease::Erase || !drive.storage_holds_data {
+            if data == DataOnRelease::Erase {
                 drive.state.content = Content::Blank;
             }
             Ok(())
