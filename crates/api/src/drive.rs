@@ -150,6 +150,7 @@ pub struct DriveStatus {
     /// The drive's partitions, once carved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(length(max = 8))]
     pub partitions: Vec<PartitionStatus>,
     /// Wear and health from the SMART log.
     #[serde(default, skip_serializing_if = "Option::is_none")]

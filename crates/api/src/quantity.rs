@@ -47,11 +47,23 @@ const BINARY: [(&str, u32); 6] = [
     ("Ei", 60),
 ];
 
-/// Pattern of a non-negative quantity, for the CRD schemas.
-const QUANTITY_PATTERN: &str =
-    r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?[0-9]{1,2}))?$";
-/// Pattern of a share, for the CRD schemas.
-const SHARE_PATTERN: &str = r"^((100|[1-9]?[0-9])%|\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?[0-9]{1,2}))?)$";
+/// A non-negative quantity as a regular expression, for the rules in the schemas.
+const QUANTITY: &str =
+    r"\\+?([0-9]+(\\.[0-9]*)?|\\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?";
+/// A whole percentage as a regular expression.
+const PERCENT: &str = "(100|[1-9]?[0-9])%";
+
+/// A schema whose refusal is a sentence: a `pattern` would show people a regular expression.
+fn schema(expression: &str, message: &str) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "maxLength": 32,
+        "x-kubernetes-validations": [{
+            "rule": format!("string(self).matches('^({expression})$')"),
+            "message": message,
+        }],
+    })
+}
 
 impl FromStr for ByteQuantity {
     type Err = QuantityError;
@@ -263,11 +275,7 @@ impl JsonSchema for ByteQuantity {
         "ByteQuantity".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "x-kubernetes-int-or-string": true,
-            "pattern": QUANTITY_PATTERN,
-            "maxLength": 32,
-        })
+        schema(QUANTITY, "write a size such as 500G, 1.5Ti or 1048576")
     }
 }
 
@@ -279,11 +287,10 @@ impl JsonSchema for Share {
         "Share".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "x-kubernetes-int-or-string": true,
-            "pattern": SHARE_PATTERN,
-            "maxLength": 32,
-        })
+        schema(
+            &format!("{PERCENT}|{QUANTITY}"),
+            "write a percentage from 0% to 100%, or a size such as 500G or 1.5Ti",
+        )
     }
 }
 
