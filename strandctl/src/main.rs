@@ -4,6 +4,7 @@ mod cluster;
 mod drives;
 #[cfg(test)]
 mod golden;
+mod standing;
 mod status;
 mod text;
 mod up;

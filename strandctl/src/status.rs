@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::{Cluster, Target, natural},
-    drives::{Word, side, standing},
+    standing::{Word, side, standing},
     text::{Style, Tone, bar, count, table},
 };
 use anyhow::Result;

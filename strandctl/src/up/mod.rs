@@ -4,8 +4,8 @@
 //! over files (or loop devices) that stand for drives. Everything that is started here is gone
 //! when this process is; objects and drives stay in the directory.
 
-mod api;
 mod child;
+mod keep;
 mod layout;
 mod loops;
 mod manifest;
@@ -19,23 +19,21 @@ mod teller;
 mod watch;
 
 use self::{
-    api::ApiServer,
-    child::{Kept, News, Recipe},
+    child::{Kept, Recipe},
+    keep::{Goal, OPERATOR},
     layout::{Layout, NodeLayout},
     loops::Loops,
     ports::Ports,
-    progress::Progress,
     rack::{Rack, RackNode, RackOperator},
     stop::Stop,
     teller::Teller,
 };
 use crate::{
     cluster::{client_of, in_words},
-    text::{Tone, count},
+    text::count,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
-use futures::{StreamExt, future::join_all};
 use kube::{
     Api, Client,
     api::{DynamicObject, ListParams},
@@ -45,15 +43,10 @@ use std::{
     fs::{self, File},
     net::SocketAddr,
     path::{Path, PathBuf},
-    pin::pin,
     sync::Mutex,
-    time::Duration,
 };
 use strand_api::{ByteQuantity, MemoryPool};
-use tokio::{
-    sync::mpsc::unbounded_channel,
-    time::{Instant, interval, sleep_until},
-};
+use strand_embedded_api::{Config, Server};
 
 /// Brings up a rack on this machine and keeps it up until Ctrl-C.
 #[derive(Args, Debug)]
@@ -83,11 +76,6 @@ pub struct UpArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     timeout: u64,
 }
-
-/// A process that has ended this often as soon as it was started will not come up at all.
-const HOPELESS: u32 = 5;
-/// How often readiness is looked at.
-const GLANCE: Duration = Duration::from_millis(200);
 
 /// Runs `strandctl up`.
 pub async fn run(args: UpArgs) -> Result<()> {
@@ -137,17 +125,9 @@ struct Up {
     layout: Layout,
     ports: Ports,
     loops: Loops,
-    server: Option<ApiServer>,
+    server: Option<Server>,
     operator: Vec<Kept>,
     agents: Vec<Kept>,
-}
-
-/// What the rack is waited for, once all its processes run.
-struct Goal {
-    pools: Vec<String>,
-    nodes: Vec<(String, usize)>,
-    /// Names and addresses of the processes that must say that they are ready.
-    processes: Vec<(String, SocketAddr)>,
 }
 
 impl Up {
@@ -165,15 +145,21 @@ impl Up {
         let nodes = self.nodes(&client).await?;
         let pools = self.apply(&client).await?;
         let (rack, goal) = self.start(nodes, pools)?;
-        self.watch(client, rack, goal).await
+        self.keep(client, rack, goal).await
     }
 
     async fn serve(&mut self) -> Result<Client> {
         let listen = self.ports.give("api")?;
-        let server = ApiServer::start(self.layout.api(), listen, &self.layout.kubeconfig()).await?;
+        let dir = self.layout.api();
+        let server = Server::start(Config { dir, listen }).await?;
+        let kubeconfig = self.layout.kubeconfig();
+        server
+            .write_kubeconfig(&kubeconfig)
+            .with_context(|| format!("cannot write {}", kubeconfig.display()))?;
+        self.teller
+            .say(&format!("API server: answers on {}", server.url()));
         self.server = Some(server);
-        self.teller.say(&format!("API server: answers on {listen}"));
-        client_of(&self.layout.kubeconfig()).await
+        client_of(&kubeconfig).await
     }
 
     /// Makes the nodes' folders, drives and objects.
@@ -254,18 +240,18 @@ impl Up {
         };
         let kubeconfig = self.layout.kubeconfig();
 
-        let listen = self.ports.give("operator")?;
+        let listen = self.ports.give(OPERATOR)?;
         let operator = Kept::start(Recipe {
-            name: "operator".into(),
+            name: OPERATOR.into(),
             program: self.programs.operator.clone(),
             arguments: arguments(&[
                 ("--kubeconfig", kubeconfig.as_os_str().into()),
                 ("--namespace", objects::NAMESPACE.into()),
                 ("--listen", listen.to_string().into()),
             ]),
-            log: self.layout.log("operator"),
+            log: self.layout.log(OPERATOR),
         })?;
-        goal.processes.push(("the operator".into(), listen));
+        goal.processes.push((OPERATOR.into(), listen));
         let mut rack = Rack {
             operator: RackOperator {
                 pid: operator.pid(),
@@ -297,8 +283,7 @@ impl Up {
                 arguments: arguments(&flags),
                 log: self.layout.log(&node.name),
             })?;
-            goal.processes
-                .push((format!("the agent of {}", node.name), listen));
+            goal.processes.push((node.name.clone(), listen));
             goal.nodes.push((node.name.clone(), drives.len()));
             rack.nodes.push(RackNode {
                 pid: agent.pid(),
@@ -316,71 +301,12 @@ impl Up {
         Ok((rack, goal))
     }
 
-    /// Keeps the processes running, tells what changes, and writes `rack.json` once the goal is
-    /// reached.
-    async fn watch(&mut self, client: Client, mut rack: Rack, goal: Goal) -> Result<()> {
-        let (sender, mut news) = unbounded_channel();
-        let mut operator = pin!(child::keep_all(&mut self.operator, sender.clone()));
-        let mut agents = pin!(child::keep_all(&mut self.agents, sender));
-        let mut seen = pin!(watch::changes(&client));
-        let mut progress = Progress::default();
-        let mut glance = interval(GLANCE);
-        let deadline = Instant::now() + Duration::from_secs(self.args.timeout);
-        let (teller, layout) = (&self.teller, &self.layout);
-        let mut is_up = false;
-        loop {
-            tokio::select! {
-                () = &mut operator => {}
-                () = &mut agents => {}
-                Some(change) = seen.next() => {
-                    if let Some(line) = change.told_by(&mut progress, teller.style) {
-                        teller.say(&line);
-                    }
-                }
-                Some(happened) = news.recv() => match happened {
-                    News::Ended { name, how, times } if times >= HOPELESS && !is_up => {
-                        bail!("{name} does not come up: it {how}");
-                    }
-                    News::Ended { name, how, .. } => {
-                        teller.say(&teller.style.paint(Tone::Bad, &format!("{name} {how}; it is started again")));
-                    }
-                    News::Restarted { name, pid } => {
-                        teller.say(&format!("{name} runs again (pid {pid})"));
-                        rack.restarted(&name, pid);
-                        if is_up {
-                            rack.write(&layout.rack())?;
-                        }
-                    }
-                },
-                _ = glance.tick(), if !is_up => {
-                    if progress.missing(&goal.pools, &goal.nodes).is_empty()
-                        && goal.waits_for().await.is_empty()
-                    {
-                        is_up = true;
-                        rack.write(&layout.rack())?;
-                        teller.show_up(&progress, layout);
-                    }
-                }
-                () = sleep_until(deadline), if !is_up => {
-                    let mut missing = progress.missing(&goal.pools, &goal.nodes);
-                    missing.extend(goal.waits_for().await);
-                    bail!(
-                        "the rack was not ready within {} s:\n  {}\nIts logs are in {}",
-                        self.args.timeout,
-                        missing.join("\n  "),
-                        layout.dir().join("logs").display()
-                    );
-                }
-            }
-        }
-    }
-
     /// Takes down all that was started, the operator first, so that it does not see nodes leave.
     async fn down(mut self) -> Result<()> {
         child::stop_all(&mut self.operator).await;
         child::stop_all(&mut self.agents).await;
         if let Some(server) = self.server.take() {
-            server.stop().await;
+            server.shutdown().await;
         }
         drop(self.loops);
         self.layout.forget_rack()?;
@@ -396,17 +322,6 @@ impl Up {
 struct RackNodePlan {
     node: NodeLayout,
     drives: Vec<PathBuf>,
-}
-
-impl Goal {
-    /// Which processes are not ready, and what they wait for.
-    async fn waits_for(&self) -> Vec<String> {
-        let asked = self.processes.iter().map(async |(name, address)| {
-            let waits = ready::waits_for(*address).await?;
-            Some(format!("{name}: {waits}"))
-        });
-        join_all(asked).await.into_iter().flatten().collect()
-    }
 }
 
 fn read_manifest(file: &Path) -> Result<Vec<DynamicObject>> {

@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::serial,
-    drives::{Word, standing},
+    standing::{Word, standing},
     text::{Style, Tone, count},
 };
 use std::collections::BTreeMap;

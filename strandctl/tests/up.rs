@@ -1,0 +1,290 @@
+//! `strandctl up` as a person runs it: real processes, real files, real signals.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets what it did not expect shall stop there"
+)]
+
+use serde_json::Value;
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Once,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// Longest that anything is waited for; most take a second.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A rack in a directory of its own, which is gone when this is.
+struct Bed {
+    dir: TempDir,
+    up: Option<Child>,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        build_the_others();
+        Bed {
+            dir: tempfile::Builder::new()
+                .prefix("strand-up.")
+                .tempdir_in("/tmp")
+                .unwrap(),
+            up: None,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("rack").join(name)
+    }
+
+    fn output(&self) -> String {
+        fs::read_to_string(self.dir.path().join("output")).unwrap_or_default()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strandctl"));
+        command.args(arguments).arg("--dir").arg(self.path(""));
+        command
+    }
+
+    /// Starts `up` and waits until the rack is ready.
+    fn up(&mut self, arguments: &[&str]) -> Value {
+        let output = File::create(self.dir.path().join("output")).unwrap();
+        let mut command = self.command(&["up"]);
+        command.args(arguments).stdin(Stdio::null());
+        command.stdout(output.try_clone().unwrap()).stderr(output);
+        self.up = Some(command.spawn().unwrap());
+        self.wait("the rack is ready", |bed| bed.path("rack.json").exists());
+        self.rack()
+    }
+
+    fn rack(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path("rack.json")).unwrap()).unwrap()
+    }
+
+    fn drives(&self) -> Vec<Value> {
+        let output = self.command(&["drives", "-o", "json"]).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+        list["items"].as_array().unwrap().clone()
+    }
+
+    fn wait(&mut self, what: &str, done: impl Fn(&Bed) -> bool) {
+        let start = Instant::now();
+        while !done(self) {
+            let ended = self.up.as_mut().and_then(|up| up.try_wait().unwrap());
+            assert!(
+                ended.is_none(),
+                "up {ended:?} before {what}:\n{}",
+                self.output()
+            );
+            assert!(
+                start.elapsed() < PATIENCE,
+                "not seen that {what}:\n{}",
+                self.output()
+            );
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Sends a signal to `up` and waits for its end; whether it ended well.
+    fn end(&mut self, signal: &str) -> bool {
+        let mut up = self.up.take().unwrap();
+        send(signal, up.id());
+        up.wait().unwrap().success()
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if self.up.is_some() {
+            self.end("TERM");
+        }
+        for device in loops_over(self.dir.path()) {
+            Command::new("losetup").arg("-d").arg(device).status().ok();
+        }
+    }
+}
+
+/// `cargo test -p strandctl` alone builds only strandctl.
+fn build_the_others() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "-p", "operator", "-p", "node-agent"]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        assert!(
+            build.status().unwrap().success(),
+            "operator and node-agent must build"
+        );
+    });
+}
+
+fn send(signal: &str, pid: u32) {
+    let status = Command::new("kill")
+        .args([&format!("-{signal}"), &pid.to_string()])
+        .status();
+    assert!(status.unwrap().success(), "kill -{signal} {pid}");
+}
+
+fn pids(rack: &Value) -> Vec<u32> {
+    let nodes = rack["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| &node["pid"]);
+    let all = nodes.chain([&rack["operator"]["pid"]]);
+    all.map(|pid| pid.as_u64().unwrap().try_into().unwrap())
+        .collect()
+}
+
+/// A process that has ended but was not waited for does not run any more either.
+fn runs(pid: &u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
+fn loops_over(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let over = entries.filter(|entry| {
+        fs::read_to_string(entry.path().join("loop/backing_file"))
+            .is_ok_and(|file| file.starts_with(&*dir.to_string_lossy()))
+    });
+    over.map(|entry| Path::new("/dev").join(entry.file_name()))
+        .collect()
+}
+
+fn may_make_loop_devices() -> bool {
+    let output = Command::new("losetup").arg("--find").output();
+    output.is_ok_and(|output| output.status.success())
+        && File::options()
+            .write(true)
+            .open("/dev/loop-control")
+            .is_ok()
+}
+
+#[test]
+fn a_rack_comes_up_is_kept_up_and_leaves_nothing_running() {
+    let mut bed = Bed::new();
+    let rack = bed.up(&["--nodes", "2", "--drives", "2", "--drive-size", "256Mi"]);
+
+    assert_eq!(
+        rack["kubeconfig"].as_str().unwrap(),
+        bed.path("kubeconfig").to_str().unwrap()
+    );
+    assert!(
+        rack["operator"]["metrics"]
+            .as_str()
+            .unwrap()
+            .starts_with("http://127.0.0.1:")
+    );
+    let node = &rack["nodes"][1];
+    assert_eq!(node["name"], "node-2");
+    assert_eq!(
+        node["drives"][0].as_str().unwrap(),
+        bed.path("nodes/node-2/drives/node-2-drive-0.img")
+            .to_str()
+            .unwrap()
+    );
+    assert!(Path::new(node["agent"].as_str().unwrap()).exists());
+    assert_eq!(pids(&rack).iter().filter(|pid| runs(pid)).count(), 3);
+
+    let drives = bed.drives();
+    assert_eq!(drives.len(), 4);
+    assert!(
+        drives
+            .iter()
+            .all(|drive| drive["status"]["phase"] == "Ready"),
+        "{drives:#?}"
+    );
+    let why = bed.command(&["drives", "--why"]).output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&why.stdout)
+            .contains("4 drives: 4 in, 0 free, 0 out, 0 on the way.")
+    );
+    let status = bed.command(&["status"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&status.stdout).contains("Pool default: ready"));
+
+    let second = bed.command(&["up"]).output().unwrap();
+    assert!(!second.status.success());
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another `strandctl up` runs in"));
+
+    let agent = pids(&rack)[0];
+    send("KILL", agent);
+    bed.wait("a killed agent is started again", |bed| {
+        let pid = pids(&bed.rack())[0];
+        pid != agent && runs(&pid)
+    });
+
+    let rack = bed.rack();
+    assert!(bed.end("TERM"), "{}", bed.output());
+    assert!(!pids(&rack).iter().any(runs));
+    assert!(!bed.path("rack.json").exists());
+    assert!(bed.output().contains("the rack is down"));
+}
+
+#[test]
+fn a_rack_that_is_killed_leaves_nothing_running_and_comes_up_as_it_was() {
+    let mut bed = Bed::new();
+    let mut arguments = vec!["--nodes", "1", "--drives", "2", "--drive-size", "256Mi"];
+    let loops = may_make_loop_devices();
+    if loops {
+        arguments.push("--loop");
+    } else {
+        eprintln!("no leave to make loop devices: this test uses plain files");
+    }
+    let rack = bed.up(&arguments);
+    let labels = |bed: &Bed| -> Vec<Value> {
+        bed.drives()
+            .iter()
+            .map(|drive| drive["status"]["label"].clone())
+            .collect()
+    };
+    let before = labels(&bed);
+    assert!(
+        before.iter().all(|label| label["pool"] == "default"),
+        "{before:?}"
+    );
+    assert_eq!(loops_over(bed.dir.path()).len(), if loops { 2 } else { 0 });
+
+    bed.end("KILL");
+    let start = Instant::now();
+    while pids(&rack).iter().any(runs) {
+        assert!(start.elapsed() < PATIENCE, "children outlive strandctl");
+        sleep(Duration::from_millis(20));
+    }
+
+    bed.up(if loops { &["--loop"] } else { &[] });
+    assert_eq!(labels(&bed), before);
+    assert_eq!(loops_over(bed.dir.path()).len(), if loops { 2 } else { 0 });
+    assert!(bed.end("TERM"), "{}", bed.output());
+    assert_eq!(loops_over(bed.dir.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_manifest_that_cannot_be_read_starts_nothing() {
+    let bed = Bed::new();
+    let manifest = bed.dir.path().join("pool.yaml");
+    fs::write(&manifest, "kind: MemoryPool\n").unwrap();
+    let output = bed
+        .command(&["up"])
+        .arg("--manifest")
+        .arg(&manifest)
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("pool.yaml"), "{words}");
+    assert!(!bed.path("").exists());
+}
