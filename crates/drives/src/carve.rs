@@ -36,17 +36,33 @@ pub(crate) fn finish(medium: &impl Medium, label: &DiskLabel) -> io::Result<Opti
         LabelState::Carving => {
             for (_, extent) in label.layout.partitions() {
                 trim(medium, extent)?;
+                blank_start(medium, extent)?;
+                blank_end(medium, extent)?;
             }
         }
         LabelState::Moving => {
-            let previous = label.previous.as_ref().unwrap_or(&label.layout);
-            for extent in changed(previous, &label.layout) {
+            let previous = label.previous.unwrap_or(label.layout);
+            for extent in changed(&previous, &label.layout) {
                 trim(medium, extent)?;
-                blank_ends(medium, extent)?;
             }
             // Whoever opens the new context partition must not find the old one's superblock.
             if let Some(context) = label.layout.context {
-                blank_ends(medium, context)?;
+                blank_start(medium, context)?;
+                blank_end(medium, context)?;
+            }
+            if let Some(storage) = label.layout.storage {
+                if previous
+                    .storage
+                    .is_none_or(|before| before.start != storage.start)
+                {
+                    blank_start(medium, storage)?;
+                }
+                if previous
+                    .storage
+                    .is_none_or(|before| before.end() != storage.end())
+                {
+                    blank_end(medium, storage)?;
+                }
             }
         }
         LabelState::Releasing | LabelState::Erasing => {
@@ -142,23 +158,16 @@ fn zero(medium: &impl Medium, extent: Extent) -> io::Result<()> {
     chunks(extent).try_for_each(|chunk| medium.zero(chunk.start, chunk.len))
 }
 
-/// Zeroes the first and last MiB of an extent, for drives whose TRIM leaves old bytes readable.
-fn blank_ends(medium: &impl Medium, extent: Extent) -> io::Result<()> {
+/// Zeroes the first MiB of an extent: TRIM leaves old bytes readable on some drives, and what begins or ends a partition says what
+/// it holds.
+fn blank_start(medium: &impl Medium, extent: Extent) -> io::Result<()> {
+    medium.zero(extent.start, extent.len.min(MIB))
+}
+
+/// Zeroes the last MiB of an extent.
+fn blank_end(medium: &impl Medium, extent: Extent) -> io::Result<()> {
     let len = extent.len.min(MIB);
-    zero(
-        medium,
-        Extent {
-            start: extent.start,
-            len,
-        },
-    )?;
-    zero(
-        medium,
-        Extent {
-            start: extent.end() - len,
-            len,
-        },
-    )
+    medium.zero(extent.end() - len, len)
 }
 
 /// An extent in pieces of at most [`CHUNK`] bytes.

@@ -23,6 +23,8 @@ mod standin;
 mod survey;
 mod sysfs;
 mod table;
+#[cfg(test)]
+mod tests;
 mod uses;
 mod wipe;
 

@@ -1,0 +1,6 @@
+//! Tests of what the crate keeps to itself: formats, crash safety, and NVMe drives, which only fixtures can show here.
+
+mod crash;
+mod formats;
+mod nvme;
+mod power;
