@@ -80,6 +80,9 @@ impl Bed {
         let start = Instant::now();
         while !done(self) {
             let ended = self.up.as_mut().and_then(|up| up.try_wait().unwrap());
+            if ended.is_some() {
+                self.up = None;
+            }
             assert!(
                 ended.is_none(),
                 "up {ended:?} before {what}:\n{}",
@@ -104,8 +107,11 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        if self.up.is_some() {
-            self.end("TERM");
+        if let Some(mut up) = self.up.take() {
+            // It may have ended by itself, or been killed: then there is nothing to ask.
+            let pid = up.id().to_string();
+            Command::new("kill").args(["-TERM", &pid]).status().ok();
+            up.wait().ok();
         }
         for device in loops_over(self.dir.path()) {
             Command::new("losetup").arg("-d").arg(device).status().ok();
