@@ -1,0 +1,465 @@
+//! What the agent knows of one drive, and how that changes with what work on the drive brings.
+
+use std::time::{Duration, Instant};
+
+use strand_drives::{DriveError, MediumKind, OwnedDrive, Resumed, SeenDrive};
+use strand_placement::carve::{Layout, Split, layout};
+use strand_placement::verdict::{
+    Finding, Health, KnownPools, Label, LabelSeen, LabelState, Observation, Reason, Verdict, judge,
+};
+use uuid::Uuid;
+
+use crate::backoff;
+use crate::work::{Outcome, Work, WorkKind};
+
+/// A drive that has not answered for this long is called failed.
+const STUCK: Duration = Duration::from_secs(120);
+/// A carve that takes longer than this is told.
+pub const LONG_CARVE: Duration = Duration::from_secs(10);
+/// A changed carve that was refused is tried again after this time: what stood against it may have gone.
+const RECARVE_RETRY: Duration = Duration::from_secs(300);
+/// Between two looks at a drive that reported changes ask for.
+const LOOK_REST: Duration = Duration::from_secs(2);
+/// So many failures in a row are told.
+const REPEATED: u32 = 2;
+
+/// One drive of this node.
+#[derive(Debug)]
+pub struct DriveMemory {
+    /// Identity that the drive gets when it is taken: chosen once, so that an order given again is the same order.
+    pub drive_id: Uuid,
+    /// The drive as the last scan saw it; `None` while it is not there.
+    pub seen: Option<SeenDrive>,
+    /// What was last found when looking at it.
+    pub observation: Option<Observation>,
+    /// When to look at it again; `None` for at once.
+    pub look_at: Option<Instant>,
+    /// When it was last looked at.
+    pub looked_at: Option<Instant>,
+    /// The drive, once it carries a label of this cluster and a complete carve.
+    pub owned: Option<OwnedDrive>,
+    /// Work under way.
+    pub busy: Option<Busy>,
+    /// Work that failed and is tried again.
+    pub trouble: Option<Trouble>,
+    /// Why an adoption was turned down.
+    pub turned_down: Option<TurnedDown>,
+    /// Why a changed carve was refused.
+    pub refusal: Option<Refusal>,
+    /// Counts the times that the drive came or changed; results of work begun before are not believed.
+    pub incarnation: u64,
+}
+
+/// Work under way on a drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy {
+    /// What.
+    pub kind: WorkKind,
+    /// Since when.
+    pub since: Instant,
+}
+
+/// Work that failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trouble {
+    /// What was tried.
+    pub kind: WorkKind,
+    /// Why it failed, in words.
+    pub message: String,
+    /// Failures in a row.
+    pub failures: u32,
+    /// When it may be tried again.
+    pub retry_at: Instant,
+}
+
+/// The judgement on the held descriptor spoke against an adoption.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TurnedDown {
+    /// Every reason.
+    pub reasons: Vec<Reason>,
+    /// Times in a row.
+    pub failures: u32,
+    /// Until then the reasons stand; then the drive is judged anew.
+    pub until: Instant,
+}
+
+/// A changed carve that the drive does not get.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// The carve that was asked for.
+    pub split: Split,
+    /// Code for the condition.
+    pub code: &'static str,
+    /// Why, in words.
+    pub message: String,
+    /// When it may be tried again.
+    pub retry_at: Instant,
+}
+
+impl DriveMemory {
+    /// A drive that nothing is known of but the identity that it would get.
+    pub fn new(drive_id: Uuid) -> Self {
+        Self {
+            drive_id,
+            seen: None,
+            observation: None,
+            look_at: None,
+            looked_at: None,
+            owned: None,
+            busy: None,
+            trouble: None,
+            turned_down: None,
+            refusal: None,
+            incarnation: 0,
+        }
+    }
+
+    /// Takes what a scan says: the drive as it is now, or that it is not there. True when that is news.
+    pub fn sight(&mut self, seen: Option<SeenDrive>) -> bool {
+        if self.seen == seen {
+            return false;
+        }
+        *self = Self {
+            seen,
+            busy: self.busy,
+            incarnation: self.incarnation + 1,
+            ..Self::new(self.drive_id)
+        };
+        true
+    }
+
+    /// Something may have changed: the next look comes at `soonest`, or as soon after it as looks may follow each other.
+    pub fn hasten(&mut self, soonest: Instant) {
+        let rested = self.looked_at.map_or(soonest, |at| at + LOOK_REST);
+        self.look_at = self.look_at.map(|at| at.min(rested.max(soonest)));
+    }
+
+    /// Forgets what was found, so that the drive is looked at from the beginning.
+    pub fn look_anew(&mut self) {
+        self.observation = None;
+        self.owned = None;
+        self.look_at = None;
+    }
+
+    /// The finding on the drive as far as it is known.
+    pub fn finding(&self, pools: &KnownPools, now: Instant) -> Option<Finding> {
+        self.seen.as_ref()?;
+        if let Some(turned_down) = self.turned_down.as_ref().filter(|t| now < t.until) {
+            return Some(conclude(turned_down.reasons.clone()));
+        }
+        if let Some(what) = self.silence(now) {
+            return Some(conclude(vec![Reason::Unreadable { what }]));
+        }
+        self.observation.as_ref().map(|seen| judge(seen, pools))
+    }
+
+    /// Why the drive counts as not answering: it hangs, or cannot be looked at time and again.
+    fn silence(&self, now: Instant) -> Option<String> {
+        let looks = |kind| {
+            matches!(
+                kind,
+                WorkKind::Observe | WorkKind::Resume | WorkKind::Health
+            )
+        };
+        if self.hangs(now) {
+            return Some(format!(
+                "the drive has not answered for {} s",
+                STUCK.as_secs()
+            ));
+        }
+        self.trouble
+            .as_ref()
+            .filter(|t| looks(t.kind) && t.failures >= REPEATED && self.owned.is_none())
+            .filter(|_| self.observation.is_none())
+            .map(|t| t.message.clone())
+    }
+
+    fn hangs(&self, now: Instant) -> bool {
+        self.busy.is_some_and(|busy| {
+            matches!(
+                busy.kind,
+                WorkKind::Observe | WorkKind::Resume | WorkKind::Health
+            ) && now.saturating_duration_since(busy.since) >= STUCK
+        })
+    }
+
+    /// When time alone changes what is said of the drive.
+    pub fn ripens_at(&self, now: Instant) -> Option<Instant> {
+        let busy = self.busy.and_then(|busy| match busy.kind {
+            WorkKind::Adopt | WorkKind::Recarve => Some(busy.since + LONG_CARVE),
+            WorkKind::Resume => [LONG_CARVE, STUCK]
+                .into_iter()
+                .map(|wait| busy.since + wait)
+                .find(|at| *at > now),
+            WorkKind::Observe | WorkKind::Health => Some(busy.since + STUCK),
+            WorkKind::Release | WorkKind::Wipe => None,
+        });
+        let until = self.turned_down.as_ref().map(|t| t.until);
+        let retry = self.trouble.as_ref().map(|t| t.retry_at);
+        let again = self.refusal.as_ref().map(|r| r.retry_at);
+        [busy, until, retry, again, self.look_at]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > now)
+            .min()
+    }
+
+    /// Why taking or carving the drive does not come to an end, in words: it keeps failing, or takes long.
+    pub fn struggle(&self, now: Instant) -> Option<String> {
+        let carves = |kind| matches!(kind, WorkKind::Adopt | WorkKind::Resume | WorkKind::Recarve);
+        if let Some(trouble) = &self.trouble
+            && carves(trouble.kind)
+            && trouble.failures >= REPEATED
+        {
+            return Some(trouble.message.clone());
+        }
+        let long = self.busy.filter(|busy| {
+            carves(busy.kind) && now.saturating_duration_since(busy.since) >= LONG_CARVE
+        })?;
+        Some(format!(
+            "{} has been under way for more than {} s; see the kernel log if it does not end",
+            long.kind.words(),
+            LONG_CARVE.as_secs()
+        ))
+    }
+
+    /// Whether the drive lies as a split asks. A split that cannot be had on this drive lies nowhere.
+    pub fn lies_as(&self, split: &Split) -> bool {
+        self.owned.as_ref().is_some_and(|owned| {
+            layout(&owned.seen.geometry, split).is_ok_and(|wanted: Layout| wanted == owned.layout)
+        })
+    }
+
+    /// The refusal of this split, while it stands.
+    pub fn refused(&self, split: &Split) -> Option<&Refusal> {
+        self.refusal.as_ref().filter(|r| r.split == *split)
+    }
+
+    /// The label on the drive, as last read or written.
+    pub fn label(&self) -> Option<&Label> {
+        match &self.observation.as_ref()?.label {
+            LabelSeen::Present(label) => Some(label),
+            _ => None,
+        }
+    }
+
+    /// Whether the drive has a SMART log to be read from time to time.
+    pub fn has_health(&self) -> bool {
+        self.seen
+            .as_ref()
+            .is_some_and(|seen| !seen.stand_in && matches!(seen.medium, MediumKind::Nvme { .. }))
+    }
+
+    /// What its SMART log said last.
+    pub fn health(&self) -> Option<&Health> {
+        self.observation.as_ref().map(|seen| &seen.health)
+    }
+
+    /// Notes that work has begun.
+    pub fn begin(&mut self, work: &Work, now: Instant) {
+        self.busy = Some(Busy {
+            kind: work.kind(),
+            since: now,
+        });
+        if matches!(work, Work::Observe | Work::Health) {
+            self.looked_at = Some(now);
+        }
+    }
+
+    /// Takes what work on the drive came to. `name` is the drive's, `rescan` the time to the next look of those that do not
+    /// wait for anything. True when the machine should be scanned again.
+    pub fn learn(
+        &mut self,
+        work: &Work,
+        outcome: Outcome,
+        incarnation: u64,
+        name: &str,
+        rescan: Duration,
+        pools: &KnownPools,
+        now: Instant,
+    ) -> bool {
+        self.busy = None;
+        if incarnation != self.incarnation {
+            return false;
+        }
+        let result = match (work, outcome) {
+            (_, Outcome::Observed(result)) => result.map(|observation| {
+                self.look_at = Some(now + next_look(&observation, pools, rescan));
+                self.observation = Some(observation);
+            }),
+            (_, Outcome::Health(health)) => {
+                self.look_at = Some(now + rescan);
+                if let Some(observation) = &mut self.observation {
+                    observation.health = health;
+                }
+                Ok(())
+            }
+            (_, Outcome::Resumed(Ok(Resumed::Released))) => {
+                self.look_anew();
+                Ok(())
+            }
+            (_, Outcome::Resumed(Ok(Resumed::Owned(owned))))
+            | (_, Outcome::Adopted(Ok(owned)) | Outcome::Recarved(Ok(owned))) => {
+                self.own(owned);
+                self.look_at = Some(now + rescan);
+                Ok(())
+            }
+            (_, Outcome::Adopted(Err(DriveError::NotStranded { reasons, .. }))) => {
+                self.turn_down(reasons, name, now);
+                Ok(())
+            }
+            (Work::Recarve(split), Outcome::Recarved(Err(error))) => {
+                self.refuse(*split, error, now)
+            }
+            (_, Outcome::Released(Ok(())) | Outcome::Wiped(Ok(()))) => {
+                self.look_anew();
+                Ok(())
+            }
+            // The operation that asked for it ends with this error; nothing is tried again by itself, but what was begun may
+            // have changed anything.
+            (_, Outcome::Released(Err(DriveError::Busy { .. }))) => Ok(()),
+            (_, Outcome::Released(Err(_)) | Outcome::Wiped(Err(_))) => {
+                self.look_anew();
+                Ok(())
+            }
+            (
+                _,
+                Outcome::Resumed(Err(error))
+                | Outcome::Adopted(Err(error))
+                | Outcome::Recarved(Err(error)),
+            ) => Err(error),
+        };
+        match result {
+            Ok(()) => {
+                self.trouble = None;
+                false
+            }
+            Err(error) => self.fail(work.kind(), &error, name, now),
+        }
+    }
+
+    /// Notes that the drive is ours, so that it is judged by the label that it carries now.
+    fn own(&mut self, owned: OwnedDrive) {
+        let observation = self.observation.get_or_insert_with(Observation::default);
+        observation.label = LabelSeen::Present(Label {
+            generation: owned.generation,
+            state: owned.state,
+            pool_id: owned.pool_id,
+            pool_name: owned.pool_name.clone(),
+            drive_id: owned.drive_id,
+            serial: owned.seen.key.serial.clone(),
+            layout: owned.layout,
+            previous: None,
+            contradiction: None,
+        });
+        observation.serial = owned.seen.key.serial.clone();
+        self.turned_down = None;
+        self.refusal = None;
+        self.owned = Some(owned);
+    }
+
+    fn turn_down(&mut self, reasons: Vec<Reason>, name: &str, now: Instant) {
+        let failures = self.turned_down.as_ref().map_or(0, |t| t.failures) + 1;
+        let wait = Duration::from_secs(10) + backoff::DRIVE.after(failures, name);
+        self.turned_down = Some(TurnedDown {
+            reasons,
+            failures,
+            until: now + wait,
+        });
+        self.look_at = Some(now + wait);
+        self.observation = None;
+    }
+
+    fn refuse(&mut self, split: Split, error: DriveError, now: Instant) -> Result<(), DriveError> {
+        let code = match &error {
+            DriveError::Refused { .. } => "StorageHoldsData",
+            DriveError::Busy { .. } => "InUse",
+            DriveError::Carve { .. } => "CannotBeCarved",
+            _ => return Err(error),
+        };
+        self.refusal = Some(Refusal {
+            split,
+            code,
+            message: error.to_string(),
+            retry_at: now + RECARVE_RETRY,
+        });
+        Ok(())
+    }
+
+    fn fail(&mut self, kind: WorkKind, error: &DriveError, name: &str, now: Instant) -> bool {
+        let failures = self
+            .trouble
+            .as_ref()
+            .filter(|t| t.kind == kind)
+            .map_or(0, |t| t.failures)
+            + 1;
+        let retry_at = now + backoff::DRIVE.after(failures, name);
+        self.trouble = Some(Trouble {
+            kind,
+            message: error.to_string(),
+            failures,
+            retry_at,
+        });
+        if matches!(kind, WorkKind::Observe | WorkKind::Resume) {
+            // What was found before is no longer known to be so.
+            self.observation = None;
+            self.owned = None;
+        }
+        self.look_at = Some(retry_at);
+        matches!(
+            error,
+            DriveError::Gone { .. } | DriveError::IdentityChanged { .. }
+        )
+    }
+}
+
+/// Whether nothing but the watch speaks against a drive: there is nothing to tell of it yet.
+pub fn only_watched(finding: &Finding) -> bool {
+    !finding.reasons.is_empty()
+        && finding
+            .reasons
+            .iter()
+            .all(|reason| matches!(reason, Reason::StillWatched { .. }))
+}
+
+/// How long after this observation the next one is due.
+fn next_look(observation: &Observation, pools: &KnownPools, rescan: Duration) -> Duration {
+    let finding = judge(observation, pools);
+    let watching = finding.reasons.iter().all(|reason| {
+        matches!(
+            reason,
+            Reason::StillWatched { .. } | Reason::ChangedWhileWatched { .. }
+        )
+    });
+    if finding.verdict != Verdict::InUse || !watching {
+        return rescan;
+    }
+    let remaining = Duration::from_millis(observation.watch.remaining_ms());
+    // A little more than what remains, so that the next observation is not a millisecond early.
+    (remaining + Duration::from_millis(20)).max(Duration::from_millis(200))
+}
+
+/// The finding that these reasons give: a broken drive is broken whoever has it.
+fn conclude(reasons: Vec<Reason>) -> Finding {
+    let weight = |verdict: &Verdict| match verdict {
+        Verdict::Stranded => 0,
+        Verdict::Foreign => 1,
+        Verdict::InUse => 2,
+        Verdict::Pooled => 3,
+        Verdict::Failed => 4,
+    };
+    let verdict = reasons
+        .iter()
+        .map(Reason::verdict)
+        .max_by_key(weight)
+        .unwrap_or(Verdict::InUse);
+    Finding { verdict, reasons }
+}
+
+/// Whether a label says that its drive is being given back.
+pub fn being_released(label: &Label) -> bool {
+    !matches!(
+        label.state,
+        LabelState::Carving | LabelState::Carved | LabelState::Moving
+    )
+}

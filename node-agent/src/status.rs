@@ -1,0 +1,293 @@
+//! What a Drive's status shall say.
+
+use std::collections::BTreeSet;
+
+use strand_api::{
+    ByteQuantity, DriveHealth, DriveIdentity, DrivePhase, DriveReason, DriveStatus, DriveVerdict,
+    LabelStatus, PartitionRole, PartitionStatus, Transport, condition, names,
+};
+use strand_drives::{OwnedDrive, SeenDrive};
+use strand_placement::carve::Role;
+use strand_placement::verdict::{Finding, Health, Label, LabelSeen, Reason, Verdict};
+use strand_placement::{carve, verdict};
+
+use crate::memory::{DriveMemory, only_watched};
+use crate::view::{Now, View};
+
+/// What shall become of a Drive object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Want {
+    /// It stays as it is; there is nothing to tell yet.
+    AsItIs,
+    /// It shall be there with this status.
+    Status(Box<DriveStatus>),
+    /// It shall go: the drive is not there, and was in no pool.
+    Gone,
+}
+
+/// Decides on the object of one drive.
+pub fn want(memory: &DriveMemory, view: &View, now: &Now) -> Want {
+    let Some(seen) = &memory.seen else {
+        return absent(view);
+    };
+    let Some(finding) = memory.finding(&view.pools.known, now.at) else {
+        return Want::AsItIs;
+    };
+    match phase(memory, &finding, view, now) {
+        Some(phase) => Want::Status(Box::new(status(memory, seen, finding, phase, view, now))),
+        None => Want::AsItIs,
+    }
+}
+
+/// The part of a status that the agent writes; the rest is the operator's.
+pub fn own_part(status: &DriveStatus) -> DriveStatus {
+    let mut own = status.clone();
+    own.conditions.retain(|c| c.type_ == names::CARVED);
+    own
+}
+
+/// Whether only the words of the reasons differ: the same things were found again, in other places or processes.
+pub fn only_words_differ(a: &DriveStatus, b: &DriveStatus) -> bool {
+    let without = |status: &DriveStatus| {
+        let mut status = status.clone();
+        status.reasons.clear();
+        status
+    };
+    a.reasons != b.reasons && without(a) == without(b)
+}
+
+/// Whether the drive was released for an operation and the operator has yet to take its wish back.
+pub fn given_back(memory: &DriveMemory, view: &View) -> bool {
+    let Some(object) = view.object.filter(|object| object.spec.pool.is_some()) else {
+        return false;
+    };
+    let phase = object.status.as_ref().and_then(|s| s.phase);
+    let read = memory.observation.as_ref().map(|seen| &seen.label);
+    matches!(phase, Some(DrivePhase::Releasing | DrivePhase::Released))
+        && !matches!(
+            read,
+            None | Some(LabelSeen::Present(_) | LabelSeen::NotRead)
+        )
+}
+
+fn absent(view: &View) -> Want {
+    let Some(object) = view.object else {
+        return Want::AsItIs;
+    };
+    let status = object.status.as_ref();
+    let pooled = object.spec.pool.is_some()
+        || status.is_some_and(|s| s.verdict == Some(DriveVerdict::Pooled));
+    if !pooled {
+        return match view.lasting() {
+            true => Want::Gone,
+            false => Want::AsItIs,
+        };
+    }
+    Want::Status(Box::new(DriveStatus {
+        phase: Some(DrivePhase::Missing),
+        ..status.map(own_part).unwrap_or_default()
+    }))
+}
+
+/// The phase, or `None` while what is under way shall not be told.
+fn phase(memory: &DriveMemory, finding: &Finding, view: &View, now: &Now) -> Option<DrivePhase> {
+    let release = view.operation.is_some_and(crate::operation::releases);
+    if release && memory.owned.is_some() && view.object.is_some_and(|o| o.spec.pool.is_some()) {
+        return Some(DrivePhase::Releasing);
+    }
+    if given_back(memory, view) {
+        return Some(DrivePhase::Released);
+    }
+    if only_watched(finding) {
+        return None;
+    }
+    let struggle = || memory.struggle(now.at).map(|_| DrivePhase::Carving);
+    match finding.verdict {
+        Verdict::Failed | Verdict::InUse | Verdict::Foreign => Some(DrivePhase::Rejected),
+        Verdict::Stranded => match view.order(memory) {
+            Some(_) => struggle(),
+            None => Some(DrivePhase::Available),
+        },
+        Verdict::Pooled => {
+            let Some(owned) = &memory.owned else {
+                return struggle();
+            };
+            match view.wish() {
+                None => Some(DrivePhase::Available),
+                Some(wish) if wish.pool_id != owned.pool_id => Some(DrivePhase::Rejected),
+                Some(wish) if memory.lies_as(&wish.split) => Some(DrivePhase::Ready),
+                Some(wish) if memory.refused(&wish.split).is_some() => Some(DrivePhase::Ready),
+                Some(_) => struggle(),
+            }
+        }
+    }
+}
+
+fn status(
+    memory: &DriveMemory,
+    seen: &SeenDrive,
+    finding: Finding,
+    phase: DrivePhase,
+    view: &View,
+    now: &Now,
+) -> DriveStatus {
+    let live = view.object.and_then(|object| object.status.as_ref());
+    let label = memory.label();
+    let ours = label.is_some_and(|label| view.pools.known.contains(&label.pool_id));
+    let size = ByteQuantity(seen.geometry.size);
+    DriveStatus {
+        // An object that is to be created has generation 1.
+        observed_generation: Some(view.object.and_then(|o| o.metadata.generation).unwrap_or(1)),
+        identity: Some(identity(seen)),
+        size,
+        display_size: size.rounded(),
+        logical_block_bytes: i64::from(seen.geometry.logical_block),
+        optimal_write_bytes: i64::from(seen.geometry.optimal_write),
+        verdict: Some(api_verdict(finding.verdict)),
+        display_reasons: display(&finding.reasons),
+        reasons: finding.reasons.iter().map(api_reason).collect(),
+        phase: Some(phase),
+        label: label.map(api_label),
+        partitions: match (&memory.owned, ours) {
+            (Some(owned), true) => partitions(owned),
+            _ => Vec::new(),
+        },
+        health: memory.health().and_then(health),
+        peer_address: view.peer_address.filter(|_| ours).map(Into::into),
+        stored_epoch: label
+            .and_then(|label| view.ahead.get(&label.pool_id.to_string()))
+            .copied(),
+        conditions: carved(memory, view, live, now).into_iter().collect(),
+    }
+}
+
+/// The condition `Carved`: there once something stood against the carve, and then kept.
+fn carved(
+    memory: &DriveMemory,
+    view: &View,
+    live: Option<&DriveStatus>,
+    now: &Now,
+) -> Option<condition::Condition> {
+    let earlier = live.map_or(&[][..], |status| &status.conditions);
+    let present = condition::find(earlier, names::CARVED);
+    let generation = view.object.and_then(|object| object.metadata.generation);
+    let say = |status, reason: &str, message: &str| {
+        let new = condition::condition(
+            earlier,
+            &now.wall,
+            names::CARVED,
+            status,
+            reason,
+            message,
+            generation,
+        );
+        Some(new)
+    };
+    let wish = view.wish();
+    if let Some(refusal) = wish.as_ref().and_then(|wish| memory.refused(&wish.split)) {
+        return say(false, refusal.code, &refusal.message);
+    }
+    if let Some(words) = memory.struggle(now.at) {
+        return say(false, "Failing", &words);
+    }
+    present?;
+    match wish.is_some_and(|wish| memory.lies_as(&wish.split)) {
+        true => say(true, "AsAsked", "the drive is split as spec.carve asks"),
+        false => present.cloned(),
+    }
+}
+
+/// A drive's identity as the API has it.
+pub fn identity(seen: &SeenDrive) -> DriveIdentity {
+    // The kernel writes `eui.` and 16 hexadecimal digits for an EUI-64, 32 for an NGUID (drivers/nvme/host/sysfs.c, wwid_show).
+    let digits = seen.wwid.as_deref().and_then(|id| id.strip_prefix("eui."));
+    let of_length = |length| digits.filter(|d| d.len() == length).map(String::from);
+    DriveIdentity {
+        model: seen.key.model.clone(),
+        serial: seen.key.serial.clone(),
+        namespace_id: i64::from(seen.key.namespace),
+        eui64: of_length(16),
+        nguid: of_length(32),
+        firmware: seen.firmware.clone(),
+        pci_address: seen.pci_address.clone(),
+        numa_node: seen.numa_node.map(i64::from),
+        transport: match seen.transport {
+            verdict::Transport::Pcie => Transport::Pcie,
+            verdict::Transport::StandIn => Transport::StandIn,
+            // What is not known to be PCIe is not told as PCIe; the reason names it.
+            verdict::Transport::Fabric { .. } | verdict::Transport::Unknown { .. } => {
+                Transport::Fabric
+            }
+        },
+        device_path: seen.path.display().to_string(),
+    }
+}
+
+/// A verdict as the API has it.
+pub fn api_verdict(verdict: Verdict) -> DriveVerdict {
+    match verdict {
+        Verdict::Stranded => DriveVerdict::Stranded,
+        Verdict::InUse => DriveVerdict::InUse,
+        Verdict::Foreign => DriveVerdict::Foreign,
+        Verdict::Pooled => DriveVerdict::Pooled,
+        Verdict::Failed => DriveVerdict::Failed,
+    }
+}
+
+/// A reason as the API has it.
+pub fn api_reason(reason: &Reason) -> DriveReason {
+    DriveReason {
+        code: reason.code().into(),
+        message: reason.to_string(),
+    }
+}
+
+/// The codes, each once. That a pool has the drive is in other columns.
+fn display(reasons: &[Reason]) -> String {
+    let mut told = BTreeSet::new();
+    let codes: Vec<&str> = reasons
+        .iter()
+        .filter(|reason| !matches!(reason, Reason::Pooled { .. }))
+        .map(Reason::code)
+        .filter(|code| told.insert(*code))
+        .collect();
+    codes.join(", ")
+}
+
+fn api_label(label: &Label) -> LabelStatus {
+    LabelStatus {
+        pool: label.pool_name.clone(),
+        pool_id: label.pool_id.to_string(),
+        drive_id: label.drive_id.to_string(),
+        generation: saturating(label.generation),
+    }
+}
+
+fn partitions(owned: &OwnedDrive) -> Vec<PartitionStatus> {
+    let partition = |(role, extent): (Role, carve::Extent)| PartitionStatus {
+        role: match role {
+            Role::Storage => PartitionRole::Storage,
+            Role::Context => PartitionRole::ContextMemory,
+        },
+        start: saturating(extent.start),
+        size: ByteQuantity(extent.len),
+    };
+    owned.layout.partitions().map(partition).collect()
+}
+
+fn health(health: &Health) -> Option<DriveHealth> {
+    match health {
+        Health::Smart(smart) => Some(DriveHealth {
+            percentage_used: i64::from(smart.used_percent),
+            available_spare: i64::from(smart.spare_percent),
+            available_spare_threshold: i64::from(smart.spare_threshold_percent),
+            critical_warning: i64::from(smart.critical_warning),
+            media_errors: saturating(smart.media_errors),
+        }),
+        Health::None | Health::Unknown { .. } => None,
+    }
+}
+
+fn saturating(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
