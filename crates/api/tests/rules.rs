@@ -4,6 +4,11 @@
 //! accepts it, or which words the refusal has. CEL rules are evaluated on the generated
 //! schemas; grammar (percentages, quantities, enums) by the same patterns and types that serve.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets an error it did not expect stops there"
+)]
+
 use kube_cel::{Validator, apply_defaults};
 use serde::Deserialize;
 use serde_json::{Value, json};

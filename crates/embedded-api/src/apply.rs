@@ -314,8 +314,8 @@ pub(crate) fn apply(
 
 /// Takes out what this manager applied before, does not apply now, and nobody else owns.
 fn prune(merged: &Value, last: &Fields, others: &[Entry], mine: &Fields, schema: &Schema) -> Value {
-    let last = last.with_named_parents(schema);
-    let pruned = without(merged, &last, schema).unwrap_or_else(|| json!({}));
+    let named = last.with_named_parents(schema);
+    let pruned = without(merged, &named, schema).unwrap_or_else(|| json!({}));
     let kept = others
         .iter()
         .fold(mine.clone(), |all, e| all.union(e.fields.clone()))
@@ -327,7 +327,8 @@ fn prune(merged: &Value, last: &Fields, others: &[Entry], mine: &Fields, schema:
     let pruned = without(merged, &full.difference(&left), schema).unwrap_or_else(|| json!({}));
     // Only what this manager had may go: what hangs below it and belongs to nobody stays.
     let left = paths(&pruned, schema).with_named_parents(schema);
-    without(merged, &full.difference(&left).intersection(&last), schema)
+    // A parent goes only by becoming empty: metadata holds fields that nobody ever owns.
+    without(merged, &full.difference(&left).intersection(last), schema)
         .unwrap_or_else(|| json!({}))
 }
 

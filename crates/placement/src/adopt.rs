@@ -80,7 +80,7 @@ impl<'a> Sightings<'a> {
         Self { nodes: seen }
     }
 
-    fn key<'d>(drive: &'d Drive) -> Option<(&'d str, &'d str, i64)> {
+    fn key(drive: &Drive) -> Option<(&str, &str, i64)> {
         let identity = drive.status.as_ref()?.identity.as_ref()?;
         Some((&identity.model, &identity.serial, identity.namespace_id))
     }

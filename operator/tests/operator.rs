@@ -1,0 +1,418 @@
+//! The operator against a real API over HTTPS, with agents played by the test.
+//!
+//! Every wait is for a state, with a bound.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets an error it did not expect stops there"
+)]
+
+use k8s_openapi::{
+    api::core::v1::{Event, Node},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, Config, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use operator::{act, lease, metrics::Metrics, observe::Observed, run::Operator};
+use prometheus::Registry;
+use serde_json::json;
+use std::{sync::Arc, time::Duration};
+use strand_api::{
+    Drive, DriveOperation, DriveSpec, MemoryPool, MemoryPoolSpec, OperationPhase, PoolMap,
+    condition, crds, names,
+};
+use strand_embedded_api as embedded;
+use strand_placement::rack::Action;
+use tokio::task::JoinHandle;
+
+struct Cluster {
+    server: embedded::Server,
+    client: Client,
+    _dir: tempfile::TempDir,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let server = embedded::Server::start(embedded::Config::new(dir.path()))
+            .await
+            .unwrap();
+        let kubeconfig = Kubeconfig::from_yaml(&server.kubeconfig()).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
+        let client = Client::try_from(config).unwrap();
+        let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+        for crd in crds() {
+            definitions
+                .create(&PostParams::default(), &crd)
+                .await
+                .unwrap();
+        }
+        let cluster = Self {
+            server,
+            client,
+            _dir: dir,
+        };
+        cluster.node("gpu-1").await;
+        cluster
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::ClusterResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::all(self.client.clone())
+    }
+
+    fn dynamic<K: kube::Resource<DynamicType = ()>>(&self) -> Api<K> {
+        Api::all(self.client.clone())
+    }
+
+    async fn node(&self, name: &str) {
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        }))
+        .unwrap();
+        self.api::<Node>()
+            .create(&PostParams::default(), &node)
+            .await
+            .unwrap();
+    }
+
+    async fn pool(&self, name: &str, spec: serde_json::Value) -> MemoryPool {
+        let spec: MemoryPoolSpec = serde_json::from_value(spec).unwrap();
+        let pool = MemoryPool::new(name, spec);
+        self.dynamic::<MemoryPool>()
+            .create(&PostParams::default(), &pool)
+            .await
+            .unwrap()
+    }
+
+    /// A drive as its agent reports it: blank.
+    async fn stranded(&self, serial: &str) {
+        let drives = self.dynamic::<Drive>();
+        let spec = DriveSpec {
+            node_name: "gpu-1".into(),
+            pool: None,
+            pool_id: None,
+            carve: None,
+            cordon: false,
+        };
+        drives
+            .create(&PostParams::default(), &Drive::new(serial, spec))
+            .await
+            .unwrap();
+        self.report(
+            serial,
+            json!({
+                "verdict": "Stranded", "phase": "Available", "size": "1Ti", "logicalBlockBytes": 512,
+                "peerAddress": "127.0.0.1:7420",
+                "identity": {"model": "M", "serial": serial, "namespaceID": 1, "transport": "Pcie", "devicePath": "/dev/x"},
+            }),
+        )
+        .await;
+    }
+
+    async fn report(&self, drive: &str, status: serde_json::Value) {
+        let patch = json!({"apiVersion": "strand.dev/v1alpha1", "kind": "Drive", "metadata": {"name": drive}, "status": status});
+        let params = PatchParams::apply(names::AGENT_MANAGER).force();
+        self.dynamic::<Drive>()
+            .patch_status(drive, &params, &Patch::Apply(patch))
+            .await
+            .unwrap();
+    }
+
+    /// What the agent reports once it has carved the drive as the operator wants.
+    async fn carved(&self, serial: &str) {
+        let drive = self
+            .until::<Drive>(serial, "claimed", |d| d.spec.carve.is_some())
+            .await;
+        self.report(
+            serial,
+            json!({
+                "verdict": "Pooled", "phase": "Ready", "size": "1Ti", "logicalBlockBytes": 512, "peerAddress": "127.0.0.1:7420",
+                "identity": {"model": "M", "serial": serial, "namespaceID": 1, "transport": "Pcie", "devicePath": "/dev/x"},
+                "label": {"pool": drive.spec.pool, "poolID": drive.spec.pool_id, "generation": 1,
+                    "driveID": format!("0000000{}-0000-4000-8000-000000000000", serial.chars().last().unwrap())},
+                "partitions": [
+                    {"role": "Storage", "start": 1 << 20, "size": "400Gi"},
+                    {"role": "ContextMemory", "start": 1i64 << 39, "size": "600Gi"},
+                ],
+            }),
+        )
+        .await;
+    }
+
+    /// Waits until the object satisfies the test, and returns it.
+    async fn until<K>(&self, name: &str, what: &str, test: impl Fn(&K) -> bool) -> K
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    {
+        let api = self.dynamic::<K>();
+        let mut last = None;
+        for _ in 0..600 {
+            last = api.get_opt(name).await.unwrap();
+            match last {
+                Some(object) if test(&object) => return object,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+        panic!("{name} was never {what}: {last:#?}");
+    }
+
+    async fn until_gone<K>(&self, name: &str)
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    {
+        let mut last = None;
+        for _ in 0..600 {
+            last = self.dynamic::<K>().get_opt(name).await.unwrap();
+            if last.is_none() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{name} never went: {last:#?}");
+    }
+
+    fn operate(&self) -> Running {
+        let client = self.client.clone();
+        let (observed, watches) = Observed::watch(&client);
+        let observed = Arc::new(observed);
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let looping = {
+            let observed = observed.clone();
+            async move {
+                observed.complete().await.unwrap();
+                Operator::new(client, metrics).run(&observed).await;
+            }
+        };
+        Running {
+            observed,
+            tasks: vec![tokio::spawn(watches), tokio::spawn(looping)],
+        }
+    }
+}
+
+struct Running {
+    observed: Arc<Observed>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn ready(pool: &MemoryPool) -> bool {
+    pool.status
+        .as_ref()
+        .is_some_and(|s| condition::is_true(&s.conditions, names::READY))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_takes_blank_drives_publishes_its_map_and_then_rests() {
+    let cluster = Cluster::start().await;
+    let _operator = cluster.operate();
+    let created = cluster
+        .pool(
+            "default",
+            json!({"drives": {"models": ["*"]}, "carve": {"contextMemory": "60%"}}),
+        )
+        .await;
+    for serial in ["d1", "d2"] {
+        cluster.stranded(serial).await;
+    }
+    for serial in ["d1", "d2"] {
+        cluster.carved(serial).await;
+    }
+    let pool = cluster
+        .until::<MemoryPool>("default", "ready with both drives in the map", |p| {
+            let serving = p.status.as_ref().map(|s| (s.drives.ready, s.map_epoch));
+            ready(p) && matches!(serving, Some((2, epoch)) if epoch > 0)
+        })
+        .await;
+    assert_eq!(
+        pool.spec.pool_id, created.metadata.uid,
+        "the identity of a new pool is its UID"
+    );
+    let status = pool.status.unwrap();
+    assert_eq!(status.display.drives, "2/2");
+    assert_eq!(status.display.context_memory, "0/1.17Ti");
+    let map = cluster
+        .until::<PoolMap>("default", "complete", |m| {
+            m.spec
+                .nodes
+                .first()
+                .is_some_and(|n| n.drives == "9600:00000001,00000002")
+        })
+        .await;
+    assert_eq!(map.owner_references()[0].name, "default");
+    let drive = cluster.dynamic::<Drive>().get("d1").await.unwrap();
+    assert_eq!(drive.finalizers(), [names::FINALIZER]);
+
+    let events: Api<Event> = Api::all(cluster.client.clone());
+    let told = events.list(&Default::default()).await.unwrap();
+    assert!(
+        told.items
+            .iter()
+            .any(|e| e.reason.as_deref() == Some("PoolReady")),
+        "{told:?}"
+    );
+
+    // At rest: a change that matters to nothing moves no epoch and causes no write.
+    let node = Patch::Merge(json!({"metadata": {"labels": {"colour": "blue"}}}));
+    cluster
+        .api::<Node>()
+        .patch("gpu-1", &PatchParams::default(), &node)
+        .await
+        .unwrap();
+    let before = cluster.server.stats().writes();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(
+        cluster.server.stats().writes(),
+        before,
+        "a rack at rest writes nothing"
+    );
+
+    // A cordoned drive leaves the map, with the next epoch.
+    let cordon = Patch::Merge(json!({"spec": {"cordon": true}}));
+    cluster
+        .dynamic::<Drive>()
+        .patch("d1", &PatchParams::default(), &cordon)
+        .await
+        .unwrap();
+    cluster
+        .until::<PoolMap>("default", "without the cordoned drive", |m| {
+            m.spec.epoch == map.spec.epoch + 1 && m.spec.nodes[0].drives == "9600:00000002"
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_leaders_write_is_refused() {
+    let cluster = Cluster::start().await;
+    let running = cluster.operate();
+    cluster
+        .pool("default", json!({"drives": {"models": ["*"]}}))
+        .await;
+    cluster.stranded("d1").await;
+    cluster
+        .until::<Drive>("d1", "claimed", |d| d.spec.carve.is_some())
+        .await;
+
+    // The old leader looked, then was paused; meanwhile the drive's agent reported.
+    let old = running.observed.snapshot();
+    cluster.carved("d1").await;
+    let late = Action::Want {
+        drive: "d1".into(),
+        claim: None,
+    };
+    let error = act::carry_out(&cluster.client, &old, &late)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, kube::Error::Api(s) if s.code == 409),
+        "{error}"
+    );
+    let drive = cluster.dynamic::<Drive>().get("d1").await.unwrap();
+    assert_eq!(drive.spec.pool.as_deref(), Some("default"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_drive_object_and_a_deleted_pool_never_hang() {
+    let cluster = Cluster::start().await;
+    let _operator = cluster.operate();
+    cluster
+        .pool(
+            "default",
+            json!({"drives": {"models": ["*"]}, "deletionPolicy": "Release"}),
+        )
+        .await;
+    for serial in ["d1", "d2", "d3"] {
+        cluster.stranded(serial).await;
+        cluster.carved(serial).await;
+    }
+    cluster
+        .until::<MemoryPool>("default", "held", |p| {
+            !p.finalizers().is_empty() && ready(p)
+        })
+        .await;
+
+    cluster
+        .dynamic::<Drive>()
+        .delete("d1", &DeleteParams::default())
+        .await
+        .unwrap();
+    cluster.until_gone::<Drive>("d1").await;
+
+    cluster
+        .dynamic::<MemoryPool>()
+        .delete("default", &DeleteParams::default())
+        .await
+        .unwrap();
+    cluster
+        .until::<DriveOperation>("release-d2", "asked for", |o| o.spec.serial == "d2")
+        .await;
+    cluster
+        .report(
+            "d2",
+            json!({"verdict": "Stranded", "phase": "Released", "size": "1Ti",
+                "identity": {"model": "M", "serial": "d2", "namespaceID": 1, "transport": "Pcie", "devicePath": "/dev/x"}}),
+        )
+        .await;
+    cluster
+        .until::<Drive>("d2", "out of the pool", |d| {
+            d.spec.pool.is_none() && d.finalizers().is_empty()
+        })
+        .await;
+
+    // The other drive's node is gone for good: Forget lets go of the drive, and with it of the pool.
+    cluster
+        .api::<Node>()
+        .delete("gpu-1", &DeleteParams::default())
+        .await
+        .unwrap();
+    let forget = json!({"apiVersion": "strand.dev/v1alpha1", "kind": "DriveOperation", "metadata": {"name": "f"},
+        "spec": {"type": "Forget", "drive": "d3", "serial": "d3"}});
+    let forget: DriveOperation = serde_json::from_value(forget).unwrap();
+    cluster
+        .dynamic::<DriveOperation>()
+        .create(&PostParams::default(), &forget)
+        .await
+        .unwrap();
+    cluster
+        .until::<DriveOperation>("f", "done", |o| {
+            o.status.as_ref().and_then(|s| s.phase) == Some(OperationPhase::Succeeded)
+        })
+        .await;
+    cluster.until_gone::<Drive>("d3").await;
+    cluster.until_gone::<MemoryPool>("default").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_two_leads_and_the_other_follows_at_once_when_it_steps_down() {
+    let cluster = Cluster::start().await;
+    let candidate =
+        |name: &str| lease::Candidate::new(cluster.client.clone(), "default", name.into());
+    let mut first = candidate("first");
+    first.acquire().await;
+    let mut second = candidate("second");
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), second.acquire())
+            .await
+            .is_err(),
+        "two lead at once"
+    );
+    first.release().await;
+    tokio::time::timeout(lease::RENEW * 2, second.acquire())
+        .await
+        .expect("the second leads well before the lease would have run out");
+}
