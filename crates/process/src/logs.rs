@@ -1,6 +1,7 @@
 //! Structured logs, for people or for machines.
 
 use clap::{Args, ValueEnum};
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -37,6 +38,7 @@ impl LogArgs {
         })?;
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
+            .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr);
         let done = match self.log_format {
             LogFormat::Text => builder.try_init(),

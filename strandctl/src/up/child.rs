@@ -95,7 +95,7 @@ impl Kept {
                 1
             };
             let name = self.recipe.name.clone();
-            let how = format!("{}{}", manner(ended), last_words(&self.recipe.log));
+            let how = manner(ended, &self.recipe.log);
             // Nobody listens any more only when the rack is going down.
             news.send(News::Ended {
                 name: name.clone(),
@@ -204,10 +204,11 @@ fn pause(times: u32) -> Duration {
     (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
 }
 
-fn manner(ended: std::io::Result<ExitStatus>) -> String {
+/// How a process ended. One that ended by itself may have written why; one that was killed has not.
+fn manner(ended: std::io::Result<ExitStatus>, log: &Path) -> String {
     match ended {
         Ok(status) => match (status.code(), status.signal()) {
-            (Some(code), _) => format!("ended with status {code}"),
+            (Some(code), _) => format!("ended with status {code}{}", last_words(log)),
             (None, Some(signal)) => format!("was ended by signal {signal}"),
             (None, None) => "ended".into(),
         },

@@ -32,7 +32,7 @@ use crate::{
     cluster::{client_of, in_words},
     text::count,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use kube::{
     Api, Client,
@@ -171,6 +171,13 @@ impl Up {
             made += node.prepare(self.args.drives, self.args.drive_size)?.len();
             let mut drives = node.drive_files()?;
             if self.args.loop_devices {
+                if drives.is_empty() {
+                    // An agent that is told of no stand-in looks at the machine's own drives.
+                    bail!(
+                        "{} has no drive; with --loop each node needs one",
+                        node.name
+                    );
+                }
                 let files = drives.into_iter();
                 drives = files
                     .map(|file| self.loops.attach(&file))
