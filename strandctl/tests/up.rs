@@ -57,12 +57,17 @@ impl Bed {
         command.args(arguments).stdin(Stdio::null());
         command.stdout(output.try_clone().unwrap()).stderr(output);
         self.up = Some(command.spawn().unwrap());
-        self.wait("the rack is ready", |bed| bed.path("rack.json").exists());
+        let pid = self.up.as_ref().map(Child::id);
+        self.wait("the rack is ready", |bed| {
+            bed.rack()["pid"] == serde_json::json!(pid)
+        });
         self.rack()
     }
 
+    /// What `rack.json` says; null while there is none.
     fn rack(&self) -> Value {
-        serde_json::from_slice(&fs::read(self.path("rack.json")).unwrap()).unwrap()
+        let text = fs::read(self.path("rack.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
     }
 
     fn drives(&self) -> Vec<Value> {

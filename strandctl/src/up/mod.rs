@@ -260,6 +260,7 @@ impl Up {
         })?;
         goal.processes.push((OPERATOR.into(), listen));
         let mut rack = Rack {
+            pid: std::process::id(),
             operator: RackOperator {
                 pid: operator.pid(),
                 metrics: metrics(listen),

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 /// A rack that is up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rack {
+    /// Process id of the `strandctl up` that runs it; after `kill -9` of that one, the file is
+    /// still there and describes nothing.
+    pub pid: u32,
     /// For `kubectl --kubeconfig`.
     pub kubeconfig: PathBuf,
     /// The operator.
