@@ -146,8 +146,14 @@ pub fn plan(rack: &Rack, now: Timestamp) -> Vec<Action> {
         act_on_operation(operation, rack, now, &mut actions);
     }
     for candidate in &candidates {
-        publish(candidate, rack, now, &mut actions);
-        let status = status::of(candidate, &candidates, rack, &desires, now);
+        let map = next_map(candidate, rack, now);
+        let status = status::of(candidate, &candidates, rack, &desires, map.is_some(), now);
+        if let Some(map) = map {
+            actions.push(Action::PublishMap {
+                pool: candidate.name.into(),
+                map,
+            });
+        }
         if candidate.pool.status.as_ref() != Some(&status) {
             actions.push(Action::SetStatus {
                 pool: candidate.name.into(),
@@ -407,10 +413,9 @@ fn act_on_operation(op: &DriveOperation, rack: &Rack, now: Timestamp, actions: &
     }
 }
 
-fn publish(candidate: &Candidate, rack: &Rack, now: Timestamp, actions: &mut Vec<Action>) {
-    let Some(id) = &candidate.pool.spec.pool_id else {
-        return;
-    };
+/// The map to publish next, if the present one is out of date.
+fn next_map(candidate: &Candidate, rack: &Rack, now: Timestamp) -> Option<PoolMapSpec> {
+    let id = candidate.pool.spec.pool_id.as_ref()?;
     let nodes = map::nodes(
         candidate.pool,
         rack.drives.iter().copied(),
@@ -424,12 +429,7 @@ fn publish(candidate: &Candidate, rack: &Rack, now: Timestamp, actions: &mut Vec
         .filter_map(|d| d.status.as_ref()?.stored_epoch)
         .max();
     let present = rack.maps.get(candidate.name).copied();
-    if let Some(map) = map::next(id, present, nodes, stored.unwrap_or(0)) {
-        actions.push(Action::PublishMap {
-            pool: candidate.name.into(),
-            map,
-        });
-    }
+    map::next(id, present, nodes, stored.unwrap_or(0))
 }
 
 /// The names of the nodes that hold drives of a pool, for its status.

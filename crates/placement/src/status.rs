@@ -31,12 +31,13 @@ struct Tally<'a> {
     older: BTreeMap<String, usize>,
 }
 
-/// The status of a pool.
+/// The status of a pool, whose map may be `map_outdated`: about to be published anew.
 pub fn of(
     candidate: &Candidate,
     pools: &[Candidate],
     rack: &Rack,
     desires: &[Desire],
+    map_outdated: bool,
     now: Timestamp,
 ) -> MemoryPoolStatus {
     let tally = tally(candidate, rack, desires);
@@ -53,7 +54,7 @@ pub fn of(
     let top_reasons = top(&tally.reasons);
 
     let was_ready = condition::is_true(&earlier.conditions, names::READY);
-    let (ready, reason, message) = readiness(candidate, &tally, was_ready);
+    let (ready, reason, message) = readiness(candidate, &tally, was_ready, map_outdated);
     let now = Time(now);
     let mut conditions = vec![condition::condition(
         &earlier.conditions,
@@ -150,7 +151,9 @@ fn tally<'a>(candidate: &Candidate, rack: &Rack<'a>, desires: &[Desire]) -> Tall
                     Some(DrivePhase::Ready) if pooled && node_there => tally.serving.push(drive),
                     Some(DrivePhase::Missing) => tally.lost.push(describe(drive, "is missing")),
                     _ if !pooled => tally.lost.push(describe(drive, "has failed")),
-                    _ if !node_there => tally.lost.push(describe(drive, "is on a node that is gone")),
+                    _ if !node_there => tally
+                        .lost
+                        .push(describe(drive, "is on a node that is gone")),
                     _ => tally.waiting += 1,
                 }
             }
@@ -236,6 +239,7 @@ fn readiness(
     candidate: &Candidate,
     tally: &Tally,
     was_ready: bool,
+    map_outdated: bool,
 ) -> (bool, &'static str, String) {
     let (serving, adopted) = (tally.serving.len(), tally.adopted.len());
     if candidate.pool.metadata.deletion_timestamp.is_some() {
@@ -248,16 +252,20 @@ fn readiness(
     if let Err(why) = &candidate.id {
         return (false, "NoPoolID", why.clone());
     }
-    if serving > 0 && (was_ready || tally.waiting == 0) {
+    if serving > 0 && (was_ready || (tally.waiting == 0 && !map_outdated)) {
         return (
             true,
             "Serving",
             format!("{serving} of {adopted} drives serve{}", and_lost(tally)),
         );
     }
+    if serving > 0 && tally.waiting == 0 {
+        let message = format!("serving {serving}; the pool map with them is about to be published");
+        return (false, "Publishing", message);
+    }
     if tally.waiting > 0 {
         let message = format!(
-            "{serving} drives serve, {} are being judged or carved",
+            "serving {serving} so far, {} being judged or carved",
             tally.waiting
         );
         return (false, "Adopting", message);
