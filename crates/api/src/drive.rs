@@ -219,9 +219,9 @@ pub enum Transport {
 pub enum DriveVerdict {
     /// Provably unused.
     Stranded,
-    /// Used, or not provably unused.
+    /// Somebody uses it now, or may: mounted, held, open, shared, attached through a cloud or fabric.
     InUse,
-    /// Of another pool or cluster.
+    /// Holds something that is not this cluster's: other data, or the label of another pool or cluster.
     Foreign,
     /// Of a pool of this cluster.
     Pooled,
