@@ -17,6 +17,7 @@ use strand_placement::verdict::LabelState;
 use crate::label::DiskLabel;
 use crate::medium::Medium;
 use crate::reserved::{clear_label, clear_table, write_label, write_table};
+use crate::survey::is_zero;
 use crate::table::table;
 
 /// Bytes told to the drive in one command when TRIMming or erasing: small enough to stop between two, large enough to be few.
@@ -116,7 +117,7 @@ pub(crate) fn holds_data(medium: &impl Medium, layout: &Layout) -> io::Result<bo
     let mut buffer = vec![0; 64 << 10];
     for at in [storage.start, storage.end() - buffer.len() as u64] {
         medium.read_at(&mut buffer, at)?;
-        if buffer.iter().any(|byte| *byte != 0) {
+        if !is_zero(&buffer) {
             return Ok(true);
         }
     }

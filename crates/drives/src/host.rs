@@ -113,6 +113,10 @@ pub struct CarveOrder {
 
 /// What [`DriveHost::resume`] came to.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is made per drive and moved at once; a box would only be unpacked"
+)]
 pub enum Resumed {
     /// The drive is ours and complete.
     Owned(OwnedDrive),

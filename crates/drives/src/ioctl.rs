@@ -32,13 +32,15 @@ pub(crate) fn device_size(file: &File) -> io::Result<u64> {
 /// Tells a block device that a range holds nothing. What it reads afterwards is the device's choice.
 pub(crate) fn discard(file: &File, offset: u64, len: u64) -> io::Result<()> {
     // SAFETY: the kernel reads two u64, start and length in bytes.
-    Ok(unsafe { ioctl(file, Setter::<BLKDISCARD, [u64; 2]>::new([offset, len]))? })
+    unsafe { ioctl(file, Setter::<BLKDISCARD, [u64; 2]>::new([offset, len]))? };
+    Ok(())
 }
 
 /// Makes a range of a block device read as zeroes, by deallocation where the device guarantees zeroes for it.
 pub(crate) fn zero_out(file: &File, offset: u64, len: u64) -> io::Result<()> {
     // SAFETY: the kernel reads two u64, start and length in bytes.
-    Ok(unsafe { ioctl(file, Setter::<BLKZEROOUT, [u64; 2]>::new([offset, len]))? })
+    unsafe { ioctl(file, Setter::<BLKZEROOUT, [u64; 2]>::new([offset, len]))? };
+    Ok(())
 }
 
 /// `struct loop_info64` of linux/loop.h.
@@ -147,7 +149,8 @@ pub(crate) fn change_partition(
         data: (&raw mut partition).cast(),
     };
     // SAFETY: the kernel reads one struct blkpg_ioctl_arg, whose data points to a struct blkpg_partition that outlives the call.
-    Ok(unsafe { ioctl(file, Setter::<BLKPG, BlkpgArgument>::new(argument))? })
+    unsafe { ioctl(file, Setter::<BLKPG, BlkpgArgument>::new(argument))? };
+    Ok(())
 }
 
 /// The namespace id of an NVMe block device.

@@ -8,6 +8,7 @@ use strand_placement::verdict::LabelState;
 
 use crate::label::{self, Copy, DiskLabel, SECTOR};
 use crate::medium::Medium;
+use crate::survey::is_zero;
 use crate::table::{Table, table};
 
 /// Both copies of the label, start first.
@@ -118,7 +119,7 @@ pub(crate) fn contradiction(medium: &impl Medium, label: &DiskLabel) -> io::Resu
                     .and_then(|inside| bytes.get(inside as usize..));
                 inside.and_then(|rest| rest.get(..block.len())) == Some(block)
             };
-            let blank = block.iter().all(|byte| *byte == 0);
+            let blank = is_zero(block);
             let in_table = (ours_at..ours_at + ours.len() as u64).contains(&at);
             let fits = match in_table {
                 true => {

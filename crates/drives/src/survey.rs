@@ -91,7 +91,6 @@ fn steps(from: u64, until: u64) -> impl Iterator<Item = (u64, u64)> {
 
 /// The first byte that is not blank. A logical block is blank when all of it reads alike, as a deallocated one does.
 fn data_in(piece: &[u8], deallocated: Deallocated) -> Option<usize> {
-    let is_zero = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| all | byte) == 0;
     if is_zero(piece) {
         return None;
     }
@@ -101,4 +100,12 @@ fn data_in(piece: &[u8], deallocated: Deallocated) -> Option<usize> {
         let inside = block.iter().position(|byte| *byte != 0).unwrap_or(0);
         (!blank).then_some(index * 512 + inside)
     })
+}
+
+/// Whether all bytes are zero, as one comparison of memory: drives are mostly that.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+    bytes
+        .chunks(ZEROES.len())
+        .all(|chunk| *chunk == ZEROES[..chunk.len()])
 }

@@ -1,6 +1,7 @@
 //! Who uses a drive on this machine: mounts in every mount namespace, swap, devices on top, open descriptors, pods.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -20,7 +21,7 @@ struct Target {
     devices: BTreeMap<u64, String>,
     /// Device and inode of the file that a stand-in is, or that the loop device lies on.
     file: Option<(u64, u64)>,
-    /// Whether another user's processes count when they cannot be looked into. A development stand-in is the developer's own.
+    /// Whether what cannot be looked at counts. A stand-in is its developer's own, who need not be root.
     strict: bool,
 }
 
@@ -59,7 +60,7 @@ impl Target {
         let mut target = Target {
             devices: BTreeMap::new(),
             file,
-            strict: device.is_some(),
+            strict: !drive.stand_in,
         };
         if let Some(device) = device {
             target.add_device(roots, device, sysfs::device_name(&drive.path));
@@ -181,27 +182,30 @@ fn add_processes(roots: &Roots, target: &Target, own: &File, uses: &mut Uses) {
         Err(error) => return uses.unseen.push(format!("the processes ({error})")),
     };
     let me = fs::read_link(roots.proc.join("self")).ok();
+    let is_process = |name: &OsString| {
+        name.to_str()
+            .is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let mut pending: Vec<OsString> = processes
+        .flatten()
+        .map(|process| process.file_name())
+        .filter(is_process)
+        .collect();
     let mut namespaces = BTreeSet::new();
-    let mut hidden = 0;
-    for process in processes.flatten() {
-        let Some(pid) = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        let directory = process.path();
-        let is_me = me.as_deref() == Some(Path::new(&process.file_name()));
-        let looked = add_mounts(&directory, target, &mut namespaces, uses)
-            .and_then(|()| add_descriptors(&directory, pid, target, is_me.then_some(own), uses));
-        if looked.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
-            hidden += 1;
-        }
+    // A process that is about to end refuses to be looked into; by the second round it has ended.
+    for _ in 0..2 {
+        pending.retain(|process| {
+            let directory = roots.proc.join(process);
+            let own = (me.as_deref() == Some(Path::new(process))).then_some(own);
+            let looked = add_mounts(&directory, target, &mut namespaces, uses)
+                .and_then(|()| add_descriptors(&directory, target, own, uses));
+            looked.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        });
     }
-    if hidden > 0 && target.strict {
+    if !pending.is_empty() && target.strict {
+        let count = pending.len();
         uses.unseen.push(format!(
-            "{hidden} processes (the agent needs root and the host's process namespace)"
+            "what {count} processes have open (the agent needs root and the host's processes)"
         ));
     }
 }
@@ -251,7 +255,6 @@ fn add_mounts(
 
 fn add_descriptors(
     process: &Path,
-    pid: u32,
     target: &Target,
     own: Option<&File>,
     uses: &mut Uses,
@@ -261,6 +264,7 @@ fn add_descriptors(
         let is_own = own.is_some_and(|own| number.to_str() == Some(&own.as_raw_fd().to_string()));
         if !is_own && target.is_at(&descriptor.path()) {
             let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+            let pid = sysfs::device_name(process).parse().unwrap_or_default();
             uses.found.push(Use::Open {
                 pid,
                 process: name.trim().to_owned(),
