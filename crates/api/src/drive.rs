@@ -219,9 +219,10 @@ pub enum Transport {
 pub enum DriveVerdict {
     /// Provably unused.
     Stranded,
-    /// Somebody uses it now, or may: mounted, held, open, shared, attached through a cloud or fabric.
+    /// Somebody on its node uses it, or that cannot yet be ruled out.
     InUse,
-    /// Holds something that is not this cluster's: other data, or the label of another pool or cluster.
+    /// Holds something that is not this cluster's (other data, another cluster's label), is not its
+    /// node's alone, or is a cloud or fabric volume.
     Foreign,
     /// Of a pool of this cluster.
     Pooled,
