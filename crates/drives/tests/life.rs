@@ -200,7 +200,8 @@ async fn a_copy_of_a_drive_is_not_the_drive() {
 async fn damaged_newer_and_overwritten_labels_are_foreign() {
     const START: u64 = MIB / 2;
     const END: u64 = bed::SIZE - MIB / 2;
-    let cases: [(&str, &[(u64, &[u8])]); 4] = [
+    type Damage = &'static [(u64, &'static [u8])];
+    let cases: [(&str, Damage); 4] = [
         ("DamagedLabel", &[(START + 100, b"x"), (END + 100, b"x")]),
         ("NewerLabel", &[(END + 8, &[9])]),
         ("LabelContradicted", &[(0, b"XFSB")]),
