@@ -328,8 +328,7 @@ fn prune(merged: &Value, last: &Fields, others: &[Entry], mine: &Fields, schema:
     // Only what this manager had may go: what hangs below it and belongs to nobody stays.
     let left = paths(&pruned, schema).with_named_parents(schema);
     // A parent goes only by becoming empty: metadata holds fields that nobody ever owns.
-    without(merged, &full.difference(&left).intersection(last), schema)
-        .unwrap_or_else(|| json!({}))
+    without(merged, &full.difference(&left).intersection(last), schema).unwrap_or_else(|| json!({}))
 }
 
 fn conflict(conflicts: &[(Entry, Fields)]) -> Failure {

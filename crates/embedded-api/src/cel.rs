@@ -43,7 +43,7 @@ impl Rules {
         let Err(errors) = result else {
             return Vec::new();
         };
-        errors.into_iter().map(|e| cause(&e, object)).collect()
+        errors.into_iter().map(|e| cause(&e)).collect()
     }
 }
 
@@ -57,15 +57,8 @@ fn has_rules(schema: &Value) -> bool {
     }
 }
 
-fn cause(error: &kube_cel::ValidationError, object: &Value) -> Cause {
+fn cause(error: &kube_cel::ValidationError) -> Cause {
     let field = error.field_path.clone();
-    let at = value_at(object, &field);
-    // The real server prints the type's name where the rule stands on an object or list.
-    let shown = match at {
-        Some(Value::Object(_)) | None => Value::from("object"),
-        Some(Value::Array(_)) => Value::from("array"),
-        Some(scalar) => scalar.clone(),
-    };
     let message = match error.kind {
         ErrorKind::ValidationFailure => error.message.clone(),
         _ => format!(
@@ -76,26 +69,7 @@ fn cause(error: &kube_cel::ValidationError, object: &Value) -> Cause {
     match error.reason.as_deref() {
         Some("FieldValueForbidden") => Cause::forbidden(field, &message),
         Some("FieldValueRequired") => Cause::required(field, &message),
-        Some("FieldValueDuplicate") => Cause::duplicate(field, &shown),
-        _ => Cause::invalid(field, &shown, message),
+        // The real server leaves the value out where a rule judged it.
+        _ => Cause::without_value(field, &message),
     }
-}
-
-fn value_at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
-    let mut value = object;
-    for step in path.split('.').filter(|s| !s.is_empty()) {
-        let mut parts = step.split('[');
-        let name = parts.next().unwrap_or_default();
-        if !name.is_empty() {
-            value = value.get(name)?;
-        }
-        for index in parts {
-            let index = index.trim_end_matches(']').trim_matches('"');
-            value = match index.parse::<usize>() {
-                Ok(i) if value.is_array() => value.get(i)?,
-                _ => value.get(index)?,
-            };
-        }
-    }
-    Some(value)
 }

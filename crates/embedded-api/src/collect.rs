@@ -330,23 +330,26 @@ fn check_conditions(
     current: &Object,
     options: &DeleteOptions,
 ) -> Result<(), Failure> {
+    let conflict = |why: &str| {
+        // The real server names the kind here, not the resource.
+        let Target { resource, key, .. } = target;
+        Failure::conflict(&resource.group, &resource.kind, &key.name, why)
+    };
     if let Some(uid) = options.uid.as_ref().filter(|u| **u != *current.uid) {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+        return Err(conflict(&format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
             current.uid
-        );
-        return Err(target.conflict(&why));
+        )));
     }
     if let Some(revision) = options
         .revision
         .as_ref()
         .filter(|r| **r != current.revision.to_string())
     {
-        let why = format!(
-            "Precondition failed: ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}",
+        return Err(conflict(&format!(
+            "the ResourceVersion in the precondition ({revision}) does not match the ResourceVersion in record ({}). The object might have been modified",
             current.revision
-        );
-        return Err(target.conflict(&why));
+        )));
     }
     Ok(())
 }
@@ -391,10 +394,21 @@ fn drop_finalizer(value: &mut Value, name: &str) {
     if let Some(list) = value["metadata"]["finalizers"].as_array_mut() {
         list.retain(|f| f != name);
     }
+    drop_if_empty(value, "finalizers");
 }
 
 fn drop_owners(value: &mut Value, gone: impl Fn(&str) -> bool) {
     if let Some(list) = value["metadata"]["ownerReferences"].as_array_mut() {
         list.retain(|o| !gone(o["uid"].as_str().unwrap_or_default()));
+    }
+    drop_if_empty(value, "ownerReferences");
+}
+
+fn drop_if_empty(value: &mut Value, list: &str) {
+    if value["metadata"][list]
+        .as_array()
+        .is_some_and(Vec::is_empty)
+    {
+        value["metadata"].as_object_mut().map(|m| m.remove(list));
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     discovery,
     format::{self, Form},
     object::Key,
-    openapi,
+    openapi, protobuf,
     read::{self, Pages, json_response},
     request::{Path, Query},
     stats::{Counter, Request as Counted, Stats},
@@ -323,9 +323,14 @@ fn parse(media: &str, body: &[u8]) -> Result<Value, Failure> {
             .map_err(|e| Failure::bad_request(format!("the body is not JSON: {e}"))),
         "application/yaml" | "text/yaml" => serde_yaml::from_slice(body)
             .map_err(|e| Failure::bad_request(format!("the body is not YAML: {e}"))),
+        "application/vnd.kubernetes.protobuf" => protobuf::read(body).map_err(|why| {
+            Failure::unsupported_media(format!(
+                "the embedded API server cannot read this protobuf body: {why}"
+            ))
+        }),
         other => Err(Failure::unsupported_media(format!(
             "the body of the request was in an unknown format ({other}) - accepted media types include: application/json, application/yaml \
-(the embedded API server reads no protobuf or CBOR)"
+(the embedded API server reads no CBOR)"
         ))),
     }
 }

@@ -14,7 +14,7 @@
 //! - `registry` knows the served kinds: `builtin` and those of `definition`s.
 //!
 //! What it does not do it refuses in words: pods' subresources, scale, admission webhooks, conversion webhooks, RBAC
-//! (every holder of the token may do everything), protobuf, OpenAPI v2. Nobody runs pods: deleting one removes it at
+//! (every holder of the token may do everything), protobuf (but for what `kubectl create` sends), OpenAPI v2. Nobody runs pods: deleting one removes it at
 //! once.
 //!
 //! State survives the death of the process, not that of the machine (see `log`): nothing is fsynced.
@@ -37,6 +37,7 @@ mod object;
 mod openapi;
 mod patch;
 mod preset;
+mod protobuf;
 mod read;
 mod registry;
 mod request;

@@ -125,7 +125,12 @@ fn compile(
     definitions: &Map<String, Value>,
     above: &mut Vec<String>,
 ) -> Result<Schema, String> {
-    if let Some(reference) = json["$ref"].as_str() {
+    // A reference with a description beside it stands in an allOf of its own.
+    let alone = json["allOf"]
+        .as_array()
+        .filter(|all| all.len() == 1 && json["type"].is_null());
+    let target = alone.map_or(json, |all| &all[0]);
+    if let Some(reference) = target["$ref"].as_str() {
         let name = reference.rsplit('/').next().unwrap_or_default();
         if above.iter().any(|a| a == name) {
             return Ok(Schema {
@@ -166,15 +171,11 @@ fn compile(
     if json["items"].is_object() {
         schema.items = Some(Box::new(compile(&json["items"], definitions, above)?));
     }
-    if schema.kind == Type::Any
-        || (schema.kind == Type::Object
-            && schema.properties.is_empty()
-            && schema.additional.is_none()
-            && !json["properties"].is_object())
-    {
-        // An object without properties: the real server prunes it unless told otherwise; untyped it is only valid open.
-        schema.open |= schema.kind == Type::Any;
-    }
+    let bare = schema.properties.is_empty() && schema.additional.is_none();
+    // Untyped values are kept as they are; so are the bare objects of built-in kinds (raw extensions, fieldsV1). A bare
+    // object of a custom kind is pruned to nothing, as on the real server.
+    schema.open |= schema.kind == Type::Any
+        || (schema.kind == Type::Object && bare && !definitions.is_empty());
     extensions(json, &mut schema);
     schema.checks = checks(json, definitions, above)?.map(Box::new);
     Ok(schema)

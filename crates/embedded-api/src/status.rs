@@ -44,6 +44,14 @@ impl Cause {
         )
     }
 
+    pub(crate) fn without_value(field: impl Into<String>, detail: &str) -> Self {
+        Self::new(
+            "FieldValueInvalid",
+            field,
+            format!("Invalid value: {detail}"),
+        )
+    }
+
     pub(crate) fn type_invalid(
         field: impl Into<String>,
         value: &Value,
@@ -78,7 +86,7 @@ impl Cause {
         Self::new(
             "FieldValueDuplicate",
             field,
-            format!("Duplicate value: {}", go_shown(value)),
+            format!("Duplicate value: {}", shown(value)),
         )
     }
 
@@ -105,11 +113,6 @@ impl Cause {
 
 /// The value as the real server prints it in a message: strings quoted, objects as JSON.
 pub(crate) fn shown(value: &Value) -> String {
-    value.to_string()
-}
-
-/// Maps in "Duplicate value" are printed as Go prints a map of list-map keys: as JSON.
-fn go_shown(value: &Value) -> String {
     value.to_string()
 }
 

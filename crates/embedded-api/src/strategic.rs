@@ -83,12 +83,12 @@ fn merge_map(
         }
     }
     for (list, order) in orders {
+        let strategy = &schema.child(&list).strategy;
         if let Some(items) = map.get_mut(&list).and_then(Value::as_array_mut) {
-            sort(
-                items,
-                order.as_array().map(Vec::as_slice).unwrap_or_default(),
-                &schema.child(&list).strategy,
-            );
+            let before: Vec<Value> = items.iter().map(|i| identity(i, strategy)).collect();
+            let order = order.as_array().map(Vec::as_slice).unwrap_or_default();
+            let named: Vec<Value> = order.iter().map(|o| identity(o, strategy)).collect();
+            *items = interleave(std::mem::take(items), &named, &before, strategy);
         }
     }
     Ok(())
@@ -110,10 +110,13 @@ fn merge_list(target: &mut Value, patch: Vec<Value>, schema: &Schema) -> Result<
         .as_array_mut()
         .map(std::mem::take)
         .unwrap_or_default();
+    let before: Vec<Value> = have.iter().map(|i| identity(i, &schema.strategy)).collect();
+    let mut named: Vec<Value> = Vec::new();
     match &schema.strategy {
         Strategy::Replace => have = patch.into_iter().map(clean).collect(),
         Strategy::Merge => {
             for item in patch {
+                named.push(item.clone());
                 if !have.contains(&item) {
                     have.push(item);
                 }
@@ -149,11 +152,49 @@ fn merge_list(target: &mut Value, patch: Vec<Value>, schema: &Schema) -> Result<
                         have.push(clean(item));
                     }
                 }
+                named.push(id);
             }
         }
     }
-    *target = Value::Array(have);
+    *target = Value::Array(interleave(have, &named, &before, &schema.strategy));
     Ok(())
+}
+
+/// What tells an item from the others of its list.
+fn identity(item: &Value, strategy: &Strategy) -> Value {
+    match strategy {
+        Strategy::MergeBy(key) => item.get(key).cloned().unwrap_or_default(),
+        Strategy::Replace | Strategy::Merge => item.clone(),
+    }
+}
+
+/// The order of a merged list: items that the request names come in its order, the others in theirs; of one of each the
+/// former comes first unless the list had them the other way round.
+fn interleave(
+    items: Vec<Value>,
+    named: &[Value],
+    before: &[Value],
+    strategy: &Strategy,
+) -> Vec<Value> {
+    let place =
+        |list: &[Value], item: &Value| list.iter().position(|v| *v == identity(item, strategy));
+    let (mut first, second): (Vec<Value>, Vec<Value>) =
+        items.into_iter().partition(|i| place(named, i).is_some());
+    first.sort_by_key(|i| place(named, i));
+    let mut merged = Vec::with_capacity(first.len() + second.len());
+    let (mut first, mut second) = (first.into_iter().peekable(), second.into_iter().peekable());
+    while let (Some(a), Some(b)) = (first.peek(), second.peek()) {
+        let other_first =
+            matches!((place(before, a), place(before, b)), (Some(a), Some(b)) if b < a);
+        merged.extend(if other_first {
+            second.next()
+        } else {
+            first.next()
+        });
+    }
+    merged.extend(first);
+    merged.extend(second);
+    merged
 }
 
 /// What remains of new content when its directives and nulls are taken out.
@@ -167,28 +208,6 @@ fn clean(value: Value) -> Value {
         }
         Value::Array(items) => Value::Array(items.into_iter().map(clean).collect()),
         other => other,
-    }
-}
-
-/// Orders what `order` names as it says; what it does not name keeps its place behind its former neighbour.
-fn sort(items: &mut [Value], order: &[Value], strategy: &Strategy) {
-    let rank = |item: &Value| match strategy {
-        Strategy::MergeBy(key) => order
-            .iter()
-            .position(|o| o.get(key).is_some() && o.get(key) == item.get(key)),
-        _ => order.iter().position(|o| o == item),
-    };
-    let mut last = 0;
-    let mut ranked: Vec<(usize, Value)> = items
-        .iter_mut()
-        .map(|item| {
-            last = rank(item).unwrap_or(last);
-            (last, item.take())
-        })
-        .collect();
-    ranked.sort_by_key(|(rank, _)| *rank);
-    for (slot, (_, item)) in items.iter_mut().zip(ranked) {
-        *slot = item;
     }
 }
 

@@ -228,32 +228,38 @@ fn restrict(value: &Value, checks: &Checks, path: &str, causes: &mut Vec<Cause>)
     combine(value, checks, path, causes);
 }
 
+/// The first thing wrong with a string: the real server says no more than one.
 fn strings(value: &Value, text: &str, checks: &Checks, path: &str, causes: &mut Vec<Cause>) {
     let at = shown_path(path);
     let length = text.chars().count() as u64;
-    if let Some(max) = checks.length.1.filter(|m| length > *m) {
-        causes.push(Cause::too_long(path, max));
-    }
-    if let Some(min) = checks.length.0.filter(|m| length < *m) {
-        causes.push(Cause::invalid(
+    let cause = if let Some(max) = checks.length.1.filter(|m| length > *m) {
+        Cause::too_long(path, max)
+    } else if let Some(min) = checks.length.0.filter(|m| length < *m) {
+        Cause::invalid(
             path,
             value,
             format!("{at} in body should be at least {min} chars long"),
-        ));
-    }
-    if let Some((pattern, regex)) = &checks.pattern
-        && !regex.is_match(text)
+        )
+    } else if let Some((pattern, _)) = checks
+        .pattern
+        .as_ref()
+        .filter(|(_, regex)| !regex.is_match(text))
     {
-        causes.push(Cause::invalid(
+        Cause::invalid(
             path,
             value,
             format!("{at} in body should match '{pattern}'"),
-        ));
-    }
-    if !has_format(text, &checks.format) {
-        let why = format!("{at} in body must be of type {}: {value}", checks.format);
-        causes.push(Cause::invalid(path, value, why));
-    }
+        )
+    } else if !has_format(text, &checks.format) {
+        Cause::invalid(
+            path,
+            value,
+            format!("{at} in body must be of type {}: {value}", checks.format),
+        )
+    } else {
+        return;
+    };
+    causes.push(cause);
 }
 
 /// The formats that the real server checks (and that anybody here uses); unknown ones pass.

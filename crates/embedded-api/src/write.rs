@@ -24,6 +24,9 @@ const OBJECT_MAX: usize = 1536 * 1024;
 /// A patch without a resourceVersion starts again this often when others write in between.
 const ATTEMPTS: usize = 64;
 
+const RULES_UNCHECKED: &str = "some validation rules were not checked because the object was invalid; \
+correct the existing errors to complete validation";
+
 /// What to do with fields that the schema does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FieldValidation {
@@ -122,7 +125,7 @@ impl Writes {
             .is_some_and(|v| !v.is_empty())
         {
             let why = "resourceVersion should not be set on objects to be created";
-            return Err(Failure::bad_request(why));
+            return Err(Failure::new(500, "", why));
         }
         let generated = sent["metadata"]["name"]
             .as_str()
@@ -419,10 +422,9 @@ application/json-patch+json, application/merge-patch+json, application/apply-pat
             let finished =
                 new["metadata"]["deletionTimestamp"].is_string() && collect::is_free(&new);
             let result = match finished {
-                true => self
-                    .store
-                    .remove(&storage, &current)
-                    .map(|o| new = o.value()),
+                true => self.store.remove(&storage, &current).map(|last| {
+                    new["metadata"]["resourceVersion"] = last.revision.to_string().into();
+                }),
                 false => self
                     .store
                     .put(&storage, Some(&current), &mut new)
@@ -651,13 +653,18 @@ application/json-patch+json, application/merge-patch+json, application/apply-pat
     }
 
     fn shape(&self, resource: &Resource, object: &mut Value) {
-        if resource.is_custom() {
-            let schema = resource.schema();
-            shape::drop_nulls(object, schema);
-            shape::fill_defaults(object, schema);
-        } else {
-            shape::drop_nulls(object, resource.schema());
+        let schema = resource.schema();
+        shape::drop_nulls(object, schema);
+        shape::fill_defaults(object, schema);
+        if !resource.is_custom() {
             preset::defaults(resource, object);
+        }
+        if let Some(meta) = object["metadata"].as_object_mut() {
+            let empty = |v: &Value| {
+                v.as_array().is_some_and(Vec::is_empty)
+                    || v.as_object().is_some_and(|m| m.is_empty())
+            };
+            meta.retain(|_, v| !empty(v));
         }
     }
 
@@ -699,13 +706,24 @@ application/json-patch+json, application/merge-patch+json, application/apply-pat
         }
         causes.extend(preset::causes(resource, object, old));
         // Rules read values whose types they trust.
-        if causes.is_empty()
-            && let Some(rules) = resource.rules()
-        {
-            causes.extend(rules.causes(object, old));
+        match resource.rules() {
+            Some(rules) if causes.is_empty() => causes.extend(rules.causes(object, old)),
+            Some(_) => causes.push(Cause::invalid("", &Value::Null, RULES_UNCHECKED)),
+            None => {}
         }
         if resource.storage() == CRDS {
             causes.extend(definition::causes(object));
+        }
+        if let Some(wrong) = causes
+            .iter()
+            .find(|c| c.reason == "FieldValueTypeInvalid" && !resource.is_custom())
+        {
+            let kind = &resource.kind;
+            let message = format!(
+                "{kind} in version {:?} cannot be handled as a {kind}: {}: {}",
+                resource.version, wrong.field, wrong.message
+            );
+            return Err(Failure::bad_request(message));
         }
         if !causes.is_empty() {
             return Err(Failure::invalid(
