@@ -7,7 +7,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
-use strand_api::{Drive, DriveOperation, DriveSpec, GROUP, VERSION, names};
+use strand_api::{Drive, DriveOperation, DriveSpec, GROUP, MemoryPool, VERSION, names};
 
 use crate::happening::Happening;
 use crate::plan::Write;
@@ -23,6 +23,7 @@ pub struct Writer {
     node: String,
     drives: Api<Drive>,
     operations: Api<DriveOperation>,
+    pools: Api<MemoryPool>,
     recorder: Recorder,
 }
 
@@ -35,6 +36,8 @@ pub enum Written {
     Applied(Box<Drive>),
     /// The operation's status is this now.
     Operation(Box<DriveOperation>),
+    /// The drive and its pool are this now.
+    Read(Option<Box<Drive>>, Option<Box<MemoryPool>>),
     /// It was deleted, or is about to go, or was there or gone already: the watch tells.
     AsWatched,
 }
@@ -69,6 +72,7 @@ impl Write {
             Write::Create => "create",
             Write::Status(_) => "status",
             Write::Delete => "delete",
+            Write::Refresh => "refresh",
             Write::Operation(..) => "operation",
         }
     }
@@ -85,6 +89,7 @@ impl Writer {
             node: node.into(),
             drives: Api::all(client.clone()),
             operations: Api::all(client.clone()),
+            pools: Api::all(client.clone()),
             recorder: Recorder::new(client, reporter),
         }
     }
@@ -128,6 +133,7 @@ impl Writer {
         let answer = match write {
             Write::Create => self.create(name).await,
             Write::Delete => self.delete(name, object).await,
+            Write::Refresh => self.read(name).await,
             Write::Status(status) => {
                 let patch = json!({
                     "apiVersion": format!("{GROUP}/{VERSION}"),
@@ -180,6 +186,15 @@ impl Writer {
         };
         let created = self.drives.create(&params, &Drive::new(name, spec)).await?;
         Ok(Written::Created(Box::new(created)))
+    }
+
+    async fn read(&self, name: &str) -> Result<Written, kube::Error> {
+        let drive = self.drives.get_opt(name).await?;
+        let pool = match drive.as_ref().and_then(|drive| drive.spec.pool.as_deref()) {
+            Some(pool) => self.pools.get_opt(pool).await?,
+            None => None,
+        };
+        Ok(Written::Read(drive.map(Box::new), pool.map(Box::new)))
     }
 
     /// Deletes the object as it was seen, so that one that was taken into a pool meanwhile stays.

@@ -11,6 +11,7 @@
 //! hangs keeps no other from being served. Killed anywhere, the next run sees the same drives and objects and goes on.
 
 mod agent;
+mod answers;
 mod backoff;
 mod cached;
 mod config;
@@ -22,6 +23,8 @@ mod memory;
 mod metrics;
 mod operation;
 mod plan;
+mod report;
+mod state;
 mod status;
 mod view;
 mod watches;

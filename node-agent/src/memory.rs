@@ -286,6 +286,7 @@ impl DriveMemory {
             (_, Outcome::Observed(result)) => result.map(|observation| {
                 self.look_at = Some(now + next_look(&observation, pools, rescan));
                 self.observation = Some(observation);
+                self.owned = None;
             }),
             (_, Outcome::Health(health)) => {
                 self.look_at = Some(now + rescan);

@@ -42,11 +42,25 @@ impl End {
     }
 }
 
+/// How far this run of the agent is with an operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// What its work came to.
+    pub end: Option<End>,
+    /// Tens of percent that its work has done.
+    pub tens: u8,
+    /// Whether drive and pool were read since the operation was heard of. Watches overtake each other: an administrator's
+    /// cordon may arrive after the operation that needs it.
+    pub fresh: bool,
+}
+
 /// What comes next for an operation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next {
     /// Nothing before something else has changed.
     Wait,
+    /// Read the drive and its pool: what is known of them may be older than the operation.
+    Refresh,
     /// Its status shall be this, if it is not already.
     Status(Box<DriveOperationStatus>),
     /// Work on the drive.
@@ -68,20 +82,23 @@ fn running(operation: &DriveOperation) -> bool {
     phase == Some(OperationPhase::Running)
 }
 
-/// Decides on the next step of an operation. `end` is what its work came to, `tens` the tens of percent that it has done.
+/// Decides on the next step of an operation.
 pub fn next(
     operation: &DriveOperation,
-    end: Option<&End>,
-    tens: u8,
+    run: &Run,
     memory: &DriveMemory,
     view: &View,
     now: &Now,
 ) -> Next {
+    let Run { end, tens, fresh } = run;
     if let Some(end) = end {
         return finish(operation, end, view, now);
     }
     if working(memory) {
-        return Next::Status(Box::new(progress(operation, tens)));
+        return Next::Status(Box::new(progress(operation, *tens)));
+    }
+    if !*fresh {
+        return Next::Refresh;
     }
     match check(operation, memory, view) {
         Check::Wait => Next::Wait,

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use kube::ResourceExt;
 use strand_api::{DriveOperationStatus, DriveStatus};
 use strand_placement::verdict::Verdict;
 
 use crate::memory::DriveMemory;
-use crate::operation::{self, End, Next};
+use crate::operation::{self, Next, Run};
 use crate::status::{self, Want};
 use crate::view::{Now, View};
 use crate::work::Work;
@@ -14,7 +15,7 @@ use crate::work::Work;
 /// Reasons whose words alone changed are written again only after this time: on a busy system drive they never rest.
 const REWORD: Duration = Duration::from_secs(600);
 
-/// A write to the API.
+/// A request to the API about one drive.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// Make the drive's object.
@@ -23,6 +24,8 @@ pub enum Write {
     Status(Box<DriveStatus>),
     /// Delete it.
     Delete,
+    /// Read it and its pool.
+    Refresh,
     /// Apply an operation's status.
     Operation(String, Box<DriveOperationStatus>),
 }
@@ -46,10 +49,8 @@ pub struct Known<'a> {
     pub memory: &'a DriveMemory,
     /// What is known around it.
     pub view: View<'a>,
-    /// What the work of the operation came to.
-    pub end: Option<&'a End>,
-    /// Tens of percent that the operation's work has done.
-    pub tens: u8,
+    /// How far the operation is.
+    pub run: &'a Run,
     /// How its writes go.
     pub writing: Writing,
     /// Whether the machine was scanned and the whole API seen; before, nothing is decided.
@@ -71,7 +72,7 @@ pub struct Plan {
 pub fn plan(known: &Known, now: &Now) -> Plan {
     let Known { memory, view, .. } = known;
     let next = view.operation.filter(|_| known.settled).map(|operation| {
-        let next = operation::next(operation, known.end, known.tens, memory, view, now);
+        let next = operation::next(operation, known.run, memory, view, now);
         (operation, next)
     });
     let for_operation = match &next {
@@ -80,15 +81,15 @@ pub fn plan(known: &Known, now: &Now) -> Plan {
     };
     let mut wake = memory.ripens_at(now.at);
     let write = known.settled.then(|| {
-        let mut write = write(known, now, &mut wake);
-        if write.is_none()
-            && let Some((operation, Next::Status(status))) = next
-            && operation.status.as_ref() != Some(&*status)
-            && let Some(name) = &operation.metadata.name
-        {
-            write = Some(Write::Operation(name.clone(), status));
-        }
-        write
+        write(known, now, &mut wake).or_else(|| match next {
+            Some((operation, Next::Status(status)))
+                if operation.status.as_ref() != Some(&*status) =>
+            {
+                Some(Write::Operation(operation.name_any(), status))
+            }
+            Some((_, Next::Refresh)) => Some(Write::Refresh),
+            _ => None,
+        })
     });
     let write = write.flatten().filter(|_| !known.writing.in_flight);
     let delayed = known.writing.retry_at.filter(|at| *at > now.at);
@@ -143,13 +144,18 @@ fn work(known: &Known, for_operation: Option<Work>, now: &Now) -> Option<Work> {
         return None;
     }
     let due = memory.look_at.is_none_or(|at| at <= now.at);
-    if memory.owned.is_none() && due {
+    let finding = memory.finding(&view.pools.known, now.at);
+    let pooled = finding
+        .as_ref()
+        .is_some_and(|f| matches!(f.verdict, Verdict::Pooled | Verdict::Failed));
+    // A drive of ours is not read time and again; one whose pool has gone is looked at like any other.
+    if due && (memory.owned.is_none() || !pooled) {
         return Some(Work::Observe);
     }
     if !known.settled {
         return None;
     }
-    let finding = memory.finding(&view.pools.known, now.at)?;
+    let finding = finding?;
     let Some(owned) = &memory.owned else {
         let labelled = memory
             .label()

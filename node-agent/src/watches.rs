@@ -129,6 +129,15 @@ impl Mirror {
                     self.operations.take(Event::Delete(*operation));
                 }
             }
+            Written::Read(drive, pool) => {
+                if let Some(drive) = drive {
+                    self.drives.written(*drive, false);
+                }
+                if let Some(pool) = pool {
+                    self.pools.written(*pool, false);
+                    self.index = Pools::new(self.pools.iter().map(|(_, pool)| pool));
+                }
+            }
             Written::AsWatched => {}
         }
     }
