@@ -10,8 +10,9 @@ use crate::{
     object::{Key, Object},
     status::Failure,
     store::{CRDS, CommitError},
+    time::now,
     watch::{Change, Event},
-    write::{Target, Writes, now},
+    write::{Target, Writes},
 };
 
 const FOREGROUND: &str = "foregroundDeletion";

@@ -8,7 +8,7 @@
 //! - [`Server`] accepts connections; `http` turns requests into calls of `read` and `write`.
 //! - `store` holds every object as bytes behind one lock, numbers the changes, writes them to `log` and hands them to
 //!   `watch`, where each event is serialised once for all its watchers.
-//! - `write` goes from what was sent to what is stored: `shape`, `apply` (with `typed` and `fields`), `strategic`,
+//! - `write` goes from what was sent to what is stored: `decode`, `prepare`, `shape`, `apply` (with `typed` and `fields`), `strategic`,
 //!   `patch`, `validate`, `cel`; and commits only if nothing changed in between.
 //! - `collect` finishes deletions: finalizers, owner references, namespaces, definitions.
 //! - `registry` knows the served kinds: `builtin` and those of `definition`s.
@@ -23,20 +23,26 @@ mod apply;
 mod builtin;
 mod cel;
 mod collect;
+mod collection;
 mod columns;
+mod decode;
 mod definition;
 mod discovery;
 mod events;
+mod expire;
 mod fields;
 mod format;
 mod http;
 mod jsonpath;
 mod log;
+mod merging;
 mod names;
 mod object;
 mod openapi;
 mod patch;
+mod prepare;
 mod preset;
+mod printing;
 mod protobuf;
 mod read;
 mod registry;
@@ -50,6 +56,7 @@ mod stats;
 mod status;
 mod store;
 mod strategic;
+mod time;
 mod tls;
 mod typed;
 mod validate;

@@ -8,6 +8,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -16,6 +17,8 @@ use crate::object::{Key, Object};
 
 /// Compact when the log is larger than this and than four times what lives, in bytes.
 const COMPACT_AT: u64 = 64 << 20;
+/// How long a lock that is held is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -93,15 +96,7 @@ impl Log {
             .write(true)
             .open(&lock_path)
             .map_err(failed("open", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(LogError::Locked {
-                    path: dir.to_owned(),
-                });
-            }
-            Err(TryLockError::Error(source)) => return Err(failed("lock", &lock_path)(source)),
-        }
+        lock_patiently(&lock, dir)?;
 
         let path = dir.join("log.jsonl");
         let open = OpenOptions::new()
@@ -173,6 +168,31 @@ impl Log {
         self.length = file.metadata()?.len();
         self.file = file;
         Ok(())
+    }
+}
+
+/// A server that was just killed holds its lock until the kernel has taken it down.
+fn lock_patiently(lock: &File, dir: &Path) -> Result<(), LogError> {
+    let started = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if started.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(LogError::Locked {
+                    path: dir.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(LogError::Io {
+                    action: "lock",
+                    path: dir.to_owned(),
+                    source,
+                });
+            }
+        }
     }
 }
 

@@ -126,6 +126,8 @@ pub(crate) fn list(
         if !selector.is_narrow() {
             meta["remainingItemCount"] = (objects.len() - end).into();
         }
+    } else {
+        pages.finish(token);
     }
     Ok(json_response(format::list(
         resource,
@@ -181,6 +183,16 @@ impl Pages {
             }
         };
         URL_SAFE_NO_PAD.encode(json!({"v": "strand/v1", "list": id, "at": at}).to_string())
+    }
+
+    /// Lets go of a list whose last page was read: it holds old versions of objects in memory.
+    fn finish(&self, token: &str) {
+        if let Some((id, _)) = read_token(token) {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|l| l.id != id);
+        }
     }
 
     fn resume(&self, token: &str) -> Result<(Snapshot, usize), Failure> {

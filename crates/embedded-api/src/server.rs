@@ -24,7 +24,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    builtin,
+    builtin, expire,
     http::{self, Api},
     log::LogError,
     object::Key,
@@ -129,6 +129,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, acceptor, app, stopped));
         tasks.spawn(writes.collect(changes));
+        tasks.spawn(expire::events(Arc::clone(&store)));
         tasks.spawn(async move {
             loop {
                 tokio::time::sleep(BOOKMARKS).await;

@@ -4,9 +4,8 @@
 //! outside and commit it only if the version they started from is still the stored one.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::HashMap,
     io,
-    ops::Bound,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -15,17 +14,15 @@ use serde_json::Value;
 use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::{
+    collection::Collection,
     log::{Line, Log, LogError},
     object::{Key, Object},
     selector::Selector,
-    watch::{Change, Event, Item, Watchers},
+    watch::{Event, Item, Watchers},
 };
 
 /// The kind of CustomResourceDefinition itself, as the store names kinds.
 pub(crate) const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
-/// History that a kind keeps for watchers that come back.
-const HISTORY_EVENTS: usize = 16_384;
-const HISTORY_BYTES: usize = 16 << 20;
 
 /// Why a commit did not happen.
 #[derive(Debug)]
@@ -50,18 +47,6 @@ pub(crate) enum From {
     Everything,
     /// After this revision.
     After(u64),
-}
-
-#[derive(Debug, Default)]
-struct Collection {
-    objects: BTreeMap<Key, Arc<Object>>,
-    bytes: u64,
-    selectable: Arc<[String]>,
-    history: VecDeque<Arc<Event>>,
-    history_bytes: usize,
-    /// Events up to here are forgotten.
-    forgotten: u64,
-    watchers: Watchers,
 }
 
 #[derive(Debug)]
@@ -371,102 +356,6 @@ impl Inner {
         if let Err(error) = self.log.compact(self.revision, objects) {
             tracing::warn!(%error, "the API server's log could not be compacted and goes on growing; check the disk");
         }
-    }
-}
-
-impl Collection {
-    fn new(selectable: Vec<String>, forgotten: u64) -> Self {
-        Self {
-            selectable: selectable.into(),
-            forgotten,
-            ..Self::default()
-        }
-    }
-
-    fn check(&self, key: &Key, expected: Option<&Arc<Object>>) -> Result<(), CommitError> {
-        match (self.objects.get(key), expected) {
-            (None, None) => Ok(()),
-            (Some(have), Some(expected)) if have.revision == expected.revision => Ok(()),
-            _ => Err(CommitError::Changed),
-        }
-    }
-
-    fn select(&self, namespace: &str, selector: &Selector) -> Vec<Arc<Object>> {
-        if let (Some(name), false) = (selector.exact_name(), namespace.is_empty()) {
-            return self
-                .objects
-                .get(&Key::new(namespace, name))
-                .filter(|o| selector.matches(o))
-                .cloned()
-                .into_iter()
-                .collect();
-        }
-        let from = Bound::Included(Key::new(namespace, ""));
-        let all = self.objects.range((from, Bound::Unbounded));
-        let all = all.take_while(|(key, _)| namespace.is_empty() || *key.namespace == *namespace);
-        all.map(|(_, o)| o)
-            .filter(|o| selector.matches(o))
-            .cloned()
-            .collect()
-    }
-
-    fn put(&mut self, object: Arc<Object>, remember: bool) -> Option<Arc<Event>> {
-        self.bytes += object.raw.len() as u64;
-        let previous = self.objects.insert(object.key.clone(), Arc::clone(&object));
-        if let Some(previous) = &previous {
-            self.bytes -= previous.raw.len() as u64;
-        }
-        if !remember {
-            return None;
-        }
-        let change = if previous.is_some() {
-            Change::Modified
-        } else {
-            Change::Added
-        };
-        Some(self.remember(Event::new(change, object, previous)))
-    }
-
-    fn remove(&mut self, key: &Key, revision: u64) -> Option<Arc<Event>> {
-        let previous = self.objects.remove(key)?;
-        self.bytes -= previous.raw.len() as u64;
-        let mut last = previous.value();
-        last["metadata"]["resourceVersion"] = Value::from(revision.to_string());
-        let last = Arc::new(Object::new(&last, revision, &self.selectable));
-        Some(self.remember(Event::new(Change::Deleted, last, Some(previous))))
-    }
-
-    fn remember(&mut self, event: Event) -> Arc<Event> {
-        let event = Arc::new(event);
-        self.history_bytes += event.object.weight();
-        self.history.push_back(Arc::clone(&event));
-        while self.history.len() > HISTORY_EVENTS || self.history_bytes > HISTORY_BYTES {
-            let Some(oldest) = self.history.pop_front() else {
-                break;
-            };
-            self.history_bytes -= oldest.object.weight();
-            self.forgotten = oldest.revision;
-        }
-        event
-    }
-
-    fn set_selectable(&mut self, fields: Vec<String>) {
-        if *self.selectable == *fields {
-            return;
-        }
-        self.selectable = fields.into();
-        for object in self.objects.values_mut() {
-            *object = Arc::new(Object::new(
-                &object.value(),
-                object.revision,
-                &self.selectable,
-            ));
-        }
-        // Watchers of before hold selectors over the old fields, and history was indexed by them.
-        self.watchers = Watchers::default();
-        self.forgotten = self.history.back().map_or(self.forgotten, |e| e.revision);
-        self.history.clear();
-        self.history_bytes = 0;
     }
 }
 

@@ -1,31 +1,25 @@
 //! Create, replace and patch: from what a client sent to the version that is stored.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
-use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
-    apply::{self, Writer},
-    collect, definition, events,
-    names::metadata_causes,
+    apply, collect,
+    decode::decode,
+    events,
     object::Key,
-    patch, preset,
+    patch, prepare, preset,
     registry::Registry,
     resource::Resource,
-    shape,
     status::{Cause, Failure},
     store::{CRDS, CommitError, Store},
-    strategic, validate,
+    strategic,
+    time::now,
 };
 
-/// An object may be so large and not larger, as etcd has it.
-const OBJECT_MAX: usize = 1536 * 1024;
 /// A patch without a resourceVersion starts again this often when others write in between.
 const ATTEMPTS: usize = 64;
-
-const RULES_UNCHECKED: &str = "some validation rules were not checked because the object was invalid; \
-correct the existing errors to complete validation";
 
 /// What to do with fields that the schema does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,19 +84,6 @@ pub(crate) struct Written {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Now, in whole seconds.
-pub(crate) fn timestamp() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp::from_second(since.as_secs() as i64).unwrap_or_default()
-}
-
-/// Now, as objects carry it.
-pub(crate) fn now() -> String {
-    timestamp().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
 /// Writes go through here.
 #[derive(Debug)]
 pub(crate) struct Writes {
@@ -118,7 +99,7 @@ impl Writes {
         body: Value,
         options: &WriteOptions,
     ) -> Result<Written, Failure> {
-        let (mut sent, warnings) = self.decode(target, body, options, "")?;
+        let (mut sent, warnings) = decode(target, body, options, "")?;
         let resource = &target.resource;
         if sent["metadata"]["resourceVersion"]
             .as_str()
@@ -181,15 +162,15 @@ impl Writes {
         }
         meta["uid"] = uuid::Uuid::new_v4().to_string().into();
         meta["creationTimestamp"] = now.as_str().into();
-        if has_generation(resource) {
+        if prepare::has_generation(resource) {
             meta["generation"] = 1.into();
         }
         if resource.status {
             object.as_object_mut().map(|m| m.remove("status"));
         }
-        self.shape(resource, &mut object);
+        prepare::shape(resource, &mut object);
         if applied.is_none() {
-            let writer = writer(resource, options, false, &now);
+            let writer = prepare::writer(resource, options, false, &now);
             apply::record(
                 None,
                 &mut object,
@@ -199,7 +180,7 @@ impl Writes {
             )?;
         }
         preset::on_create(resource, &mut object, &now);
-        self.validate(target, &object, None)?;
+        prepare::validate(target, &object, None)?;
         if !options.dry_run {
             match self.store.put(&resource.storage(), None, &mut object) {
                 Ok(_) => {}
@@ -228,7 +209,7 @@ impl Writes {
         body: Value,
         options: &WriteOptions,
     ) -> Result<Written, Failure> {
-        let (sent, warnings) = self.decode(target, body, options, "")?;
+        let (sent, warnings) = decode(target, body, options, "")?;
         let resource = &target.resource;
         let revision = sent["metadata"]["resourceVersion"]
             .as_str()
@@ -274,7 +255,7 @@ application/json-patch+json, application/merge-patch+json, application/apply-pat
                     strategic::merge(&mut new, body.clone(), resource.schema())?
                 }
             }
-            let (new, warnings) = self.decode(target, new, options, "error decoding patch: ")?;
+            let (new, warnings) = decode(target, new, options, "error decoding patch: ")?;
             unknown = warnings;
             Ok((new, false))
         })?;
@@ -297,7 +278,7 @@ application/json-patch+json, application/merge-patch+json, application/apply-pat
         {
             return Err(Failure::bad_request("metadata.managedFields must be nil"));
         }
-        let (mut config, warnings) = self.decode(target, body, options, "")?;
+        let (mut config, warnings) = decode(target, body, options, "")?;
         let revision = config["metadata"]["resourceVersion"]
             .as_str()
             .unwrap_or_default()
@@ -332,7 +313,7 @@ application/json-patch+json, application/merge-patch+json, application/apply-pat
                     return Err(target.conflict(&why));
                 }
                 let now = now();
-                let writer = writer(resource, options, target.status, &now);
+                let writer = prepare::writer(resource, options, target.status, &now);
                 let object = apply::apply(
                     &json!({}),
                     &config,
@@ -347,7 +328,7 @@ application/json-patch+json, application/merge-patch+json, application/apply-pat
                 }
             }
             let changed = self.change(target, options, warnings.clone(), |old, now| {
-                let writer = writer(resource, options, target.status, now);
+                let writer = prepare::writer(resource, options, target.status, now);
                 let mut new = apply::apply(
                     old,
                     &config,
@@ -405,7 +386,7 @@ application/json-patch+json, application/merge-patch+json, application/apply-pat
                 );
                 return Err(target.conflict(&why));
             }
-            let Some(mut new) = self.prepare(target, &old, new, applied, options, &now)? else {
+            let Some(mut new) = prepare::changed(target, &old, new, applied, options, &now)? else {
                 return Ok(Written {
                     object: old,
                     created: false,
@@ -446,190 +427,6 @@ application/json-patch+json, application/merge-patch+json, application/apply-pat
         Err(target.modified())
     }
 
-    /// Makes the version to store out of what was computed; `None` when nothing changes.
-    fn prepare(
-        &self,
-        target: &Target,
-        old: &Value,
-        mut new: Value,
-        applied: bool,
-        options: &WriteOptions,
-        now: &str,
-    ) -> Result<Option<Value>, Failure> {
-        let resource = &target.resource;
-        if target.status {
-            let mut base = old.clone();
-            base["status"] = new["status"].take();
-            if base["status"].is_null() {
-                base.as_object_mut().map(|m| m.remove("status"));
-            }
-            base["metadata"]["managedFields"] = new["metadata"]["managedFields"].take();
-            if !resource.is_custom() {
-                base["metadata"] = with_managed(
-                    new["metadata"].take(),
-                    base["metadata"]["managedFields"].take(),
-                );
-            }
-            if base["metadata"]["managedFields"].is_null() {
-                base["metadata"]
-                    .as_object_mut()
-                    .map(|m| m.remove("managedFields"));
-            }
-            new = base;
-        } else if resource.status {
-            match old.get("status") {
-                Some(status) => new["status"] = status.clone(),
-                None => {
-                    new.as_object_mut().map(|m| m.remove("status"));
-                }
-            }
-        }
-        for kept in [
-            "uid",
-            "creationTimestamp",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "generation",
-            "resourceVersion",
-        ] {
-            match old["metadata"].get(kept) {
-                Some(value) => new["metadata"][kept] = value.clone(),
-                None => {
-                    new["metadata"].as_object_mut().map(|m| m.remove(kept));
-                }
-            }
-        }
-        new["metadata"]
-            .as_object_mut()
-            .map(|m| m.remove("selfLink"));
-        self.shape(resource, &mut new);
-        if !applied {
-            let writer = writer(resource, options, target.status, now);
-            apply::record(
-                Some(old),
-                &mut new,
-                resource.schema(),
-                resource.status,
-                &writer,
-            )?;
-        }
-        preset::on_update(resource, old, &mut new, now);
-        if has_generation(resource) && !same_spec(resource, old, &new) {
-            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
-            new["metadata"]["generation"] = (generation + 1).into();
-        }
-        if new == *old {
-            return Ok(None);
-        }
-        self.validate(target, &new, Some(old))?;
-        Ok(Some(new))
-    }
-
-    /// Checks what was sent against the target, brings it to the stored version and takes unknown fields out.
-    fn decode(
-        &self,
-        target: &Target,
-        mut body: Value,
-        options: &WriteOptions,
-        context: &str,
-    ) -> Result<(Value, Vec<String>), Failure> {
-        let resource = &target.resource;
-        if !body.is_object() {
-            return Err(Failure::bad_request(
-                "the object provided is unrecognized (must be of type Object)",
-            ));
-        }
-        let (api_version, kind) = (resource.api_version(), resource.kind.as_str());
-        for (field, wanted) in [("apiVersion", api_version.as_str()), ("kind", kind)] {
-            let sent = body[field].as_str().unwrap_or_default();
-            // Built-in kinds may leave both out, as on the real server.
-            if sent.is_empty() && !resource.is_custom() {
-                body[field] = wanted.into();
-            } else if sent != wanted {
-                let what = if field == "kind" {
-                    "kind"
-                } else {
-                    "API version"
-                };
-                let why = format!(
-                    "the {what} in the data ({sent}) does not match the expected {what} ({wanted})"
-                );
-                return Err(Failure::bad_request(why));
-            }
-        }
-        if body["metadata"].is_null() {
-            body["metadata"] = json!({});
-        }
-        self.check_identity(target, &mut body)?;
-        let mut warnings = Vec::new();
-        events::to_stored(resource, &mut body);
-        let schema = if resource.group == "events.k8s.io" {
-            None
-        } else {
-            Some(resource.schema())
-        };
-        if let Some(schema) = schema {
-            let unknown = shape::prune(&mut body, schema);
-            let words: Vec<String> = unknown
-                .iter()
-                .map(|path| format!("unknown field \"{path}\""))
-                .collect();
-            match options.validation {
-                FieldValidation::Strict if !words.is_empty() => {
-                    let list = words.join(", ");
-                    let message = format!(
-                        "{context}{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {list}",
-                        resource.version
-                    );
-                    return Err(Failure::bad_request(message));
-                }
-                FieldValidation::Warn => warnings = words,
-                FieldValidation::Strict | FieldValidation::Ignore => {}
-            }
-        }
-        if resource.is_custom() {
-            body["apiVersion"] = resource.stored_as.as_str().into();
-        }
-        Ok((body, warnings))
-    }
-
-    fn check_identity(&self, target: &Target, body: &mut Value) -> Result<(), Failure> {
-        let meta = &mut body["metadata"];
-        if !meta.is_object() {
-            return Err(Failure::bad_request("metadata must be an object"));
-        }
-        let name = meta["name"].as_str().unwrap_or_default();
-        if !target.key.name.is_empty() {
-            if name.is_empty() {
-                meta["name"] = (*target.key.name).into();
-            } else if *name != *target.key.name {
-                let why = format!(
-                    "the name of the object ({name}) does not match the name on the URL ({})",
-                    target.key.name
-                );
-                return Err(Failure::bad_request(why));
-            }
-        }
-        let namespace = meta["namespace"].as_str().unwrap_or_default();
-        if !target.resource.namespaced {
-            if namespace.is_empty() {
-                meta.as_object_mut().map(|m| m.remove("namespace"));
-                return Ok(());
-            }
-            return Err(Failure::bad_request(
-                "namespace may not be set on cluster-scoped objects",
-            ));
-        }
-        if namespace.is_empty() {
-            meta["namespace"] = (*target.key.namespace).into();
-        } else if *namespace != *target.key.namespace {
-            return Err(Failure::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
-        }
-        Ok(())
-    }
-
     fn check_namespace(&self, target: &Target) -> Result<(), Failure> {
         if !target.resource.namespaced {
             return Ok(());
@@ -652,94 +449,6 @@ application/json-patch+json, application/merge-patch+json, application/apply-pat
         }
     }
 
-    fn shape(&self, resource: &Resource, object: &mut Value) {
-        let schema = resource.schema();
-        shape::drop_nulls(object, schema);
-        shape::fill_defaults(object, schema);
-        if !resource.is_custom() {
-            preset::defaults(resource, object);
-        }
-        if let Some(meta) = object["metadata"].as_object_mut() {
-            let empty = |v: &Value| {
-                v.as_array().is_some_and(Vec::is_empty)
-                    || v.as_object().is_some_and(|m| m.is_empty())
-            };
-            meta.retain(|_, v| !empty(v));
-        }
-    }
-
-    fn validate(
-        &self,
-        target: &Target,
-        object: &Value,
-        old: Option<&Value>,
-    ) -> Result<(), Failure> {
-        let resource = &target.resource;
-        let mut causes = metadata_causes(object, resource.name_rule);
-        if let Some(old) = old {
-            let had: Vec<&Value> = old["metadata"]["finalizers"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .collect();
-            let fresh: Vec<&str> = object["metadata"]["finalizers"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter(|f| !had.contains(f))
-                .filter_map(Value::as_str)
-                .collect();
-            if old["metadata"]["deletionTimestamp"].is_string() && !fresh.is_empty() {
-                let why = format!(
-                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
-                    fresh
-                        .iter()
-                        .map(|f| format!("{f:?}"))
-                        .collect::<Vec<_>>()
-                        .join(", ")
-                );
-                causes.push(Cause::forbidden("metadata.finalizers", &why));
-            }
-        }
-        if resource.group != "events.k8s.io" {
-            causes.extend(validate::causes(object, resource.schema()));
-        }
-        causes.extend(preset::causes(resource, object, old));
-        // Rules read values whose types they trust.
-        match resource.rules() {
-            Some(rules) if causes.is_empty() => causes.extend(rules.causes(object, old)),
-            Some(_) => causes.push(Cause::invalid("", &Value::Null, RULES_UNCHECKED)),
-            None => {}
-        }
-        if resource.storage() == CRDS {
-            causes.extend(definition::causes(object));
-        }
-        if let Some(wrong) = causes
-            .iter()
-            .find(|c| c.reason == "FieldValueTypeInvalid" && !resource.is_custom())
-        {
-            let kind = &resource.kind;
-            let message = format!(
-                "{kind} in version {:?} cannot be handled as a {kind}: {}: {}",
-                resource.version, wrong.field, wrong.message
-            );
-            return Err(Failure::bad_request(message));
-        }
-        if !causes.is_empty() {
-            return Err(Failure::invalid(
-                &resource.group,
-                &resource.kind,
-                &target.key.name,
-                causes,
-            ));
-        }
-        let size = object.to_string().len();
-        if size > OBJECT_MAX {
-            return Err(Failure::new(500, "", "etcdserver: request is too large"));
-        }
-        Ok(())
-    }
-
     /// What follows from a write at once.
     fn committed(&self, resource: &Resource) {
         if resource.storage() == CRDS {
@@ -748,45 +457,10 @@ application/json-patch+json, application/merge-patch+json, application/apply-pat
     }
 }
 
-fn with_managed(mut meta: Value, managed: Value) -> Value {
-    meta["managedFields"] = managed;
-    meta
-}
-
 fn log_failed(error: &std::io::Error) -> Failure {
     Failure::internal(format!(
         "the change could not be written to the API server's log: {error}; check the disk"
     ))
-}
-
-fn has_generation(resource: &Resource) -> bool {
-    resource.is_custom() || resource.storage() == CRDS
-}
-
-fn same_spec(resource: &Resource, old: &Value, new: &Value) -> bool {
-    let part = |object: &Value| -> serde_json::Map<String, Value> {
-        let kept = object
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(k, _)| *k != "metadata" && !(resource.status && *k == "status"));
-        kept.map(|(k, v)| (k.clone(), v.clone())).collect()
-    };
-    part(old) == part(new)
-}
-
-fn writer<'a>(
-    resource: &'a Resource,
-    options: &'a WriteOptions,
-    status: bool,
-    now: &'a str,
-) -> Writer<'a> {
-    Writer {
-        manager: &options.manager,
-        api_version: &resource.stored_as,
-        subresource: if status { "status" } else { "" },
-        now,
-    }
 }
 
 /// Five characters that make no words.

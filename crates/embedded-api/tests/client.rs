@@ -197,8 +197,7 @@ async fn a_lease_is_won_by_one() {
     assert_eq!(won, 1);
     for result in results.into_iter().map(|r| r.expect("joined")) {
         assert!(
-            result.is_ok()
-                || matches!(&result, Err(kube::Error::Api(s)) if s.code == 409),
+            result.is_ok() || matches!(&result, Err(kube::Error::Api(s)) if s.code == 409),
             "{result:?}"
         );
     }
