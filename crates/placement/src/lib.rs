@@ -7,6 +7,7 @@ pub mod identity;
 pub mod map;
 pub mod operation;
 pub mod rack;
+pub mod observation;
 pub mod reason;
 pub mod select;
 pub mod status;

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::verdict::{LabelState, Signature, SignatureKind, Use, Verdict};
+use crate::observation::{LabelState, Signature, SignatureKind, Use};
+use crate::verdict::Verdict;
 
 /// One reason for a verdict. `Display` says what was found and what can be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
