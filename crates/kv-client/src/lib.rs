@@ -1,0 +1,21 @@
+//! The native door to context memory, as a pod sees it: one Unix socket and two shared arenas.
+//!
+//! ```text
+//!   Client ── put: reserve → write into PUT → commit ──►  agent  ──► drives
+//!          ◄─ get: the value lies in GET, a lease on it ─┘
+//! ```
+//!
+//! [`Client`] connects by itself, and again after the agent restarts. While there is no agent a get is a
+//! miss and a put is dropped; both are counted ([`Counters`]), neither is an error. Value bytes are only ever
+//! in the arenas: a [`Block`] is a lease on slots of GET and gives them back when it is dropped, a
+//! [`Reservation`] is a lease on slots of PUT.
+//!
+//! Everything here needs a tokio runtime with I/O and time.
+
+mod api;
+mod client;
+
+pub use api::{
+    Connection, Counters, Error, MAX_KEY, NamespaceStats, Options, Page, Put, PutOptions, Ttl,
+};
+pub use client::{Block, Client, Reservation};
