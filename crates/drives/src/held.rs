@@ -22,6 +22,8 @@ pub(crate) enum Access {
     Claim,
     /// Writing, with the kernel's claim on a block device or a lock on a plain file.
     Write,
+    /// Writing beside whoever has partitions of ours open: only where what they have open stays where it is.
+    Share,
 }
 
 /// An open drive.
@@ -38,14 +40,14 @@ impl<'a> Held<'a> {
         access: Access,
         admin: &'a dyn NvmeAdmin,
     ) -> Result<Held<'a>, DriveError> {
-        let claim = if access == Access::Look {
-            OFlags::empty()
-        } else {
+        let claim = if matches!(access, Access::Claim | Access::Write) {
             OFlags::EXCL
+        } else {
+            OFlags::empty()
         };
         let file = OpenOptions::new()
             .read(true)
-            .write(access == Access::Write)
+            .write(matches!(access, Access::Write | Access::Share))
             .custom_flags(claim.bits().cast_signed())
             .open(&drive.path)
             .map_err(|error| open_error(drive, error))?;

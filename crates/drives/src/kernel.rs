@@ -1,7 +1,6 @@
 //! The real machine's drives.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
 use std::ops::ControlFlow;
 
 use strand_placement::carve::{self, Recarve, Split};
@@ -12,7 +11,7 @@ use strand_placement::verdict::{
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::carve::{finish, holds_data};
+use crate::carve::holds_data;
 use crate::config::HostConfig;
 use crate::events::Events;
 use crate::held::{Access, Held};
@@ -20,14 +19,15 @@ use crate::host::{
     CarveOrder, DataOnRelease, DriveError, DriveHost, Resumed, WipeOrder, WipeProgress,
 };
 use crate::identity::{MediumKind, OwnedDrive, SeenDrive};
-use crate::label::{self, Copy, DiskLabel};
+use crate::label::DiskLabel;
 use crate::nvme::{self, KernelNvme, NvmeAdmin};
 use crate::observe::Observer;
-use crate::{partitions, reserved, standin, sysfs, uses, wipe};
+use crate::own::{gone, grows_in_place};
+use crate::{partitions, standin, sysfs, uses, wipe};
 
 /// The machine's own drives, through the kernel.
 pub struct KernelHost {
-    config: HostConfig,
+    pub(crate) config: HostConfig,
     admin: Box<dyn NvmeAdmin>,
     salt: u64,
     events: Events,
@@ -51,9 +51,13 @@ impl KernelHost {
         }
     }
 
-    fn open<'a>(&'a self, drive: &'a SeenDrive, access: Access) -> Result<Held<'a>, DriveError> {
+    /// Opens a drive; where the kernel says that it is in use, the error says by whom.
+    pub(crate) fn open<'a>(
+        &'a self,
+        drive: &'a SeenDrive,
+        access: Access,
+    ) -> Result<Held<'a>, DriveError> {
         match Held::open(drive, access, self.admin.as_ref()) {
-            // The kernel says that it is in use; say by whom.
             Err(DriveError::Busy { path, .. }) => {
                 let look = Held::open(drive, Access::Look, self.admin.as_ref())?;
                 let mut reasons = self.uses(&look);
@@ -75,145 +79,13 @@ impl KernelHost {
         }
     }
 
-    fn uses(&self, held: &Held<'_>) -> Vec<Reason> {
+    /// Who uses a drive or a partition of it.
+    pub(crate) fn uses(&self, held: &Held<'_>) -> Vec<Reason> {
         uses::find(&self.config.roots, held.drive, &held.file)
             .found
             .iter()
             .map(Reason::of_use)
             .collect()
-    }
-
-    /// Refuses while the drive or a partition of it is in use.
-    fn refuse_use(&self, held: &Held<'_>) -> Result<(), DriveError> {
-        let reasons = self.uses(held);
-        if reasons.is_empty() {
-            Ok(())
-        } else {
-            Err(DriveError::Busy {
-                path: held.drive.path.clone(),
-                reasons,
-            })
-        }
-    }
-
-    /// The valid label of a drive that one of `pools` has, with nothing contradicting it.
-    fn own_label(&self, held: &Held<'_>, pools: &KnownPools) -> Result<DiskLabel, DriveError> {
-        let disk = held.disk()?;
-        let copies =
-            reserved::read_copies(&disk).map_err(|error| held.error("reading its label", error))?;
-        let reason = match label::choose(&copies) {
-            Copy::Absent => Reason::NotExamined {
-                what: "a label, which it does not carry,".into(),
-            },
-            Copy::Damaged(why) => Reason::DamagedLabel { why: why.into() },
-            Copy::Newer(version) => Reason::NewerLabel { version },
-            Copy::Valid(label) => {
-                let contradiction = reserved::contradiction(&disk, &label)
-                    .map_err(|error| held.error("checking its label", error))?;
-                if label.serial != held.drive.key.serial {
-                    Reason::CopiedLabel {
-                        labelled: label.serial,
-                    }
-                } else if let Some(why) = contradiction {
-                    Reason::LabelContradicted { why }
-                } else if !pools.contains(&label.pool_id) {
-                    Reason::OtherPool {
-                        pool_id: label.pool_id,
-                        pool_name: label.pool_name,
-                    }
-                } else {
-                    return Ok(*label);
-                }
-            }
-        };
-        Err(DriveError::NotOurs {
-            path: held.drive.path.clone(),
-            reasons: vec![reason],
-        })
-    }
-
-    /// Whether a label is complete in both copies, so that nothing needs to be written.
-    fn is_complete(&self, held: &Held<'_>, label: &DiskLabel) -> Result<bool, DriveError> {
-        let copies = reserved::read_copies(&held.disk()?)
-            .map_err(|error| held.error("reading its label", error))?;
-        let same = |copy: &Copy| matches!(copy, Copy::Valid(other) if **other == *label);
-        Ok(label.state == LabelState::Carved && copies.iter().all(same))
-    }
-
-    /// Does on an open drive what its label says is being done, and returns it, or none when it was given back.
-    fn complete(
-        &self,
-        held: &Held<'_>,
-        label: &DiskLabel,
-    ) -> Result<Option<OwnedDrive>, DriveError> {
-        let gives_back = matches!(label.state, LabelState::Releasing | LabelState::Erasing);
-        if label.state != LabelState::Carved {
-            // What goes must not be reachable while it goes.
-            let stays = if gives_back {
-                None
-            } else {
-                label
-                    .previous
-                    .as_ref()
-                    .map(|previous| common(previous, &label.layout))
-            };
-            partitions::settle(held, &self.config.roots, stays.as_ref())
-                .map_err(|error| held.error("taking its partition devices away", error))?;
-        }
-        held.check()?;
-        match finish(&held.disk()?, label)
-            .map_err(|error| held.error("writing its label and partition table", error))?
-        {
-            Some(label) => self.owned(held, &label).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    fn owned(&self, held: &Held<'_>, label: &DiskLabel) -> Result<OwnedDrive, DriveError> {
-        let roots = &self.config.roots;
-        let partitions = partitions::settle(held, roots, Some(&label.layout))
-            .and_then(|()| partitions::addresses(held, roots, &label.layout))
-            .map_err(|error| held.error("making its partition devices", error))?;
-        Ok(OwnedDrive {
-            seen: held.drive.clone(),
-            pool_id: label.pool_id,
-            pool_name: label.pool_name.clone(),
-            drive_id: label.drive_id,
-            generation: label.generation,
-            state: label.state,
-            layout: label.layout,
-            partitions,
-        })
-    }
-
-    /// An owned drive opened for writing, with its label as it is now.
-    fn open_owned<'a>(
-        &'a self,
-        drive: &'a OwnedDrive,
-    ) -> Result<(Held<'a>, DiskLabel), DriveError> {
-        let held = self.open(&drive.seen, Access::Write)?;
-        let pools = KnownPools([(drive.pool_id, drive.pool_name.clone())].into());
-        let label = self.own_label(&held, &pools)?;
-        if label.drive_id != drive.drive_id {
-            return Err(DriveError::IdentityChanged {
-                path: drive.seen.path.clone(),
-                expected: format!("drive {}", drive.drive_id),
-                found: format!("drive {}", label.drive_id),
-            });
-        }
-        Ok((held, label))
-    }
-}
-
-/// The storage partition as far as it is the same before and after, so that it may stay open meanwhile.
-fn common(previous: &carve::Layout, wanted: &carve::Layout) -> carve::Layout {
-    let storage = previous
-        .storage
-        .zip(wanted.storage)
-        .filter(|(before, after)| before.start == after.start && before.len <= after.len);
-    carve::Layout {
-        storage: storage.map(|(before, _)| before),
-        context: None,
     }
 }
 
@@ -299,13 +171,7 @@ impl DriveHost for KernelHost {
             serial: drive.key.serial.clone(),
         };
         info!(path = %drive.path.display(), key = %drive.key, pool = %order.pool_name, "taking a stranded drive");
-        let owned = self.complete(&held, &label)?;
-        owned.ok_or_else(|| {
-            held.error(
-                "carving it",
-                io::Error::other("it was given back meanwhile"),
-            )
-        })
+        self.complete(&held, &label)?.ok_or_else(|| gone(&held))
     }
 
     fn resume(&self, drive: &SeenDrive, pools: &KnownPools) -> Result<Resumed, DriveError> {
@@ -314,8 +180,14 @@ impl DriveHost for KernelHost {
         if self.is_complete(&held, &label)? {
             return self.owned(&held, &label).map(Resumed::Owned);
         }
+        let access = match (label.state, &label.previous) {
+            // Only the label's second copy is missing, or storage may be in use again where the boundary was being moved.
+            (LabelState::Carved, _) => Access::Share,
+            (_, Some(previous)) if grows_in_place(&held, previous, &label.layout)? => Access::Share,
+            _ => Access::Write,
+        };
         drop(held);
-        let held = self.open(drive, Access::Write)?;
+        let held = self.open(drive, access)?;
         let label = self.own_label(&held, pools)?;
         info!(path = %drive.path.display(), key = %drive.key, state = ?label.state, "completing what was begun on a drive");
         Ok(self
@@ -330,7 +202,17 @@ impl DriveHost for KernelHost {
                 path: path(),
                 reason,
             })?;
-        let (held, label) = self.open_owned(drive)?;
+        let (held, label) = match self.open_owned(drive, Access::Write) {
+            // Storage may stay in use while it grows into what context memory gives up.
+            Err(busy @ DriveError::Busy { .. }) => {
+                let (held, label) = self.open_owned(drive, Access::Share)?;
+                if wanted != label.layout && !grows_in_place(&held, &label.layout, &wanted)? {
+                    return Err(busy);
+                }
+                (held, label)
+            }
+            result => result?,
+        };
         let has_data = holds_data(&held.disk()?, &label.layout)
             .map_err(|error| held.error("reading its storage partition", error))?;
         match carve::recarve(&label.layout, &wanted, has_data) {
@@ -340,20 +222,18 @@ impl DriveHost for KernelHost {
                 reason,
             }),
             Recarve::Move(layout) => {
-                self.refuse_use(&held)?;
-                let owned = self.complete(&held, &label.moving_to(layout))?;
-                owned.ok_or_else(|| {
-                    held.error(
-                        "moving its partitions",
-                        io::Error::other("it was given back meanwhile"),
-                    )
-                })
+                // On a block device the kernel itself keeps the context partition while it is open.
+                if !grows_in_place(&held, &label.layout, &layout)? {
+                    self.refuse_use(&held)?;
+                }
+                self.complete(&held, &label.moving_to(layout))?
+                    .ok_or_else(|| gone(&held))
             }
         }
     }
 
     fn release(&self, drive: &OwnedDrive, data: DataOnRelease) -> Result<(), DriveError> {
-        let (held, label) = self.open_owned(drive)?;
+        let (held, label) = self.open_owned(drive, Access::Write)?;
         self.refuse_use(&held)?;
         let holds_data = holds_data(&held.disk()?, &label.layout)
             .map_err(|error| held.error("reading its storage partition", error))?;

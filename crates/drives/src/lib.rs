@@ -15,6 +15,7 @@ mod label;
 mod medium;
 mod nvme;
 mod observe;
+mod own;
 mod partitions;
 mod reserved;
 mod signature;

@@ -4,12 +4,13 @@
 mod bed;
 
 use std::fs::{self, File};
+use std::io::{Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use bed::{Bed, Loop, POOL, hash, is_blank, only, order, poke, pools, run, text, watched};
+use bed::{Bed, Loop, POOL, Undo, hash, is_blank, only, order, poke, pools, run, text, watched};
 use strand_drives::{
     CarveOrder, DataOnRelease, DriveError, DriveHost, KernelHost, OwnedDrive, Resumed, WipeOrder,
 };
@@ -126,7 +127,7 @@ async fn it_is_found_again_elsewhere_without_touching_data() {
     };
     let before = hash(&image);
     // After a reboot the loop device may have another name; its partitions are made known anew.
-    let device = Loop::attach(&image, &["--partscan"]);
+    let device = Loop::attach(&image, &[]);
     let host = bed.host(&[&device.path]);
     let again = resume(&host);
     assert_eq!(
@@ -307,6 +308,76 @@ async fn the_boundary_moves_while_nothing_durable_is_lost() {
         host.release(&owned, DataOnRelease::Erase).unwrap();
         assert!(is_blank(path));
     }
+}
+
+/// Storage that is mounted grows in place, also where the one who moved the boundary was killed on the way.
+#[tokio::test]
+async fn storage_grows_while_it_is_mounted() {
+    let bed = Bed::new();
+    let device = Loop::attach(&bed.image("S1"), &[]);
+    let host = bed.host(&[&device.path]);
+    let owned = adopt(&host);
+    let storage = owned.partition(Role::Storage).unwrap();
+    run(
+        "mkfs.ext4",
+        &[
+            "-qF",
+            "-E",
+            "lazy_itable_init=0,lazy_journal_init=0",
+            text(&storage.path),
+        ],
+    );
+    let at = bed.directory.path().join("mount");
+    bed::make_directory(&at);
+    run("mount", &[text(&storage.path), text(&at)]);
+    let mounted = Undo::new(&["umount", "--lazy", text(&at)]);
+    fs::write(at.join("file"), "kept").unwrap();
+
+    let busy = host
+        .recarve(
+            &owned,
+            &Split {
+                context_bytes: 300 * MIB,
+            },
+        )
+        .unwrap_err();
+    assert!(matches!(busy, DriveError::Busy { .. }), "{busy}");
+    let context = File::open(&owned.partition(Role::Context).unwrap().path).unwrap();
+    let busy = host
+        .recarve(
+            &owned,
+            &Split {
+                context_bytes: 50 * MIB,
+            },
+        )
+        .unwrap_err();
+    assert!(matches!(busy, DriveError::Busy { .. }), "{busy}");
+    assert_eq!(
+        resume(&host).layout,
+        owned.layout,
+        "while context memory is open the boundary stays"
+    );
+    drop(context);
+
+    let grown = host
+        .recarve(
+            &owned,
+            &Split {
+                context_bytes: 50 * MIB,
+            },
+        )
+        .unwrap();
+    assert_eq!(grown.partition(Role::Context).unwrap().extent.len, 50 * MIB);
+    assert_eq!(resume(&host), grown);
+    let size = File::open(&storage.path)
+        .unwrap()
+        .seek(SeekFrom::End(0))
+        .unwrap();
+    assert_eq!(size, grown.partition(Role::Storage).unwrap().extent.len);
+    assert_eq!(fs::read_to_string(at.join("file")).unwrap(), "kept");
+    drop(mounted);
+    run("fsck.ext4", &["-fn", text(&storage.path)]);
+    run("partx", &["--delete", text(&device.path)]);
 }
 
 #[tokio::test]

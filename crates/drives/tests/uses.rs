@@ -134,7 +134,7 @@ async fn swapped_on() {
 async fn partitions_that_are_mounted_or_merely_known() {
     let bed = Bed::new();
     let image = bed.image("S1");
-    let device = Loop::attach(&image, &["--partscan"]);
+    let device = Loop::attach(&image, &[]);
     run(
         "parted",
         &[

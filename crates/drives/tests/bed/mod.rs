@@ -76,7 +76,7 @@ impl Bed {
     }
 }
 
-/// A loop device, detached when dropped.
+/// A loop device, detached when dropped. With partition scan, or partition devices would outlive the detaching.
 pub struct Loop {
     pub path: PathBuf,
 }
@@ -84,7 +84,7 @@ pub struct Loop {
 impl Loop {
     pub fn attach(image: &Path, options: &[&str]) -> Loop {
         let output = Command::new("losetup")
-            .args(["--find", "--show"])
+            .args(["--find", "--show", "--partscan"])
             .args(options)
             .arg(image)
             .output()
