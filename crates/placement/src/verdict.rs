@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::carve::MIN_DRIVE;
 
 pub use crate::observation::{
-    Content, Exclusive, Health, Label, LabelSeen, LabelState, Observation, Sharing, Signature, SignatureKind, Smart, Transport, Use,
-    Watch,
+    Content, Exclusive, Health, Label, LabelSeen, LabelState, Observation, Sharing, Signature,
+    SignatureKind, Smart, Transport, Use, Watch,
 };
 pub use crate::reason::Reason;
 
