@@ -23,8 +23,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A process that lived this long has not ended soon.
 const LONG: Duration = Duration::from_secs(30);
-/// How long a process may take to end when asked to.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a process may take to end when asked to; an agent waits 10 s for what it has begun.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How a process is started.
 #[derive(Clone, Debug)]
@@ -127,20 +127,22 @@ impl Kept {
         }
     }
 
-    /// Asks the process to end, and makes it end if it does not.
-    async fn stop(&mut self) {
+    /// Asks the process to end, and makes it end if it does not; whether it had to be made.
+    async fn stop(&mut self) -> bool {
         let pid = self
             .process
             .id()
             .and_then(|pid| Pid::from_raw(pid.cast_signed()));
         let Some(pid) = pid else {
-            return;
+            return false;
         };
         // It may have ended by itself in the meantime; then there is nothing to ask.
         kill_process(pid, Signal::TERM).ok();
-        if timeout(PATIENCE, self.process.wait()).await.is_err() {
+        let in_time = timeout(PATIENCE, self.process.wait()).await.is_ok();
+        if !in_time {
             self.process.kill().await.ok();
         }
+        !in_time
     }
 }
 
@@ -149,9 +151,14 @@ pub async fn keep_all(children: &mut [Kept], news: UnboundedSender<News>) {
     join_all(children.iter_mut().map(|child| child.keep(news.clone()))).await;
 }
 
-/// Stops all of them together.
-pub async fn stop_all(children: &mut [Kept]) {
-    join_all(children.iter_mut().map(Kept::stop)).await;
+/// Stops all of them together. Returns the names of those that did not end when asked to and
+/// were killed.
+pub async fn stop_all(children: &mut [Kept]) -> Vec<String> {
+    let stopped = children.iter_mut().map(async |child| {
+        let killed = child.stop().await;
+        killed.then(|| child.recipe.name.clone())
+    });
+    join_all(stopped).await.into_iter().flatten().collect()
 }
 
 /// Finds one of the rack's programs beside this one.
@@ -267,7 +274,7 @@ mod tests {
         };
         assert_ne!(restarted, first);
         assert_eq!(children[0].pid(), restarted);
-        stop_all(&mut children).await;
+        assert!(stop_all(&mut children).await.is_empty());
         assert!(!Path::new(&format!("/proc/{restarted}")).exists());
     }
 

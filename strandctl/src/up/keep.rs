@@ -107,7 +107,7 @@ impl Up {
 }
 
 /// What a person calls a process.
-fn title(process: &str) -> String {
+pub fn title(process: &str) -> String {
     match process {
         OPERATOR => "the operator".into(),
         node => format!("the agent of {node}"),

@@ -106,8 +106,11 @@ pub async fn run(args: UpArgs) -> Result<()> {
         }
         outcome = up.live() => outcome,
     };
-    let down = up.down().await;
-    outcome.and(down)
+    tokio::select! {
+        down = up.down() => outcome.and(down),
+        // Whoever asks twice does not want to wait: dropping the rack kills its processes.
+        signal = stop.asked() => bail!("{signal} again: the rack was killed; the next `up` puts it in order"),
+    }
 }
 
 /// The programs that a rack runs.
@@ -311,8 +314,13 @@ impl Up {
 
     /// Takes down all that was started, the operator first, so that it does not see nodes leave.
     async fn down(mut self) -> Result<()> {
-        child::stop_all(&mut self.operator).await;
-        child::stop_all(&mut self.agents).await;
+        for children in [&mut self.operator, &mut self.agents] {
+            for name in child::stop_all(children).await {
+                let name = keep::title(&name);
+                self.teller
+                    .say(&format!("{name} did not end when asked to; it was killed"));
+            }
+        }
         if let Some(server) = self.server.take() {
             server.shutdown().await;
         }
