@@ -279,7 +279,7 @@ fn map_epoch(handle: &Handle) -> Option<i64> {
     family
         .get_metric()
         .first()
-        .map(|m| m.get_gauge().value() as i64)
+        .map(|m| m.get_gauge().get_value() as i64)
 }
 
 fn peer_address(i: usize) -> String {
