@@ -126,7 +126,7 @@ impl Agent {
                     }
                 }
                 Some(done) = state.effects.next() => state.take(done),
-                Some((operation, tens)) = state.progress.1.recv() => state.note_progress(&operation, tens),
+                Some((operation, tens)) = state.progress.recv() => state.note_progress(&operation, tens),
                 changed = changes.changed(), if listening => match changed {
                     Ok(()) => state.changed(),
                     Err(_) => listening = false,

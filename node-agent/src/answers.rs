@@ -11,10 +11,11 @@ use strand_drives::{DriveError, SeenDrive};
 use crate::backoff;
 use crate::effects::{WriteError, Written, reference};
 use crate::happening::Happening;
+use crate::maps::{KeptMap, MapsError};
 use crate::operation;
-use crate::state::{Done, Entry, State};
+use crate::state::{Done, Entry, State, Worked};
 use crate::watches::Heard;
-use crate::work::{Outcome, Work, WorkKind};
+use crate::work::WorkKind;
 
 /// Reported changes are answered by one scan, this long after the first of them.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -66,35 +67,35 @@ impl State {
         let now = Instant::now();
         match done {
             Done::Scanned(result) => self.take_scan(result, now),
-            Done::Worked {
-                name,
-                work,
-                outcome,
-                incarnation,
-                operation,
-            } => self.take_work(&name, &work, outcome, incarnation, operation, now),
+            Done::Worked(worked) => self.take_work(*worked, now),
             Done::Wrote {
                 name,
                 kind,
                 result,
                 happenings,
             } => self.take_write(&name, kind, result, happenings, now),
-            Done::Kept(map, result) => {
+            Done::Kept(kept) => {
                 self.keeping = false;
-                match result {
-                    Ok(()) => {
-                        let (pool, map) = (&map.pool, &map.map);
-                        self.maps.note(pool, &map.pool_id, map.epoch);
-                        self.metrics.map(pool, map.epoch);
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "a pool map cannot be kept");
-                        self.maps.put_back(map);
-                        self.keep_at = now + backoff::API.longest;
-                    }
+                if let Some((map, result)) = kept {
+                    self.take_kept(map, result, now);
                 }
             }
             Done::Told(done) => self.metrics.wrote("event", done),
+        }
+    }
+
+    fn take_kept(&mut self, map: KeptMap, result: Result<(), MapsError>, now: Instant) {
+        match result {
+            Ok(()) => {
+                let (pool, map) = (&map.pool, &map.map);
+                self.maps.note(pool, &map.pool_id, map.epoch);
+                self.metrics.map(pool, map.epoch);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a pool map cannot be kept");
+                self.maps.put_back(map);
+                self.keep_at = now + backoff::API.longest;
+            }
         }
     }
 
@@ -136,15 +137,15 @@ impl State {
         }
     }
 
-    fn take_work(
-        &mut self,
-        name: &str,
-        work: &Work,
-        outcome: Outcome,
-        incarnation: u64,
-        operation: Option<String>,
-        now: Instant,
-    ) {
+    fn take_work(&mut self, worked: Worked, now: Instant) {
+        let Worked {
+            name,
+            work,
+            outcome,
+            incarnation,
+            operation,
+        } = worked;
+        let name = name.as_str();
         let Some(entry) = self.drives.get_mut(name) else {
             return;
         };
@@ -159,7 +160,7 @@ impl State {
             tracing::warn!(drive = name, work = work.kind().words(), %error, "failed");
         }
         if let Some(uid) = operation
-            && let Some(end) = operation::end_of(work, outcome.error(), name)
+            && let Some(end) = operation::end_of(&work, outcome.error(), name)
         {
             self.runs.entry(uid).or_default().end = Some(end);
         }
@@ -167,7 +168,7 @@ impl State {
         let rescan = self.config.rescan;
         let lost = entry
             .memory
-            .learn(work, outcome, incarnation, name, rescan, known, now);
+            .learn(&work, outcome, incarnation, rescan, known, now);
         if let Some(health) = entry.memory.health() {
             self.metrics.health(name, health);
         }

@@ -20,8 +20,11 @@ pub const LONG_CARVE: Duration = Duration::from_secs(10);
 const RECARVE_RETRY: Duration = Duration::from_secs(300);
 /// Between two looks at a drive that reported changes ask for.
 const LOOK_REST: Duration = Duration::from_secs(2);
+/// What a drive holds does not go away by itself, and a blank one is judged again before it is taken: such drives are read
+/// only every so many rescans, unless something reports a change.
+const RARELY: u32 = 5;
 /// So many failures in a row are told.
-const REPEATED: u32 = 2;
+pub const REPEATED: u32 = 2;
 
 /// One drive of this node.
 #[derive(Debug)]
@@ -266,14 +269,13 @@ impl DriveMemory {
         }
     }
 
-    /// Takes what work on the drive came to. `name` is the drive's, `rescan` the time to the next look of those that do not
+    /// Takes what work on the drive came to. `rescan` is the time to the next look at a drive that does not
     /// wait for anything. True when the machine should be scanned again.
     pub fn learn(
         &mut self,
         work: &Work,
         outcome: Outcome,
         incarnation: u64,
-        name: &str,
         rescan: Duration,
         pools: &KnownPools,
         now: Instant,
@@ -285,7 +287,7 @@ impl DriveMemory {
         let result = match (work, outcome) {
             (_, Outcome::Observed(result)) => result.map(|observation| {
                 self.look_at = Some(now + next_look(&observation, pools, rescan));
-                self.observation = Some(observation);
+                self.observation = Some(*observation);
                 self.owned = None;
             }),
             (_, Outcome::Health(health)) => {
@@ -306,7 +308,7 @@ impl DriveMemory {
                 Ok(())
             }
             (_, Outcome::Adopted(Err(DriveError::NotStranded { reasons, .. }))) => {
-                self.turn_down(reasons, name, now);
+                self.turn_down(reasons, now);
                 Ok(())
             }
             (Work::Recarve(split), Outcome::Recarved(Err(error))) => {
@@ -335,7 +337,7 @@ impl DriveMemory {
                 self.trouble = None;
                 false
             }
-            Err(error) => self.fail(work.kind(), &error, name, now),
+            Err(error) => self.fail(work.kind(), &error, now),
         }
     }
 
@@ -359,9 +361,10 @@ impl DriveMemory {
         self.owned = Some(owned);
     }
 
-    fn turn_down(&mut self, reasons: Vec<Reason>, name: &str, now: Instant) {
+    fn turn_down(&mut self, reasons: Vec<Reason>, now: Instant) {
         let failures = self.turned_down.as_ref().map_or(0, |t| t.failures) + 1;
-        let wait = Duration::from_secs(10) + backoff::DRIVE.after(failures, name);
+        let wait =
+            Duration::from_secs(10) + backoff::DRIVE.after(failures, &self.drive_id.to_string());
         self.turned_down = Some(TurnedDown {
             reasons,
             failures,
@@ -387,14 +390,14 @@ impl DriveMemory {
         Ok(())
     }
 
-    fn fail(&mut self, kind: WorkKind, error: &DriveError, name: &str, now: Instant) -> bool {
+    fn fail(&mut self, kind: WorkKind, error: &DriveError, now: Instant) -> bool {
         let failures = self
             .trouble
             .as_ref()
             .filter(|t| t.kind == kind)
             .map_or(0, |t| t.failures)
             + 1;
-        let retry_at = now + backoff::DRIVE.after(failures, name);
+        let retry_at = now + backoff::DRIVE.after(failures, &self.drive_id.to_string());
         self.trouble = Some(Trouble {
             kind,
             message: error.to_string(),
@@ -432,7 +435,10 @@ fn next_look(observation: &Observation, pools: &KnownPools, rescan: Duration) ->
             Reason::StillWatched { .. } | Reason::ChangedWhileWatched { .. }
         )
     });
-    if finding.verdict != Verdict::InUse || !watching {
+    if finding.verdict != Verdict::InUse {
+        return rescan * RARELY;
+    }
+    if !watching {
         return rescan;
     }
     let remaining = Duration::from_millis(observation.watch.remaining_ms());

@@ -8,7 +8,7 @@ use strand_placement::carve::MIB;
 use strand_placement::operation::{ended, may_release};
 use strand_placement::verdict::LabelSeen;
 
-use crate::memory::{DriveMemory, being_released};
+use crate::memory::{DriveMemory, REPEATED, being_released};
 use crate::view::{Now, View};
 use crate::work::{Work, WorkKind};
 
@@ -157,7 +157,7 @@ fn check(operation: &DriveOperation, memory: &DriveMemory, view: &View) -> Check
 fn check_release(operation: &DriveOperation, memory: &DriveMemory, view: &View) -> Check {
     let name = view.name;
     let Some(observation) = &memory.observation else {
-        return Check::Wait;
+        return unreachable_yet(memory, name);
     };
     let label = match &observation.label {
         LabelSeen::Present(label) => label,
@@ -186,7 +186,18 @@ fn check_release(operation: &DriveOperation, memory: &DriveMemory, view: &View) 
     }
     match (&memory.owned, view.object) {
         (Some(_), Some(_)) => Check::Go(Work::Release),
-        _ => Check::Wait,
+        _ => unreachable_yet(memory, name),
+    }
+}
+
+/// A drive that is being looked at or taken back is waited for, one that cannot be is not.
+fn unreachable_yet(memory: &DriveMemory, name: &str) -> Check {
+    match memory.trouble.as_ref().filter(|t| t.failures >= REPEATED) {
+        Some(trouble) => Check::Ends(End::failed(format!(
+            "drive {name} was not released: {}",
+            trouble.message
+        ))),
+        None => Check::Wait,
     }
 }
 

@@ -180,3 +180,6 @@ fn work(known: &Known, for_operation: Option<Work>, now: &Now) -> Option<Work> {
     }
     (due && memory.has_health()).then_some(Work::Health)
 }
+
+#[cfg(test)]
+mod tests;

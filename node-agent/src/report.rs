@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use strand_api::DrivePhase;
+
 use crate::http::DriveReport;
 use crate::metrics::Standing;
 use crate::state::{Entry, State};
@@ -11,15 +13,11 @@ use crate::status;
 impl State {
     pub(crate) fn show_standing(&mut self, now: Instant) {
         let mut standing: BTreeMap<Standing, i64> = BTreeMap::new();
-        for report in self
-            .drives
-            .iter()
-            .map(|(name, entry)| self.report_of(name, entry, now))
-        {
-            let verdict = report
-                .verdict
-                .map_or("Unknown".into(), |v| format!("{v:?}"));
-            let phase = report.phase.map_or("Unknown".into(), |p| format!("{p:?}"));
+        for (name, entry) in &self.drives {
+            let finding = entry.memory.finding(&self.mirror.index.known, now);
+            let verdict = finding.map(|found| format!("{:?}", found.verdict));
+            let phase = self.phase_of(name).map(|phase| format!("{phase:?}"));
+            let [verdict, phase] = [verdict, phase].map(|word| word.unwrap_or("Unknown".into()));
             *standing.entry((verdict, phase)).or_default() += 1;
         }
         if standing != self.standing {
@@ -36,10 +34,13 @@ impl State {
             .collect()
     }
 
+    fn phase_of(&self, name: &str) -> Option<DrivePhase> {
+        self.mirror.drives.get(name)?.status.as_ref()?.phase
+    }
+
     fn report_of(&self, name: &str, entry: &Entry, now: Instant) -> DriveReport {
         let memory = &entry.memory;
         let finding = memory.finding(&self.mirror.index.known, now);
-        let status = self.mirror.drives.get(name).and_then(|d| d.status.as_ref());
         DriveReport {
             name: name.into(),
             seen: memory.seen.clone(),
@@ -48,7 +49,7 @@ impl State {
                 .iter()
                 .flat_map(|f| f.reasons.iter().map(status::api_reason))
                 .collect(),
-            phase: status.and_then(|s| s.phase),
+            phase: self.phase_of(name),
             owned: memory.owned.clone(),
             at_work: memory.busy.map(|busy| busy.kind.words().into()),
             trouble: memory.trouble.as_ref().map(|t| t.message.clone()),

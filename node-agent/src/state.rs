@@ -40,21 +40,28 @@ pub(crate) struct Entry {
 /// Something that was started and has ended.
 pub(crate) enum Done {
     Scanned(Result<Vec<SeenDrive>, DriveError>),
-    Worked {
-        name: String,
-        work: Work,
-        outcome: Outcome,
-        incarnation: u64,
-        operation: Option<String>,
-    },
+    Worked(Box<Worked>),
     Wrote {
         name: String,
         kind: &'static str,
         result: Result<Written, WriteError>,
         happenings: Vec<Happening>,
     },
-    Kept(KeptMap, Result<(), MapsError>),
+    /// `None` where it broke off; the map comes again with its next epoch.
+    Kept(Option<(KeptMap, Result<(), MapsError>)>),
     Told(bool),
+}
+
+/// Work on a drive that has ended.
+pub(crate) struct Worked {
+    /// Name of the drive's object.
+    pub(crate) name: String,
+    pub(crate) work: Work,
+    pub(crate) outcome: Outcome,
+    /// The memory's, when the work began.
+    pub(crate) incarnation: u64,
+    /// Uid of the operation that asked for it.
+    pub(crate) operation: Option<String>,
 }
 
 /// When the machine is looked over.
@@ -79,10 +86,9 @@ pub(crate) struct State {
     pub(crate) keep_at: Instant,
     pub(crate) scanning: Scanning,
     pub(crate) effects: FuturesUnordered<BoxFuture<'static, Done>>,
-    pub(crate) progress: (
-        mpsc::UnboundedSender<(String, u8)>,
-        mpsc::UnboundedReceiver<(String, u8)>,
-    ),
+    /// Uid of an operation and the tens of percent that its work has done.
+    pub(crate) progress: mpsc::UnboundedReceiver<(String, u8)>,
+    tell_progress: mpsc::UnboundedSender<(String, u8)>,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) standing: BTreeMap<Standing, i64>,
 }
@@ -97,6 +103,7 @@ impl State {
         health: Health,
     ) -> Self {
         let now = Instant::now();
+        let (tell_progress, progress) = mpsc::unbounded_channel();
         for kept in maps.kept().values() {
             metrics.map(&kept.pool, kept.epoch);
         }
@@ -119,7 +126,8 @@ impl State {
                 failures: 0,
             },
             effects: FuturesUnordered::new(),
-            progress: mpsc::unbounded_channel(),
+            progress,
+            tell_progress,
             stop: Arc::default(),
             standing: BTreeMap::new(),
         }
@@ -229,11 +237,7 @@ impl State {
                 let result = maps::keep(&dir, &map);
                 (map, result)
             });
-            match kept.await {
-                Ok((map, result)) => Done::Kept(map, result),
-                // Only a runtime that ends breaks this off.
-                Err(_) => Done::Told(false),
-            }
+            Done::Kept(kept.await.ok())
         }));
     }
 
@@ -273,7 +277,7 @@ impl State {
             stop: self.stop.clone(),
         });
         let (name, incarnation) = (name.to_owned(), memory.incarnation);
-        let told = (operation.clone(), self.progress.0.clone());
+        let told = (operation.clone(), self.tell_progress.clone());
         self.effects.push(Box::pin(async move {
             let doing = job.clone();
             let outcome = tokio::task::spawn_blocking(move || {
@@ -285,13 +289,13 @@ impl State {
                 })
             });
             let outcome = outcome.await.unwrap_or_else(|_| job.broken());
-            Done::Worked {
+            Done::Worked(Box::new(Worked {
                 name,
                 work: job.work.clone(),
                 outcome,
                 incarnation,
                 operation,
-            }
+            }))
         }));
     }
 

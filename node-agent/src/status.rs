@@ -1,6 +1,6 @@
 //! What a Drive's status shall say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use strand_api::{
     ByteQuantity, DriveHealth, DriveIdentity, DrivePhase, DriveReason, DriveStatus, DriveVerdict,
@@ -13,6 +13,9 @@ use strand_placement::{carve, verdict};
 
 use crate::memory::{DriveMemory, only_watched};
 use crate::view::{Now, View};
+
+/// So many reasons of one kind are told.
+const OF_A_KIND: usize = 8;
 
 /// What shall become of a Drive object.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,7 +148,7 @@ fn status(
         optimal_write_bytes: i64::from(seen.geometry.optimal_write),
         verdict: Some(api_verdict(finding.verdict)),
         display_reasons: display(&finding.reasons),
-        reasons: finding.reasons.iter().map(api_reason).collect(),
+        reasons: told(&finding.reasons),
         phase: Some(phase),
         label: label.map(api_label),
         partitions: match (&memory.owned, ours) {
@@ -240,6 +243,26 @@ pub fn api_reason(reason: &Reason) -> DriveReason {
         code: reason.code().into(),
         message: reason.to_string(),
     }
+}
+
+/// The reasons, of one kind only so many: a system drive may be mounted in hundreds of places.
+fn told(reasons: &[Reason]) -> Vec<DriveReason> {
+    let mut told = Vec::new();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for reason in reasons {
+        let count = counts.entry(reason.code()).or_default();
+        *count += 1;
+        if *count <= OF_A_KIND {
+            told.push(api_reason(reason));
+        }
+    }
+    for (code, count) in counts.into_iter().filter(|(_, count)| *count > OF_A_KIND) {
+        told.push(DriveReason {
+            code: code.into(),
+            message: format!("and {} more of this kind", count - OF_A_KIND),
+        });
+    }
+    told
 }
 
 /// The codes, each once. That a pool has the drive is in other columns.

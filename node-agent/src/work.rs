@@ -74,7 +74,7 @@ impl Work {
 /// What a piece of work came to; the variants are those of [`Work`].
 #[derive(Debug)]
 pub enum Outcome {
-    Observed(Result<Observation, DriveError>),
+    Observed(Result<Box<Observation>, DriveError>),
     Resumed(Result<Resumed, DriveError>),
     Health(Health),
     Adopted(Result<OwnedDrive, DriveError>),
@@ -124,7 +124,8 @@ impl Job {
         };
         match &self.work {
             Work::Observe => {
-                Outcome::Observed(self.host.observe(&self.seen, self.observation.as_ref()))
+                let earlier = self.observation.as_ref();
+                Outcome::Observed(self.host.observe(&self.seen, earlier).map(Box::new))
             }
             Work::Resume => Outcome::Resumed(self.host.resume(&self.seen, &self.pools)),
             Work::Health => Outcome::Health(self.host.health(&self.seen)),

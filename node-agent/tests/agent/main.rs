@@ -1,5 +1,10 @@
 //! The agent from outside: against the embedded API server, with simulated drives and as the real process.
 
+#[cfg(test)]
 mod bed;
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
 mod reconcile;
+#[cfg(test)]
+mod verdicts;
