@@ -168,17 +168,14 @@ async fn killed_at_any_moment_of_a_carve_the_next_run_ends_it() {
 
     // What the socket shows is what the API shows.
     let socket = dir.path().join("agent.sock");
-    let drives = until("the socket to answer", || async {
-        ask(&socket, "/drives").await
+    until("the socket to show all drives as owned", || async {
+        let drives = ask(&socket, "/drives").await?;
+        let drives: Vec<node_agent::DriveReport> = serde_json::from_str(&drives).unwrap();
+        let ready =
+            |d: &&node_agent::DriveReport| d.owned.is_some() && d.phase == Some(DrivePhase::Ready);
+        (drives.iter().filter(ready).count() == 10).then_some(())
     })
     .await;
-    let drives: Vec<node_agent::DriveReport> = serde_json::from_str(&drives).unwrap();
-    assert_eq!(drives.len(), 10);
-    assert!(
-        drives
-            .iter()
-            .all(|d| d.owned.is_some() && d.phase == Some(DrivePhase::Ready))
-    );
     let ready = until("the agent to be ready", || async {
         ask(&socket, "/readyz").await
     })
@@ -198,4 +195,31 @@ async fn ask(socket: &Path, path: &str) -> Option<String> {
     stream.read_to_string(&mut answer).await.ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_agent_on_the_same_state_is_turned_away_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("drives")).unwrap();
+    let cluster = Cluster::start().await;
+    let socket = dir.path().join("agent.sock");
+    let first = Process::start(&cluster, dir.path());
+    until("the first to be ready", || async {
+        ask(&socket, "/readyz").await
+    })
+    .await;
+    let output = Command::new(env!("CARGO_BIN_EXE_node-agent"))
+        .args(["--node-name", NODE, "--listen", "127.0.0.1:0"])
+        .arg("--state-dir")
+        .arg(dir.path().join("state"))
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(words.contains("another node agent uses"), "{words}");
+    assert!(
+        ask(&socket, "/healthz").await.is_some(),
+        "the first goes on"
+    );
+    drop(first);
 }
