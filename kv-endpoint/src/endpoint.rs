@@ -1,0 +1,90 @@
+//! What all connections of a process share.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use subtle::ConstantTimeEq;
+
+use crate::leases::Leases;
+use crate::metrics::Metrics;
+use crate::store::Store;
+
+/// How an endpoint behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What clients must give with `AUTH`; none asks for nothing.
+    pub password: Option<String>,
+    /// Length of the values that fixed-width clients ask for, until a connection's own values tell it.
+    pub chunk_bytes: Option<usize>,
+    /// How long a client may rest within a command or an answer before its connection is closed.
+    pub stall: Duration,
+    /// Most connections at once; further ones are told so and closed.
+    pub max_connections: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            password: None,
+            chunk_bytes: None,
+            stall: Duration::from_secs(15),
+            max_connections: 1024,
+        }
+    }
+}
+
+/// What all connections share.
+pub struct Endpoint<S> {
+    /// Context memory.
+    pub store: S,
+    /// How to behave.
+    pub config: Config,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What clients were told to exist.
+    pub leases: Leases,
+    /// When this began.
+    pub started: Instant,
+    /// Length of the last value of any fixed-width client; 0: none yet.
+    chunk: AtomicUsize,
+    connections: AtomicU64,
+}
+
+impl<S: Store> Endpoint<S> {
+    /// An endpoint of `store`.
+    pub fn new(store: S, config: Config, metrics: Metrics) -> Self {
+        Self {
+            store,
+            config,
+            metrics,
+            leases: Leases::default(),
+            started: Instant::now(),
+            chunk: AtomicUsize::new(0),
+            connections: AtomicU64::new(0),
+        }
+    }
+
+    /// A number for a new connection, from 1 on.
+    pub fn number(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The length to assume for a connection that has seen no value.
+    pub fn chunk(&self) -> Option<usize> {
+        let learned = self.chunk.load(Ordering::Relaxed);
+        self.config.chunk_bytes.or((learned > 0).then_some(learned))
+    }
+
+    /// A fixed-width client sent or got a value of that length.
+    pub fn learn_chunk(&self, length: usize) {
+        self.chunk.store(length, Ordering::Relaxed);
+    }
+
+    /// Whether `password` is the right one; takes as long for each wrong one of the same length.
+    pub fn admits(&self, password: &[u8]) -> bool {
+        match &self.config.password {
+            None => false,
+            Some(right) => right.as_bytes().ct_eq(password).into(),
+        }
+    }
+}

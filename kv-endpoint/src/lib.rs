@@ -1,0 +1,35 @@
+//! Context memory for unmodified Redis clients: RESP on a pod's loopback, the agent's native door behind it.
+//!
+//! ```text
+//!   client ── TCP ──► wire ── commands ──► connection ──► store ──► the agent's door
+//!                       │ value bytes                       │
+//!                       └───────────► arena ◄───────────────┘
+//! ```
+//!
+//! - `resp` reads and writes the protocol, without I/O; `wire` is one client's socket;
+//! - `connection` runs one client's commands, `writes` those that carry values; `session`, `info`: what is no matter
+//!   of keys;
+//! - `store` is what is needed of context memory: the native door, or memory in tests.
+//!
+//! A value is received into the arena and sent from it. What a client sends while there is no room waits in its
+//! socket. Without an agent each read is a miss and each write is answered with OK and dropped, both counted:
+//! connections outlive the agent.
+
+mod command;
+mod connection;
+mod endpoint;
+mod glob;
+mod info;
+mod leases;
+mod metrics;
+mod padding;
+pub mod resp;
+mod server;
+mod session;
+pub mod store;
+mod wire;
+mod writes;
+
+pub use endpoint::{Config, Endpoint};
+pub use metrics::{AgentUp, Metrics};
+pub use server::{Misses, serve};

@@ -1,0 +1,266 @@
+//! One client's socket: arguments in, answers out. Value bytes go between the socket and where they belong; what
+//! passes through this process' own memory is at most a read of [`READ`] bytes.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::net::TcpStream;
+use tokio::task::coop::consume_budget;
+use tokio::time::timeout;
+
+use crate::resp::{Item, Parser, ProtocolError, Step};
+
+/// Bytes read at once where the next bytes are not known to be a value's.
+const READ: usize = 16 << 10;
+/// Answers wait for one another up to so many bytes; a value up to this long is sent with them.
+const GATHER: usize = 4 << 10;
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    /// The client left.
+    #[error("the client left")]
+    Closed,
+    /// The client stopped in the middle of a command or of an answer.
+    #[error(
+        "the client neither sent nor took a byte for {0:?}, in the middle of a command or an answer"
+    )]
+    Stalled(Duration),
+    /// The client does not speak RESP.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A client's socket, with what was read ahead and what is still to be sent.
+pub struct Wire {
+    stream: TcpStream,
+    /// How long the other side may rest inside a command or an answer; between commands, for ever.
+    stall: Duration,
+    input: BytesMut,
+    parser: Parser,
+    /// What is left of an inline command; one that came as an array has `None`.
+    inline: Option<VecDeque<Vec<u8>>>,
+    out: Vec<u8>,
+}
+
+impl Wire {
+    /// Takes over a socket.
+    pub fn new(stream: TcpStream, stall: Duration) -> Self {
+        Self {
+            stream,
+            stall,
+            input: BytesMut::new(),
+            parser: Parser::default(),
+            inline: None,
+            out: Vec::new(),
+        }
+    }
+
+    /// Waits for the next command: how many arguments it has, its name included.
+    pub async fn command(&mut self) -> Result<usize, End> {
+        match self.item().await? {
+            Item::Command(count) => {
+                self.inline = None;
+                Ok(count)
+            }
+            Item::Inline(words) => {
+                let count = words.len();
+                self.inline = Some(words.into());
+                Ok(count)
+            }
+            Item::Argument(_) | Item::End => Err(ProtocolError::ArrayLength.into()),
+        }
+    }
+
+    /// Whether the command that was begun last came on one line.
+    pub fn is_inline(&self) -> bool {
+        self.inline.is_some()
+    }
+
+    /// The length of the next argument, which is then to be [filled](Self::fill) or [skipped](Self::skip).
+    pub async fn argument(&mut self) -> Result<usize, End> {
+        match &self.inline {
+            Some(words) => Ok(words.front().map_or(0, Vec::len)),
+            None => match self.item().await? {
+                Item::Argument(length) => Ok(length),
+                _ => Err(ProtocolError::BulkLength.into()),
+            },
+        }
+    }
+
+    /// Puts the argument whose length was just told into `to`, which is as long.
+    pub async fn fill(&mut self, to: &mut [u8]) -> Result<(), End> {
+        if let Some(words) = &mut self.inline {
+            to.copy_from_slice(&words.pop_front().unwrap_or_default());
+            return Ok(());
+        }
+        let mut filled = self.input.len().min(to.len());
+        self.input.copy_to_slice(&mut to[..filled]);
+        while filled < to.len() {
+            match self.stream.try_read(&mut to[filled..]) {
+                Ok(0) => return Err(End::Closed),
+                Ok(n) => {
+                    filled += n;
+                    consume_budget().await;
+                }
+                Err(e) => self.readable(e).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Throws away the argument of `length` bytes.
+    pub async fn skip(&mut self, mut length: usize) -> Result<(), End> {
+        if let Some(words) = &mut self.inline {
+            words.pop_front();
+            return Ok(());
+        }
+        loop {
+            let here = length.min(self.input.len());
+            self.input.advance(here);
+            length -= here;
+            if length == 0 {
+                return Ok(());
+            }
+            self.read().await?;
+        }
+    }
+
+    /// Throws away `count` arguments.
+    pub async fn skip_arguments(&mut self, count: usize) -> Result<(), End> {
+        for _ in 0..count {
+            let length = self.argument().await?;
+            self.skip(length).await?;
+        }
+        Ok(())
+    }
+
+    /// After the last argument: the command is complete.
+    pub async fn finish(&mut self) -> Result<(), End> {
+        if self.inline.is_none() {
+            match self.item().await? {
+                Item::End => {}
+                _ => return Err(ProtocolError::Terminator.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where answers are written; they are sent once there is nothing more to read, or enough to send.
+    pub fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Sends a value as a bulk string from where it lies.
+    pub async fn value(&mut self, value: &[u8]) -> Result<(), End> {
+        self.out
+            .extend_from_slice(format!("${}\r\n", value.len()).as_bytes());
+        if value.len() <= GATHER {
+            self.out.extend_from_slice(value);
+            self.out.extend_from_slice(b"\r\n");
+            return self.gathered().await;
+        }
+        let head = std::mem::take(&mut self.out);
+        let sent = self.send([&head, value, b"\r\n"]).await;
+        self.out = head;
+        self.out.clear();
+        sent
+    }
+
+    /// Sends what was written, if it is enough to be worth a system call.
+    pub async fn gathered(&mut self) -> Result<(), End> {
+        if self.out.len() < GATHER {
+            return Ok(());
+        }
+        self.flush().await
+    }
+
+    /// Sends what was written.
+    pub async fn flush(&mut self) -> Result<(), End> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let out = std::mem::take(&mut self.out);
+        let sent = self.send([&out, &[], &[]]).await;
+        // Kept for the next answer, unless it grew far beyond the usual.
+        if out.capacity() <= 4 * GATHER {
+            self.out = out;
+            self.out.clear();
+        }
+        sent
+    }
+
+    async fn send(&self, parts: [&[u8]; 3]) -> Result<(), End> {
+        let mut slices = parts.map(IoSlice::new);
+        let mut left = &mut slices[..];
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match self.stream.try_write_vectored(left) {
+                Ok(n) => {
+                    IoSlice::advance_slices(&mut left, n);
+                    consume_budget().await;
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    timeout(self.stall, self.stream.writable())
+                        .await
+                        .map_err(|_| End::Stalled(self.stall))??;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn item(&mut self) -> Result<Item, End> {
+        loop {
+            match self.parser.next(&self.input)? {
+                Step::Item(used, item) => {
+                    self.input.advance(used);
+                    return Ok(item);
+                }
+                Step::More(used) => {
+                    self.input.advance(used);
+                    self.read().await?;
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), End> {
+        loop {
+            self.input.reserve(READ);
+            match self.stream.try_read_buf(&mut self.input) {
+                Ok(0) => return Err(End::Closed),
+                Ok(_) => {
+                    consume_budget().await;
+                    return Ok(());
+                }
+                Err(e) => self.readable(e).await?,
+            }
+        }
+    }
+
+    /// After `error`: waits until there is something to read, if that is what was missing.
+    async fn readable(&mut self, error: io::Error) -> Result<(), End> {
+        if error.kind() != ErrorKind::WouldBlock {
+            return Err(error.into());
+        }
+        self.flush().await?;
+        if self.parser.idle() && self.input.is_empty() {
+            // A connection at rest holds no buffers.
+            self.input = BytesMut::new();
+            self.out = Vec::new();
+            self.stream.readable().await?;
+        } else {
+            timeout(self.stall, self.stream.readable())
+                .await
+                .map_err(|_| End::Stalled(self.stall))??;
+        }
+        Ok(())
+    }
+}
