@@ -16,6 +16,7 @@ mod backoff;
 mod cached;
 mod config;
 mod effects;
+mod finding;
 mod happening;
 pub mod http;
 mod maps;

@@ -8,7 +8,8 @@ use strand_placement::carve::MIB;
 use strand_placement::operation::{ended, may_release};
 use strand_placement::verdict::LabelSeen;
 
-use crate::memory::{DriveMemory, REPEATED, being_released};
+use crate::finding::{REPEATED, being_released};
+use crate::memory::DriveMemory;
 use crate::view::{Now, View};
 use crate::work::{Work, WorkKind};
 

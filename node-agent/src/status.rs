@@ -11,7 +11,8 @@ use strand_placement::carve::Role;
 use strand_placement::verdict::{Finding, Health, Label, LabelSeen, Reason, Verdict};
 use strand_placement::{carve, verdict};
 
-use crate::memory::{DriveMemory, only_watched};
+use crate::finding::only_watched;
+use crate::memory::DriveMemory;
 use crate::view::{Now, View};
 
 /// So many reasons of one kind are told.
