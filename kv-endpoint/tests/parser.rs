@@ -123,8 +123,5 @@ proptest! {
 fn a_line_without_end_is_refused() {
     let mut parser = Parser::default();
     assert_eq!(parser.next(&[b'a'; 65_535]), Ok(Step::More(0)));
-    assert_eq!(
-        parser.next(&[b'a'; 65_536]),
-        Err(ProtocolError::LineLength)
-    );
+    assert_eq!(parser.next(&[b'a'; 65_536]), Err(ProtocolError::LineLength));
 }

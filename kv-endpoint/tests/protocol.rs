@@ -46,12 +46,20 @@ async fn tell(text: &str) -> Result<(), String> {
     for (number, line) in text.lines().enumerate() {
         let at = |what: String| format!("line {}: {what}", number + 1);
         if let Some(bytes) = line.strip_prefix(">> ") {
-            client.write_all(&unescape(bytes)).await.map_err(|e| at(e.to_string()))?;
+            client
+                .write_all(&unescape(bytes))
+                .await
+                .map_err(|e| at(e.to_string()))?;
         } else if let Some(words) = line.strip_prefix("> ") {
             let line = format!("{words}\r\n");
-            client.write_all(line.as_bytes()).await.map_err(|e| at(e.to_string()))?;
+            client
+                .write_all(line.as_bytes())
+                .await
+                .map_err(|e| at(e.to_string()))?;
         } else if let Some(expected) = line.strip_prefix("< ") {
-            expect(&mut client, format!("{expected}\r\n").as_bytes()).await.map_err(at)?;
+            expect(&mut client, format!("{expected}\r\n").as_bytes())
+                .await
+                .map_err(at)?;
         } else if let Some(what) = line.strip_prefix("! ") {
             match what.split(' ').collect::<Vec<_>>()[..] {
                 ["connect"] => {
@@ -62,7 +70,9 @@ async fn tell(text: &str) -> Result<(), String> {
                     let mut byte = [0];
                     match timeout(PATIENCE, client.read(&mut byte)).await {
                         Ok(Ok(0)) => {}
-                        other => return Err(at(format!("the connection is still open: {other:?}"))),
+                        other => {
+                            return Err(at(format!("the connection is still open: {other:?}")));
+                        }
                     }
                 }
                 ["padded"] => address = server.padded,

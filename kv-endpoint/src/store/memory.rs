@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Connection, Error, MAX_KEY, NamespaceStats, Page, Put, PutOptions, Store, Ttl};
 
 const SLOT: usize = 1 << 20;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A namespace in memory. Clones share it.
 #[derive(Clone)]

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod client;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
