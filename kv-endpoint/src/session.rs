@@ -233,6 +233,11 @@ pub fn command(words: Words<'_>) -> Reply {
             Reply::Integer(first),
             Reply::Integer(last),
             Reply::Integer(step),
+            // Categories, tips, key specifications, subcommands: clients want the places, and take them empty.
+            Reply::Array(vec![]),
+            Reply::Array(vec![]),
+            Reply::Array(vec![]),
+            Reply::Array(vec![]),
         ])
     };
     let Some((what, names)) = words.split_first() else {
