@@ -6,7 +6,7 @@
 pub enum Command {
     Auth,
     Client,
-    Command,
+    Commands,
     Config,
     Dbsize,
     Del,
@@ -81,7 +81,7 @@ const fn spec(
 pub const COMMANDS: &[Spec] = &[
     spec(Command::Auth, "auth", -2, OPEN, (0, 0, 0)),
     spec(Command::Client, "client", -2, SESSION, (0, 0, 0)),
-    spec(Command::Command, "command", -1, SESSION, (0, 0, 0)),
+    spec(Command::Commands, "command", -1, SESSION, (0, 0, 0)),
     spec(Command::Config, "config", -2, SESSION, (0, 0, 0)),
     spec(Command::Dbsize, "dbsize", 1, READ, (0, 0, 0)),
     spec(Command::Del, "del", -2, CHANGE, (1, -1, 1)),

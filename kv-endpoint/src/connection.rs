@@ -32,7 +32,7 @@ pub struct Peer<S: Store> {
 /// Whether the connection goes on.
 #[derive(PartialEq, Eq)]
 enum Next {
-    Command,
+    GoOn,
     Quit,
 }
 
@@ -53,7 +53,7 @@ impl<S: Store> Peer<S> {
     pub async fn run(mut self) -> End {
         let end = loop {
             match self.turn().await {
-                Ok(Next::Command) => {}
+                Ok(Next::GoOn) => {}
                 Ok(Next::Quit) => break End::Closed,
                 Err(end) => break end,
             }
@@ -84,37 +84,17 @@ impl<S: Store> Peer<S> {
             self.wire.skip_arguments(count - 1).await?;
             self.wire.finish().await?;
             self.answer(refusal("unknown command: its name is too long"));
-            return Ok(Next::Command);
+            return Ok(Next::GoOn);
         };
-        let spec = Spec::find(&name);
         self.fixed_width &= !self.wire.is_inline() && expects_fixed_width(&name, count);
-        let (spec, fault) = match spec {
-            None => {
-                let name = name.escape_ascii().to_string();
-                (
-                    None,
-                    Some(refusal(format!(
-                        "unknown command '{name}'; COMMAND LIST tells which there are"
-                    ))),
-                )
-            }
-            Some(spec) if !spec.takes(count) => {
-                let fault = format!("wrong number of arguments for '{}' command", spec.name);
-                (Some(spec), Some(refusal(fault)))
-            }
-            Some(spec) if !self.session.admitted && !spec.before_password() => {
-                let fault = "NOAUTH this endpoint has a password: AUTH first".into();
-                (Some(spec), Some(Reply::Error(fault)))
-            }
-            Some(spec) => (Some(spec), None),
-        };
-        let (Some(spec), None) = (spec, &fault) else {
-            self.wire.skip_arguments(count - 1).await?;
-            self.wire.finish().await?;
-            if let Some(fault) = fault {
+        let spec = match self.admit(&name, count) {
+            Ok(spec) => spec,
+            Err(fault) => {
+                self.wire.skip_arguments(count - 1).await?;
+                self.wire.finish().await?;
                 self.answer(fault);
+                return Ok(Next::GoOn);
             }
-            return Ok(Next::Command);
         };
         let metrics = &self.endpoint.metrics;
         metrics.commands.with_label_values(&[spec.name]).inc();
@@ -134,8 +114,30 @@ impl<S: Store> Peer<S> {
         self.wire.gathered().await?;
         Ok(match spec.command {
             Command::Quit => Next::Quit,
-            _ => Next::Command,
+            _ => Next::GoOn,
         })
+    }
+
+    /// The command called `name` with `count` arguments, if this client may have it run.
+    fn admit(&self, name: &[u8], count: usize) -> Result<&'static Spec, Reply> {
+        let Some(spec) = Spec::find(name) else {
+            return Err(refusal(format!(
+                "unknown command '{}'; COMMAND LIST tells which there are",
+                name.escape_ascii()
+            )));
+        };
+        if !spec.takes(count) {
+            return Err(refusal(format!(
+                "wrong number of arguments for '{}' command",
+                spec.name
+            )));
+        }
+        if !self.session.admitted && !spec.before_password() {
+            return Err(Reply::Error(
+                "NOAUTH this endpoint has a password: AUTH first".into(),
+            ));
+        }
+        Ok(spec)
     }
 
     /// The next argument; none if it is too long to be kept, and thrown away.
@@ -187,7 +189,7 @@ impl<S: Store> Peer<S> {
             Command::Echo => Reply::bulk(&words[0]),
             Command::Select => session::select(words),
             Command::Config => session::config(&endpoint, words),
-            Command::Command => session::command(words),
+            Command::Commands => session::command(words),
             Command::Info => Reply::Text(info(&endpoint, words).await),
             Command::Quit => Reply::Simple("OK"),
             command => match keys(&endpoint, command, words).await {

@@ -1,5 +1,7 @@
 //! The stories in `protocol/`, to the byte. `protocol/README.md` tells how to write one.
 
+#![allow(clippy::unwrap_used, reason = "all of this is test")]
+
 mod support;
 
 use std::fmt::Write;

@@ -1,6 +1,7 @@
 //! An endpoint over memory, on a port of its own, gone with the value.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a helper of tests")]
 
 pub mod client;
 
