@@ -1,0 +1,270 @@
+//! Which segments go, and which of their blocks stay: pure.
+//!
+//! The victim is the unit whose mean last access is coldest. Of its blocks those stay that are newer than the 20 %
+//! quantile of all blocks' last accesses, the newest first, up to 60 % of the unit. Pinned and leased blocks stay; so do
+//! blocks of namespaces that use less than their share, and where they would be more than a victim may keep, another
+//! victim is taken: no namespace evicts another's share.
+
+/// Share of all blocks, from the coldest, that is never worth moving.
+pub(crate) const QUANTILE: f64 = 0.20;
+
+/// Most of a unit that is moved rather than evicted.
+pub(crate) const MOST_KEPT: f64 = 0.60;
+
+/// A sealed unit, or a free run between units, as the choice sees it. Runs are given in the order of their segments.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Candidate {
+    /// First segment.
+    pub(crate) segment: u32,
+    /// Segments.
+    pub(crate) span: u32,
+    /// What becomes of it.
+    pub(crate) what: Occupant,
+}
+
+/// What a run of segments holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Occupant {
+    /// Nothing: it can be part of a victim's run at no cost.
+    Free,
+    /// Something that cannot go now: an open unit, one on its way out, or one that was tried in vain.
+    Fixed,
+    /// A sealed unit.
+    Sealed {
+        /// Sum of its live blocks' last accesses.
+        access: u64,
+        /// Live blocks.
+        blocks: u32,
+        /// Bytes of them.
+        live: u64,
+        /// Bytes of them that belong to namespaces below their share, or are pinned or leased.
+        protected: u64,
+        /// Sequence at which it was opened.
+        generation: u64,
+    },
+}
+
+/// The units to evict so that `run` adjacent segments come free; empty where none can.
+///
+/// `oldest_first` takes the oldest unit instead of the coldest: then facts that outlive their blocks (tombstones) can be
+/// forgotten.
+pub(crate) fn choose_victims(
+    candidates: &[Candidate],
+    run: u32,
+    segment_len: u64,
+    oldest_first: bool,
+) -> Vec<u32> {
+    let mut best: Option<((bool, f64), std::ops::Range<usize>)> = None;
+    for first in 0..candidates.len() {
+        let mut width = 0;
+        let mut sums = Sums::default();
+        for (last, candidate) in candidates.iter().enumerate().skip(first) {
+            let adjacent = last == first
+                || candidates[last - 1].segment + candidates[last - 1].span == candidate.segment;
+            if !adjacent || !sums.add(candidate) {
+                break;
+            }
+            width += candidate.span;
+            if width < run {
+                continue;
+            }
+            if sums.units == 0 {
+                break;
+            }
+            let crowded =
+                sums.protected as f64 > MOST_KEPT * (u64::from(width) * segment_len) as f64;
+            let score = if crowded {
+                sums.protected as f64 / (u64::from(width) * segment_len) as f64
+            } else if oldest_first {
+                sums.generation as f64
+            } else {
+                sums.mean()
+            };
+            let rank = (crowded, score);
+            if best.as_ref().is_none_or(|(other, _)| rank < *other) {
+                best = Some((rank, first..last + 1));
+            }
+            break;
+        }
+    }
+    let Some((_, range)) = best else {
+        return Vec::new();
+    };
+    candidates[range]
+        .iter()
+        .filter(|one| matches!(one.what, Occupant::Sealed { .. }))
+        .map(|one| one.segment)
+        .collect()
+}
+
+#[derive(Default)]
+struct Sums {
+    units: u32,
+    access: u64,
+    blocks: u64,
+    protected: u64,
+    generation: u64,
+}
+
+impl Sums {
+    /// Whether the candidate can be part of a victim.
+    fn add(&mut self, candidate: &Candidate) -> bool {
+        match candidate.what {
+            Occupant::Fixed => return false,
+            Occupant::Free => {}
+            Occupant::Sealed {
+                access,
+                blocks,
+                protected,
+                generation,
+                ..
+            } => {
+                self.units += 1;
+                self.access += access;
+                self.blocks += u64::from(blocks);
+                self.protected += protected;
+                self.generation = self.generation.max(generation);
+            }
+        }
+        true
+    }
+
+    /// Mean last access; what has no live block is coldest.
+    fn mean(&self) -> f64 {
+        if self.blocks == 0 {
+            return -1.0;
+        }
+        self.access as f64 / self.blocks as f64
+    }
+}
+
+/// The last access that `quantile` of a sample is older than.
+pub(crate) fn quantile(mut accesses: Vec<u32>, quantile: f64) -> u32 {
+    if accesses.is_empty() {
+        return 0;
+    }
+    let rank = ((accesses.len() - 1) as f64 * quantile) as usize;
+    *accesses.select_nth_unstable(rank).1
+}
+
+/// A live block of a victim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Live {
+    /// Its place in the victim's list.
+    pub(crate) number: usize,
+    /// Tick of its last access.
+    pub(crate) access: u32,
+    /// Bytes that it takes.
+    pub(crate) bytes: u64,
+    /// Pinned or leased.
+    pub(crate) held: bool,
+    /// Its namespace uses less than its share.
+    pub(crate) sheltered: bool,
+}
+
+/// The blocks that stay, the most important first: held ones all, then sheltered ones and those newer than `threshold`,
+/// newest first, up to 60 % of the victim's `bytes` together.
+pub(crate) fn survivors(mut blocks: Vec<Live>, threshold: u32, bytes: u64) -> Vec<Live> {
+    let limit = (bytes as f64 * MOST_KEPT) as u64;
+    blocks.retain(|block| block.held || block.sheltered || block.access > threshold);
+    blocks.sort_by_key(|block| {
+        (
+            !block.held,
+            !block.sheltered,
+            std::cmp::Reverse(block.access),
+        )
+    });
+    let mut kept = 0;
+    blocks.retain(|block| {
+        let stays = block.held || kept + block.bytes <= limit;
+        if stays {
+            kept += block.bytes;
+        }
+        stays
+    });
+    blocks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sealed(segment: u32, access: u64, protected: u64) -> Candidate {
+        Candidate {
+            segment,
+            span: 1,
+            what: Occupant::Sealed {
+                access: access * 10,
+                blocks: 10,
+                live: 1000,
+                protected,
+                generation: 1000 - access,
+            },
+        }
+    }
+
+    #[test]
+    fn the_coldest_goes_and_a_run_counts_free_neighbours() {
+        let fixed = |segment| Candidate {
+            segment,
+            span: 1,
+            what: Occupant::Fixed,
+        };
+        let free = |segment| Candidate {
+            segment,
+            span: 1,
+            what: Occupant::Free,
+        };
+        let all = [
+            sealed(0, 50, 0),
+            fixed(1),
+            sealed(2, 10, 0),
+            free(3),
+            sealed(4, 5, 0),
+        ];
+        assert_eq!(choose_victims(&all, 1, 1000, false), [4]);
+        assert_eq!(choose_victims(&all, 1, 1000, true), [0]);
+        assert_eq!(choose_victims(&all, 2, 1000, false), [4]);
+        assert_eq!(choose_victims(&all, 3, 1000, false), [2, 4]);
+        assert!(choose_victims(&all, 4, 1000, false).is_empty());
+    }
+
+    #[test]
+    fn a_unit_full_of_anothers_share_is_spared() {
+        let all = [sealed(0, 1, 900), sealed(1, 50, 100)];
+        assert_eq!(choose_victims(&all, 1, 1000, false), [1]);
+        let all = [sealed(0, 1, 900), sealed(1, 50, 950)];
+        assert_eq!(choose_victims(&all, 1, 1000, false), [0]);
+    }
+
+    proptest! {
+        #[test]
+        fn survivors_are_newer_than_what_goes_and_few(
+            accesses in prop::collection::vec(0u32..100, 0..40), threshold in 0u32..100, held in 0usize..4,
+        ) {
+            let blocks: Vec<Live> = accesses.iter().enumerate().map(|(number, access)| Live {
+                number, access: *access, bytes: 10, held: number < held, sheltered: false,
+            }).collect();
+            let total = blocks.len() as u64 * 10;
+            let kept = survivors(blocks.clone(), threshold, total);
+            prop_assert!(kept.iter().filter(|one| one.held).count() == held.min(blocks.len()));
+            let others: Vec<_> = kept.iter().filter(|one| !one.held).collect();
+            prop_assert!(others.iter().all(|one| one.access > threshold));
+            let bytes: u64 = kept.iter().map(|one| one.bytes).sum();
+            prop_assert!(bytes <= (total as f64 * MOST_KEPT) as u64 || others.is_empty());
+            let coldest = others.iter().map(|one| one.access).min().unwrap_or(u32::MAX);
+            let gone = blocks.iter().filter(|one| !kept.iter().any(|kept| kept.number == one.number));
+            for one in gone {
+                prop_assert!(one.access <= threshold || one.access <= coldest);
+            }
+        }
+
+        #[test]
+        fn a_quantile_has_its_share_below(accesses in prop::collection::vec(any::<u32>(), 1..200)) {
+            let found = quantile(accesses.clone(), QUANTILE);
+            let below = accesses.iter().filter(|one| **one < found).count();
+            prop_assert!(below as f64 <= accesses.len() as f64 * QUANTILE);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The block store on one context partition.
+//!
+//! [`Store`] is the whole interface: blocks of 1 byte to 128 MiB under a namespace and an opaque key, between a drive and
+//! memory that the caller lends ([`Span`]s of a [`Region`]), without a copy. A block may be lost, never wrong.
+//!
+//! The partition is a log. `superblock` says whose it is, `layout` where its segments lie, `segment` and `record` what
+//! stands in them. `index` finds a block, `space` knows what each segment is for, `core` holds both behind one lock.
+//! `put`, `small` and `get` carry blocks, `upkeep` opens and closes units, `evictor` makes room as `evict` decides,
+//! `recover` reads it all back. `engine` moves bytes.
+
+mod admit;
+mod codec;
+mod core;
+mod delete;
+mod engine;
+mod error;
+mod evict;
+mod evictor;
+mod expiry;
+mod get;
+mod hash;
+mod health;
+mod index;
+mod layout;
+mod lease;
+mod namespaces;
+mod options;
+mod presence;
+mod put;
+mod record;
+mod recover;
+mod segment;
+mod small;
+mod space;
+mod stats;
+mod store;
+mod superblock;
+#[cfg(test)]
+mod tests;
+mod trim;
+mod upkeep;
+
+pub use admit::Endurance;
+pub use engine::memory::{Buffer, Region, Span};
+pub use error::{OpenError, StoreError};
+pub use get::{Get, Value};
+pub use health::{DriveFault, HealthCallback};
+pub use lease::LEASE;
+pub use namespaces::Namespace;
+pub use options::{Clock, Medium, Options};
+pub use presence::{Page, Pin};
+pub use put::{Committed, Persisted, Put, PutOptions};
+pub use stats::{DropReason, NamespaceStats, Recovery, Stats};
+pub use store::Store;
+pub use superblock::Identity;
+
+/// Unit of alignment on the medium and in memory.
+pub const PAGE: usize = 4096;
+
+/// Bytes that one checksum covers.
+pub const CHUNK: usize = 1 << 20;
+
+/// Longest key in bytes.
+pub const MAX_KEY: usize = 1024;
+
+/// Largest value in bytes.
+pub const MAX_VALUE: usize = 128 << 20;

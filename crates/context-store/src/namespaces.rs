@@ -1,0 +1,151 @@
+//! Who blocks belong to, and how much each may keep.
+
+use std::collections::HashMap;
+
+/// A tenant, by the number that the agent gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Namespace(pub u128);
+
+/// Most namespaces at once, flushed ones that still have entries in the index included.
+const MOST: usize = 65_000;
+
+/// One namespace between two flushes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner {
+    pub(crate) namespace: Namespace,
+    pub(crate) weight: u32,
+    /// Live blocks and bytes.
+    pub(crate) blocks: u64,
+    pub(crate) bytes: u64,
+    /// It was flushed: what the index still says about it counts for nothing.
+    pub(crate) flushed: bool,
+}
+
+/// All namespaces, by slots that fit an index entry. A flush gives a namespace a new slot.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    slots: Vec<Option<Owner>>,
+    current: HashMap<Namespace, u16>,
+    /// Sequence of each namespace's last flush.
+    flushes: HashMap<Namespace, u64>,
+    weights: HashMap<Namespace, u32>,
+    total_weight: u64,
+}
+
+impl Namespaces {
+    /// The slot of a namespace, made where it has none; none where there are too many.
+    pub(crate) fn slot(&mut self, namespace: Namespace) -> Option<u16> {
+        if let Some(slot) = self.current.get(&namespace) {
+            return Some(*slot);
+        }
+        let weight = self.weights.get(&namespace).copied().unwrap_or(1);
+        let owner = Owner {
+            namespace,
+            weight,
+            blocks: 0,
+            bytes: 0,
+            flushed: false,
+        };
+        let slot = match self.slots.iter().position(Option::is_none) {
+            Some(free) => {
+                self.slots[free] = Some(owner);
+                free
+            }
+            None if self.slots.len() < MOST => {
+                self.slots.push(Some(owner));
+                self.slots.len() - 1
+            }
+            None => return None,
+        };
+        let slot = u16::try_from(slot).ok()?;
+        self.current.insert(namespace, slot);
+        self.total_weight += u64::from(weight);
+        Some(slot)
+    }
+
+    /// The slot of a namespace that has one.
+    pub(crate) fn find(&self, namespace: Namespace) -> Option<u16> {
+        self.current.get(&namespace).copied()
+    }
+
+    pub(crate) fn owner(&self, slot: u16) -> Option<&Owner> {
+        self.slots.get(usize::from(slot))?.as_ref()
+    }
+
+    pub(crate) fn owner_mut(&mut self, slot: u16) -> Option<&mut Owner> {
+        self.slots.get_mut(usize::from(slot))?.as_mut()
+    }
+
+    /// Gives weights; namespaces that are not named keep or get weight 1.
+    pub(crate) fn set_weights(&mut self, weights: &[(Namespace, u32)]) {
+        self.weights = weights
+            .iter()
+            .map(|(namespace, weight)| (*namespace, (*weight).max(1)))
+            .collect();
+        self.total_weight = 0;
+        for (namespace, slot) in &self.current {
+            if let Some(Some(owner)) = self.slots.get_mut(usize::from(*slot)) {
+                owner.weight = self.weights.get(namespace).copied().unwrap_or(1);
+                self.total_weight += u64::from(owner.weight);
+            }
+        }
+    }
+
+    /// Bytes of `capacity` that a slot's namespace may hold against the others.
+    pub(crate) fn share(&self, slot: u16, capacity: u64) -> u64 {
+        let weight = self.owner(slot).map_or(1, |owner| owner.weight);
+        let share =
+            u128::from(capacity) * u128::from(weight) / u128::from(self.total_weight.max(1));
+        share as u64
+    }
+
+    /// Whether a namespace uses less than its share while there are others: then its blocks do not make room.
+    pub(crate) fn is_below_share(&self, slot: u16, capacity: u64) -> bool {
+        self.current.len() > 1
+            && self
+                .owner(slot)
+                .is_some_and(|owner| !owner.flushed && owner.bytes < self.share(slot, capacity))
+    }
+
+    /// Flushes a namespace as of `sequence`.
+    pub(crate) fn flush(&mut self, namespace: Namespace, sequence: u64) {
+        let last = self.flushes.entry(namespace).or_default();
+        *last = (*last).max(sequence);
+        if let Some(slot) = self.current.remove(&namespace)
+            && let Some(owner) = self.owner_mut(slot)
+        {
+            owner.flushed = true;
+            let weight = u64::from(owner.weight);
+            self.total_weight -= weight;
+        }
+    }
+
+    /// Whether a record of this sequence came before its namespace's last flush.
+    pub(crate) fn was_flushed(&self, namespace: Namespace, sequence: u64) -> bool {
+        self.flushes
+            .get(&namespace)
+            .is_some_and(|flush| sequence < *flush)
+    }
+
+    /// Flushed slots that the index may still name.
+    pub(crate) fn flushed_slots(&self) -> Vec<u16> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, owner)| owner.is_some_and(|owner| owner.flushed))
+            .map(|(slot, _)| slot as u16)
+            .collect()
+    }
+
+    /// Frees slots that no entry names any more.
+    pub(crate) fn free_slots(&mut self, slots: &[u16]) {
+        for slot in slots {
+            self.slots[usize::from(*slot)] = None;
+        }
+    }
+
+    /// Every namespace that is not flushed.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = &Owner> {
+        self.slots.iter().flatten().filter(|owner| !owner.flushed)
+    }
+}

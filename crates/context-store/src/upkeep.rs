@@ -1,0 +1,189 @@
+//! Opens units ahead of need, closes full ones with a footer, flushes now and then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::engine::Verb;
+use crate::engine::memory::Buffer;
+use crate::engine::queue::{Class, Flow};
+use crate::health::DriveFault;
+use crate::segment::{Header, encode_footer};
+use crate::space::{Cursor, State};
+use crate::store::Shared;
+
+/// How long the task sleeps at most.
+const PACE: Duration = Duration::from_millis(500);
+
+/// Runs until the store is closed, then once more to leave the medium in order.
+pub(crate) fn spawn(shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    shared.tasks.send_modify(|left| *left += 1);
+    tokio::spawn(async move {
+        let mut flushed = (Instant::now(), shared.core().sequence());
+        loop {
+            let closed = shared.core().closed;
+            if closed {
+                break;
+            }
+            shared.seal_closing().await;
+            shared.open_ahead().await;
+            shared.watch();
+            let sequence = shared.core().sequence();
+            if flushed.0.elapsed() >= shared.options.flush_every && flushed.1 != sequence {
+                if let Err(error) = shared.persist().await {
+                    tracing::warn!(%error, "context memory could not be flushed");
+                }
+                flushed = (Instant::now(), sequence);
+            }
+            let pause = PACE.min(shared.options.flush_every);
+            // Whether woken or not, the next round looks at everything.
+            let _woken = tokio::time::timeout(pause, shared.upkeep.notified()).await;
+        }
+        shared.leave_in_order().await;
+        shared.tasks.send_modify(|left| *left -= 1);
+    });
+}
+
+impl Shared {
+    /// Writes whole pages of the store's own.
+    pub(crate) async fn write_own(
+        &self,
+        segment: u32,
+        offset: u64,
+        pages: &[u8],
+    ) -> std::io::Result<()> {
+        let mut buffer = Buffer::zeroed(pages.len())?;
+        buffer.copy_from_slice(pages);
+        let at = self.address(segment, offset);
+        self.disk
+            .transfer(
+                Class::Write,
+                Flow::OWN,
+                Verb::Write,
+                at,
+                vec![buffer.into_span()],
+            )
+            .await
+    }
+
+    /// Writes the footers of closed units that nobody writes into any more.
+    async fn seal_closing(&self) {
+        let closing: Vec<(u32, u64, Cursor)> = {
+            let core = self.core();
+            core.space
+                .units()
+                .filter_map(|(segment, unit)| match &unit.state {
+                    State::Closing(cursor) if unit.writers == 0 => {
+                        Some((segment, unit.generation, cursor.clone()))
+                    }
+                    _ => None,
+                })
+                .collect()
+        };
+        for (segment, generation, cursor) in closing {
+            let footer = encode_footer(&self.superblock.secret, segment, generation, &cursor.items);
+            let end = self.core().space.unit_len(segment);
+            let written = self
+                .write_own(segment, end - footer.len() as u64, &footer)
+                .await;
+            // Without a footer the unit is scanned after a restart: its records describe themselves.
+            if let Err(error) = written {
+                tracing::warn!(%error, segment, "a footer could not be written");
+            }
+            self.core().space.get_mut(segment).state = State::Sealed;
+            self.room.notify_one();
+        }
+    }
+
+    /// Keeps units ready, and opens one that a put waits for.
+    async fn open_ahead(&self) {
+        loop {
+            let taken = {
+                let mut core = self.core();
+                let usual = core.usual_span();
+                let wanted = core.wanted.unwrap_or(0);
+                let span = if wanted > 0 && core.ready(wanted) == 0 {
+                    wanted
+                } else if core.ready(usual) < core.ready_target() {
+                    usual
+                } else {
+                    core.wanted = None;
+                    return;
+                };
+                let generation = core.next_sequence();
+                let low = core.space.free() < core.watermarks().0;
+                if low {
+                    self.room.notify_one();
+                }
+                let Some(segment) = core.space.take(span, generation) else {
+                    core.wanted = Some(wanted.max(span));
+                    drop(core);
+                    self.room.notify_one();
+                    return;
+                };
+                (segment, span, generation)
+            };
+            let (segment, span, generation) = taken;
+            let header = Header {
+                store: self.superblock.store,
+                segment,
+                generation,
+                span,
+                retired: false,
+            };
+            let page = header.encode(&self.superblock.secret);
+            let written = self.write_own(segment, 0, &page).await;
+            let mut core = self.core();
+            match written {
+                Ok(()) => {
+                    core.opened(segment);
+                    drop(core);
+                    self.opened.notify_waiters();
+                }
+                Err(error) => {
+                    tracing::warn!(%error, segment, "a segment could not be opened");
+                    // Whatever its header says now, nothing in it is younger than its last use.
+                    core.space.release(segment);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Looks for transfers that the drive has had for too long.
+    fn watch(&self) {
+        if let Some(age) = self.disk.oldest()
+            && age > self.options.stall
+        {
+            self.disk.blame(DriveFault::Stalled {
+                millis: age.as_millis() as u64,
+            });
+        }
+    }
+
+    /// Seals everything that is open, once the last write is done, and flushes.
+    async fn leave_in_order(&self) {
+        let patience = Instant::now() + self.options.stall;
+        loop {
+            let busy = {
+                let mut core = self.core();
+                core.close_all();
+                core.packing
+                    || core.space.units().any(|(_, unit)| {
+                        matches!(unit.state, State::Closing(_)) && unit.writers > 0
+                    })
+            };
+            self.seal_closing().await;
+            if !busy || Instant::now() > patience {
+                break;
+            }
+            let _woken =
+                tokio::time::timeout(Duration::from_millis(20), self.upkeep.notified()).await;
+        }
+        if let Err(error) = self.persist().await {
+            tracing::warn!(%error, "context memory could not be flushed at its end");
+        }
+    }
+}
