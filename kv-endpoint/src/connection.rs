@@ -25,8 +25,6 @@ pub struct Peer<S: Store> {
     session: Session,
     /// Whether answers must have the length that the client expects; see [`padding`].
     pub(crate) fixed_width: bool,
-    /// Length of the last value that this client sent or got.
-    pub(crate) chunk: Option<usize>,
 }
 
 /// Whether the connection goes on.
@@ -45,7 +43,6 @@ impl<S: Store> Peer<S> {
             endpoint,
             session,
             fixed_width: misses == Misses::Padded,
-            chunk: None,
         }
     }
 
@@ -167,7 +164,7 @@ impl<S: Store> Peer<S> {
                     let reply = refusal(format!(
                         "arguments are too long: at most {LONGEST} bytes each and {MOST} a command"
                     ));
-                    self.refuse(spec.command, reply);
+                    self.refuse(spec.command, &[], reply);
                     return Ok(None);
                 }
             }
@@ -197,8 +194,11 @@ impl<S: Store> Peer<S> {
                 Err(error) => refusal(error),
             },
         };
+        if self.fixed_width && command == Command::Exists && reply == Reply::Integer(1) {
+            endpoint.prepare(&words[0]).await;
+        }
         match reply {
-            Reply::Error(_) => self.refuse(command, reply),
+            Reply::Error(_) => self.refuse(command, &[], reply),
             reply => self.answer(reply),
         }
         Ok(())
@@ -206,13 +206,13 @@ impl<S: Store> Peer<S> {
 
     async fn get(&mut self, key: &[u8]) -> Result<(), End> {
         match self.endpoint.store.get(key).await {
-            Ok(Some(value)) => self.found(value.as_ref()).await,
+            Ok(Some(value)) => self.found(key, value.as_ref()).await,
             Ok(None) => {
                 self.missed(key);
                 Ok(())
             }
             Err(error) => {
-                self.refuse(Command::Get, refusal(error));
+                self.refuse(Command::Get, key, refusal(error));
                 Ok(())
             }
         }
@@ -225,15 +225,15 @@ impl<S: Store> Peer<S> {
         for key in keys {
             // One value after the other: what the arena must hold at once is one, however many are asked for.
             match self.endpoint.store.get(key).await {
-                Ok(Some(value)) => self.found(value.as_ref()).await?,
+                Ok(Some(value)) => self.found(key, value.as_ref()).await?,
                 Ok(None) | Err(_) => self.missed(key),
             }
         }
         Ok(())
     }
 
-    async fn found(&mut self, value: &[u8]) -> Result<(), End> {
-        self.learn(value.len());
+    async fn found(&mut self, key: &[u8], value: &[u8]) -> Result<(), End> {
+        self.learn(key, value.len());
         self.wire.value(value).await?;
         let metrics = &self.endpoint.metrics;
         metrics.hits.inc();
@@ -248,24 +248,23 @@ impl<S: Store> Peer<S> {
             metrics.misses_after_exists.inc();
         }
         match self.fixed_width {
-            true => self.padded_miss(),
+            true => self.padded_miss(key),
             false => self.answer(Reply::Nil),
         }
     }
 
-    fn padded_miss(&mut self) {
-        let length = self.chunk.or_else(|| self.endpoint.chunk());
+    fn padded_miss(&mut self, key: &[u8]) {
+        let length = self.endpoint.expected(key);
         if length.is_none() {
             self.endpoint.metrics.misses_unknown_length.inc();
         }
         self.wire.out().extend_from_slice(&padding::miss(length));
     }
 
-    /// This client's values have that length.
-    pub(crate) fn learn(&mut self, length: usize) {
+    /// This client's value of `key` has that length.
+    pub(crate) fn learn(&self, key: &[u8], length: usize) {
         if self.fixed_width {
-            self.chunk = Some(length);
-            self.endpoint.learn_chunk(length);
+            self.endpoint.learn(key, length);
         }
     }
 
@@ -278,14 +277,14 @@ impl<S: Store> Peer<S> {
     }
 
     /// Writes an error, in the length that the client expects if it is one of those.
-    pub(crate) fn refuse(&mut self, command: Command, error: Reply) {
+    pub(crate) fn refuse(&mut self, command: Command, key: &[u8], error: Reply) {
         if !self.fixed_width {
             return self.answer(error);
         }
         self.endpoint.metrics.refused.inc();
         tracing::warn!(client = %self.session.peer, ?command, ?error, "refused, in a line too short to say why");
         match command {
-            Command::Get => self.padded_miss(),
+            Command::Get => self.padded_miss(key),
             Command::Set => self.wire.out().extend_from_slice(padding::REFUSED),
             Command::Exists | Command::Del => self.wire.out().extend_from_slice(padding::NONE),
             _ => error.write(self.session.protocol, self.wire.out()),

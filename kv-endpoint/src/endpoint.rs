@@ -1,10 +1,11 @@
 //! What all connections of a process share.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use subtle::ConstantTimeEq;
 
+use crate::chunks::Chunks;
 use crate::leases::Leases;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -14,7 +15,7 @@ use crate::store::Store;
 pub struct Config {
     /// What clients must give with `AUTH`; none asks for nothing.
     pub password: Option<String>,
-    /// Length of the values that fixed-width clients ask for, until a connection's own values tell it.
+    /// Length of the values that fixed-width clients ask for, where none of like keys has been seen.
     pub chunk_bytes: Option<usize>,
     /// How long a client may rest within a command or an answer before its connection is closed.
     pub stall: Duration,
@@ -45,8 +46,7 @@ pub struct Endpoint<S> {
     pub leases: Leases,
     /// When this began.
     pub started: Instant,
-    /// Length of the last value of any fixed-width client; 0: none yet.
-    chunk: AtomicUsize,
+    chunks: Chunks,
     connections: AtomicU64,
 }
 
@@ -59,7 +59,7 @@ impl<S: Store> Endpoint<S> {
             metrics,
             leases: Leases::default(),
             started: Instant::now(),
-            chunk: AtomicUsize::new(0),
+            chunks: Chunks::default(),
             connections: AtomicU64::new(0),
         }
     }
@@ -69,15 +69,28 @@ impl<S: Store> Endpoint<S> {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The length to assume for a connection that has seen no value.
-    pub fn chunk(&self) -> Option<usize> {
-        let learned = self.chunk.load(Ordering::Relaxed);
-        self.config.chunk_bytes.or((learned > 0).then_some(learned))
+    /// The length that a fixed-width client may expect `key` to have; of what is not known, the longest: too short an
+    /// answer hangs it.
+    pub fn expected(&self, key: &[u8]) -> Option<usize> {
+        self.chunks
+            .of(key)
+            .or(self.config.chunk_bytes)
+            .or_else(|| self.chunks.longest())
     }
 
     /// A fixed-width client sent or got a value of that length.
-    pub fn learn_chunk(&self, length: usize) {
-        self.chunk.store(length, Ordering::Relaxed);
+    pub fn learn(&self, key: &[u8], length: usize) {
+        self.chunks.learn(key, length);
+    }
+
+    /// A fixed-width client was told that `key` exists, and may get it next: asks how long it is, unless that is known.
+    pub async fn prepare(&self, key: &[u8]) {
+        if self.chunks.of(key).is_none()
+            && let Ok(Some(length)) = self.store.length(key).await
+            && let Ok(length) = usize::try_from(length)
+        {
+            self.learn(key, length);
+        }
     }
 
     /// Whether `password` is the right one; takes as long for each wrong one of the same length.

@@ -15,6 +15,7 @@
 //! socket. Without an agent each read is a miss and each write is answered with OK and dropped, both counted:
 //! connections outlive the agent.
 
+mod chunks;
 mod command;
 mod connection;
 mod endpoint;

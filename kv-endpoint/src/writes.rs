@@ -34,7 +34,7 @@ impl<S: Store> Peer<S> {
         }
         // What is refused already takes no room.
         let wanted = match (&key, &options) {
-            (Ok(_), Ok(_)) => Ok(()),
+            (Ok(key), Ok(_)) => Ok(key.as_slice()),
             (Err(reply), _) | (_, Err(reply)) => Err(reply.clone()),
         };
         let value = self.receive(wanted).await?;
@@ -71,7 +71,7 @@ impl<S: Store> Peer<S> {
                 .map(|put| (put, options)),
         };
         match put {
-            Err(reply) => self.refuse(spec.command, reply),
+            Err(reply) => self.refuse(spec.command, &[], reply),
             Ok((put, options)) => {
                 // Dropped or not, the client goes on as after an eviction; but who asked for "only if absent" may build
                 // on the answer.
@@ -91,7 +91,7 @@ impl<S: Store> Peer<S> {
         let mut fault = None;
         for _ in 0..count / 2 {
             let key = check(self.word().await?);
-            let wanted = key.as_ref().map(|_| ()).map_err(Clone::clone);
+            let wanted = key.as_deref().map_err(Clone::clone);
             let stored = match (self.receive(wanted).await?, key) {
                 (Value::Received(room), Ok(key)) => {
                     self.commit(room, &key, PutOptions::default()).await.err()
@@ -109,20 +109,22 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 
-    /// Receives the value that comes next, or throws it away where it is not `wanted`.
-    async fn receive(&mut self, wanted: Result<(), Reply>) -> Result<Value<S::Room>, End> {
+    /// Receives the value that comes next, that of the `wanted` key, or throws it away where there is none.
+    async fn receive(&mut self, wanted: Result<&[u8], Reply>) -> Result<Value<S::Room>, End> {
         let length = self.wire.argument().await?;
         let value = match wanted {
             Err(reply) => Value::Refused(reply),
-            Ok(()) => match self.endpoint.store.reserve(length).await {
-                Ok(Some(mut room)) => {
-                    self.wire.fill(&mut room).await?;
-                    self.learn(length);
-                    return Ok(Value::Received(room));
+            Ok(key) => {
+                self.learn(key, length);
+                match self.endpoint.store.reserve(length).await {
+                    Ok(Some(mut room)) => {
+                        self.wire.fill(&mut room).await?;
+                        return Ok(Value::Received(room));
+                    }
+                    Ok(None) => Value::Dropped,
+                    Err(error) => Value::Refused(refusal(error)),
                 }
-                Ok(None) => Value::Dropped,
-                Err(error) => Value::Refused(refusal(error)),
-            },
+            }
         };
         self.wire.skip(length).await?;
         Ok(value)
