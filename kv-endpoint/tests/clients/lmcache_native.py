@@ -69,12 +69,14 @@ def missed(worker, key, length):
     raise AssertionError(f"{key} is there")
 
 
-def work(n, length, faults):
+def work(n, lengths, faults):
     try:
         worker = Worker()
-        value = os.urandom(length)
         for round in range(10):
-            key = b"model@%08x@%02x@%064x" % (n, round, n)
+            # Cache groups of one model differ in length, and take turns on a connection.
+            length = lengths[round % len(lengths)]
+            value = os.urandom(length)
+            key = b"model@%08x@%x@%064x" % (n, lengths.index(length), round)
             assert not worker.number(b"EXISTS", key)
             worker.set(key, value)
             assert worker.number(b"EXISTS", key)
@@ -90,18 +92,18 @@ def work(n, length, faults):
             assert not worker.number(b"EXISTS", b"")
             assert worker.number(b"EXISTS", key) is False
         # A connection that has only read learns from the others what a miss looks like.
-        missed(Worker(), b"never written", length)
+        for group, length in enumerate(lengths):
+            missed(Worker(), b"model@%08x@%x@%064x" % (n, group, 1 << 255), length)
     except BaseException as fault:
         faults.append(fault)
         raise
 
 
-# One length a time: workers of one client ask for chunks of one length. 1 to 8 digits.
-for length in (5, 28, 999, 4096, 99_999, 131_072, 2 << 20, 17 << 20):
+for lengths in ((4096,), (5, 28, 999, 99_999), (131_072, 17 << 20), (2 << 20, 100)):
     faults = []
-    threads = [threading.Thread(target=work, args=(n, length, faults)) for n in range(WORKERS)]
+    threads = [threading.Thread(target=work, args=(n, lengths, faults)) for n in range(WORKERS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not faults, (length, faults)
+    assert not faults, (lengths, faults)
