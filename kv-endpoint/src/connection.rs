@@ -9,7 +9,7 @@ use crate::info::info;
 use crate::resp::{Reply, refusal};
 use crate::server::Misses;
 use crate::session::{self, Session};
-use crate::store::{Error, MAX_KEY, Store, Ttl};
+use crate::store::{Connection, Error, MAX_KEY, Store, Ttl};
 use crate::wire::{End, Wire};
 use crate::{glob, padding};
 
@@ -244,6 +244,9 @@ impl<S: Store> Peer<S> {
     fn missed(&mut self, key: &[u8]) {
         let metrics = &self.endpoint.metrics;
         metrics.misses.inc();
+        if matches!(self.endpoint.store.connection(), Connection::Down { .. }) {
+            metrics.misses_agent_away.inc();
+        }
         if self.endpoint.leases.broken(key) {
             metrics.misses_after_exists.inc();
         }

@@ -122,6 +122,7 @@ fn strand<S: Store>(endpoint: &Endpoint<S>) -> String {
     for (name, value) in [
         ("puts_stored", &m.stored),
         ("puts_dropped", &m.dropped),
+        ("misses_agent_away", &m.misses_agent_away),
         ("misses_after_exists", &m.misses_after_exists),
         ("misses_unknown_length", &m.misses_unknown_length),
         ("commands_refused", &m.refused),

@@ -43,7 +43,7 @@ struct Args {
     /// A second address for clients, which answers misses in the other way
     #[arg(long, env = "STRAND_RESP_OTHER", value_name = "ADDRESS")]
     resp_other: Option<SocketAddrV4>,
-    /// Bytes in one chunk of LMCache's native client, for misses before a connection's values have shown it
+    /// Bytes in one chunk of LMCache's native client, for misses of keys whose like has been neither written nor read here yet
     #[arg(long, env = "STRAND_RESP_CHUNK_BYTES", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=536_870_912))]
     chunk_bytes: Option<u64>,
     /// File with the password that clients must give with AUTH (user default); left out: none

@@ -29,9 +29,11 @@ pub struct Metrics {
     pub hits: IntCounter,
     /// Values not found, for whatever reason.
     pub misses: IntCounter,
-    /// Of those: the client had been told shortly before that the key exists.
+    /// Of those: there was no agent.
+    pub misses_agent_away: IntCounter,
+    /// Of the misses: the client had been told shortly before that the key exists.
     pub misses_after_exists: IntCounter,
-    /// Of those: answered with a line of a length that is a guess, for a client that may read fixed lengths.
+    /// Of the misses: answered with a line of a length that is a guess, for a client that may read fixed lengths.
     pub misses_unknown_length: IntCounter,
     /// Values stored.
     pub stored: IntCounter,
@@ -132,6 +134,10 @@ impl Metrics {
             seconds,
             hits: counter("hits_total", "Values found")?,
             misses: counter("misses_total", "Values not found, for whatever reason")?,
+            misses_agent_away: counter(
+                "misses_agent_away_total",
+                "Values not found because there was no agent",
+            )?,
             misses_after_exists: counter(
                 "misses_after_exists_total",
                 "Values not found although EXISTS had said within the lease that they are there",
