@@ -180,7 +180,7 @@ impl<S: Store> Peer<S> {
             Command::Mget => return self.mget(words).await,
             Command::Auth => self.session.auth(&endpoint, words),
             Command::Hello => self.session.hello(&endpoint, words),
-            Command::Client => self.session.client(&endpoint, words),
+            Command::Client => self.session.client(words),
             Command::Reset => self.session.reset(&endpoint),
             Command::Ping => session::ping(words),
             Command::Echo => Reply::bulk(&words[0]),

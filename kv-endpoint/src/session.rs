@@ -111,7 +111,7 @@ impl Session {
     }
 
     /// `CLIENT …`.
-    pub fn client<S: Store>(&mut self, endpoint: &Endpoint<S>, words: Words<'_>) -> Reply {
+    pub fn client(&mut self, words: Words<'_>) -> Reply {
         let Some((what, rest)) = words.split_first() else {
             return syntax();
         };
@@ -136,7 +136,7 @@ impl Session {
                 slot.clone_from(value);
                 Reply::Simple("OK")
             }
-            (b"INFO", []) | (b"LIST", _) => Reply::Text(self.describe(endpoint)),
+            (b"INFO", []) | (b"LIST", _) => Reply::Text(self.describe()),
             // Nothing here is evicted or touched on behalf of one connection.
             (b"NO-EVICT" | b"NO-TOUCH", [switch])
                 if [&b"ON"[..], b"OFF"].contains(&switch.to_ascii_uppercase().as_slice()) =>
@@ -150,16 +150,15 @@ impl Session {
         }
     }
 
-    fn describe<S: Store>(&self, endpoint: &Endpoint<S>) -> String {
+    fn describe(&self) -> String {
         format!(
-            "id={} addr={} name={} db=0 resp={} lib-name={} lib-ver={} age={}\n",
+            "id={} addr={} name={} db=0 resp={} lib-name={} lib-ver={}\n",
             self.id,
             self.peer,
             self.name.escape_ascii(),
             self.protocol.number(),
             self.library.escape_ascii(),
             self.library_version.escape_ascii(),
-            endpoint.started.elapsed().as_secs(),
         )
     }
 
