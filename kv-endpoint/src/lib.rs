@@ -7,8 +7,8 @@
 //! ```
 //!
 //! - `resp` reads and writes the protocol, without I/O; `wire` is one client's socket;
-//! - `connection` runs one client's commands, `writes` those that carry values; `session`, `info`: what is no matter
-//!   of keys;
+//! - `connection` runs one client's commands: `writes` those that carry values, `keys` the others of keys; `session` and
+//!   `info` are about the connection and the server;
 //! - `store` is what is needed of context memory: the native door, or memory in tests.
 //!
 //! A value is received into the arena and sent from it. What a client sends while there is no room waits in its
@@ -21,6 +21,7 @@ mod connection;
 mod endpoint;
 mod glob;
 mod info;
+mod keys;
 mod leases;
 mod metrics;
 mod padding;

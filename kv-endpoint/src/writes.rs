@@ -2,7 +2,8 @@
 //! length are known. Options follow the value, so what they say counts at the commit.
 
 use crate::command::{Command, Spec};
-use crate::connection::{Lifetime, Peer, check, lifetime};
+use crate::connection::Peer;
+use crate::keys::{Lifetime, check, lifetime};
 use crate::resp::{Reply, refusal};
 use crate::store::{Put, PutOptions, Store};
 use crate::wire::End;
