@@ -12,8 +12,10 @@ use crate::PAGE;
 #[derive(Clone, Default)]
 pub(crate) struct State {
     /// Pages by number; absent ones are zero.
-    pub(crate) stable: BTreeMap<u64, Vec<u8>>,
-    pub(crate) unflushed: Vec<(u64, Vec<u8>)>,
+    stable: BTreeMap<u64, Arc<[u8]>>,
+    unflushed: Vec<(u64, Arc<[u8]>)>,
+    /// What a read sees.
+    now: BTreeMap<u64, Arc<[u8]>>,
     pub(crate) fail_reads: bool,
     pub(crate) fail_writes: bool,
     pub(crate) writes: u64,
@@ -45,18 +47,18 @@ impl Faulty {
                 state.stable.insert(page, bytes);
             }
         }
+        state.now = state.stable.clone();
         Faulty(Arc::new(Mutex::new(state)))
     }
 
     /// Changes a byte of the medium.
     pub(crate) fn flip(&self, at: u64, mask: u8) {
         let mut state = self.state();
+        let page = at / PAGE as u64;
+        let mut bytes = state.now.get(&page).map_or(vec![0; PAGE], |bytes| bytes.to_vec());
+        bytes[(at % PAGE as u64) as usize] ^= mask;
+        state.put(page, &bytes);
         state.settle();
-        let page = state
-            .stable
-            .entry(at / PAGE as u64)
-            .or_insert_with(|| vec![0; PAGE]);
-        page[(at % PAGE as u64) as usize] ^= mask;
     }
 }
 
@@ -67,15 +69,10 @@ impl State {
         }
     }
 
-    fn page(&self, number: u64) -> Option<&Vec<u8>> {
-        let unflushed = self
-            .unflushed
-            .iter()
-            .rev()
-            .find(|(page, _)| *page == number);
-        unflushed
-            .map(|(_, bytes)| bytes)
-            .or_else(|| self.stable.get(&number))
+    fn put(&mut self, page: u64, bytes: &[u8]) {
+        let bytes: Arc<[u8]> = bytes.into();
+        self.now.insert(page, Arc::clone(&bytes));
+        self.unflushed.push((page, bytes));
     }
 
     fn carry_out(&mut self, io: &Io) -> io::Result<()> {
@@ -92,20 +89,16 @@ impl State {
                     for part in (0..piece.len()).step_by(PAGE) {
                         let part = piece.part(part, PAGE).unwrap();
                         if verb == Verb::Read {
-                            let zero = vec![0; PAGE];
-                            part.copy_from(self.page(page).unwrap_or(&zero));
+                            let zero = [0; PAGE];
+                            part.copy_from(self.now.get(&page).map_or(&zero, |bytes| &**bytes));
                         } else {
                             let mut bytes = vec![0; PAGE];
                             part.copy_to(&mut bytes);
-                            self.unflushed.push((page, bytes));
+                            self.put(page, &bytes);
                             self.writes += 1;
                         }
                         page += 1;
                     }
-                }
-                // Reading back looks through what is not flushed: keep that short.
-                if self.unflushed.len() > 20_000 {
-                    self.settle();
                 }
             }
         }
@@ -122,7 +115,7 @@ impl Engine for Faulty {
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         let mut state = self.state();
         for page in offset / PAGE as u64..(offset + len) / PAGE as u64 {
-            state.unflushed.push((page, vec![0; PAGE]));
+            state.put(page, &[0; PAGE]);
         }
         Ok(())
     }

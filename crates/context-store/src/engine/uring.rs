@@ -200,7 +200,8 @@ impl<'a> Thread<'a> {
         fence(Ordering::SeqCst);
         let inbox = self.shared.inbox();
         let empty = inbox.transfers.is_empty() && inbox.registrations.is_empty();
-        empty && !(inbox.stop && self.free.len() == self.transfers.len())
+        let stopping = inbox.stop || self.stop;
+        empty && !(stopping && self.free.len() == self.transfers.len())
     }
 
     fn listen(&mut self) {
