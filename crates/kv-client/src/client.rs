@@ -1,66 +1,91 @@
-//! The client: calls, and what they give.
+//! The client: calls, what they send, and what they make of the reply.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use futures::stream::FuturesUnordered;
+use tokio::sync::oneshot;
 
 use crate::api::{
-    Connection, Counters, Error, NamespaceStats, Options, Page, Put, PutOptions, Ttl,
+    Connection, Counters, Error, MAX_KEY, NamespaceStats, Options, Page, Put, PutOptions, Ttl,
 };
+use crate::arena::WriteLease;
+use crate::frame::{self, Code, FOREVER, MAX_BODY, Reply, Request};
+use crate::link::{Link, Unanswered};
+use crate::session::{Answer, Block, Session};
 
-/// A client of one door. Cheap to clone; all clones share one session, its arenas and its counters. The
-/// session ends when the last clone, [`Block`] and [`Reservation`] are gone.
-#[derive(Clone)]
+/// A client of one door. Cheap to clone; all clones share one session, its arenas and its counters. The session
+/// ends when the last clone is dropped; blocks stay readable until they are dropped.
+#[derive(Clone, Debug)]
 pub struct Client {
-    options: std::sync::Arc<Options>,
+    link: Arc<Link>,
+    _life: Arc<oneshot::Sender<()>>,
 }
 
-/// A value that was found: its bytes in the GET arena, readable until this is dropped.
-///
-/// `Send + Sync + 'static` and `AsRef<[u8]>`, so that `bytes::Bytes::from_owner(block)` works. Hold it briefly:
-/// its 1 MiB slots are what other gets wait for. It stays readable over an agent's restart.
-#[derive(Debug)]
-pub struct Block {
-    bytes: Vec<u8>,
-}
-
-/// Slots of the PUT arena, to be written and committed. Dropped without a commit, it gives them back.
+/// Slots of the PUT arena, to be written and committed. Dropped without a commit, it gives them back. Its bytes are
+/// whatever lay there before.
 #[derive(Debug)]
 pub struct Reservation {
-    bytes: Vec<u8>,
+    link: Arc<Link>,
+    session: Arc<Session>,
+    room: WriteLease,
 }
 
 impl Client {
     /// Starts connecting in the background and returns at once; needs a tokio runtime.
     pub fn new(options: Options) -> Self {
+        let (life, end) = oneshot::channel();
+        let link = Arc::new(Link::new(options));
+        tokio::spawn(Arc::clone(&link).run(end));
         Self {
-            options: std::sync::Arc::new(options),
+            link,
+            _life: Arc::new(life),
         }
     }
 
     /// Whether there is an agent now.
     pub fn connection(&self) -> Connection {
-        Connection::Down {
-            reason: format!("{} was not tried", self.options.socket.display()),
-        }
+        self.link.connection()
     }
 
     /// Waits until there is an agent, at most `within`; the connection as it then is.
     pub async fn connected(&self, within: Duration) -> Connection {
-        let _ = within;
+        let _ = tokio::time::timeout(within, self.link.session_other_than(None)).await;
         self.connection()
     }
 
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        self.link.counts.snapshot()
     }
 
     /// Reads a block. `None` is a miss (absent, evicted, expired, unreadable, agent away or too busy).
-    /// Waits for free slots of GET where there are none.
+    /// Waits for free slots of GET where there are none. Fails for a value longer than GET.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Block>, Error> {
-        let _ = key;
+        let request = Request::Get {
+            key: checked(key)?,
+            room: u64::MAX,
+        };
+        let counts = &self.link.counts;
+        let miss = match self.link.ask(&request).await {
+            Ok(Answer::Block(block)) => {
+                counts.hits.one();
+                return Ok(Some(block));
+            }
+            Ok(Answer::Reply(Reply::Miss)) => None,
+            Ok(Answer::Reply(reply)) => match Refusal::of("get", reply) {
+                Refusal::Passing => Some(&counts.misses_busy),
+                Refusal::Lasting(error) => return Err(error),
+            },
+            Err(Unanswered::Down(_)) => Some(&counts.misses_down),
+            Err(Unanswered::Late) => Some(&counts.misses_busy),
+        };
+        counts.misses.one();
+        if let Some(why) = miss {
+            why.one();
+        }
         Ok(None)
     }
 
@@ -70,19 +95,37 @@ impl Client {
         &'a self,
         keys: &'a [K],
     ) -> impl Stream<Item = (usize, Result<Option<Block>, Error>)> + Send + 'a {
-        let _ = keys;
-        futures::stream::empty()
+        keys.iter()
+            .enumerate()
+            .map(|(index, key)| async move { (index, self.get(key.as_ref()).await) })
+            .collect::<FuturesUnordered<_>>()
     }
 
     /// Takes room in PUT for a value of `length` bytes (0 is allowed), waiting where there is none.
     /// `None`: the put is already dropped, and counted (no agent, no room in time); throw the bytes away.
     pub async fn reserve(&self, length: u64) -> Result<Option<Reservation>, Error> {
-        let _ = length;
+        let counts = &self.link.counts;
+        let reserved =
+            tokio::time::timeout(self.link.options.patience, self.link.room(length)).await;
+        match reserved {
+            Ok(Ok(Some((session, room)))) => {
+                return Ok(Some(Reservation {
+                    link: Arc::clone(&self.link),
+                    session,
+                    room,
+                }));
+            }
+            Ok(Ok(None)) => counts.dropped_down.one(),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {}
+        }
+        counts.dropped.one();
         Ok(None)
     }
 
     /// Writes a block from bytes held elsewhere: reserve, copy, commit.
     pub async fn put(&self, key: &[u8], value: &[u8], options: PutOptions) -> Result<Put, Error> {
+        checked(key)?;
         match self.reserve(value.len() as u64).await? {
             None => Ok(Put::Dropped),
             Some(mut room) => {
@@ -94,107 +137,253 @@ impl Client {
 
     /// Whether the block is there. `true` grants it a lease: it is not evicted for some seconds.
     pub async fn exists(&self, key: &[u8]) -> Result<bool, Error> {
-        let _ = key;
-        Ok(false)
+        Ok(self.exists_many(&[key]).await? == [true])
     }
 
     /// [`Client::exists`] for many keys, in one round trip for each 1,000 or so.
     pub async fn exists_many<K: AsRef<[u8]> + Sync>(&self, keys: &[K]) -> Result<Vec<bool>, Error> {
-        Ok(vec![false; keys.len()])
+        let mut present = Vec::with_capacity(keys.len());
+        for part in parts(keys)? {
+            let count = part.len();
+            let request = Request::Exists { keys: part };
+            let bits = match self.answer("exists", &request).await? {
+                Some(Reply::Presence { bits }) => bits,
+                _ => Vec::new(),
+            };
+            present.extend((0..count).map(|at| {
+                bits.get(at / 8)
+                    .is_some_and(|byte| byte >> (at % 8) & 1 == 1)
+            }));
+        }
+        Ok(present)
     }
 
     /// How many of the keys, from the first on, are there without a gap. Those get a lease.
     pub async fn leading_run<K: AsRef<[u8]> + Sync>(&self, keys: &[K]) -> Result<usize, Error> {
-        let _ = keys;
-        Ok(0)
+        let mut run = 0;
+        for part in parts(keys)? {
+            let count = part.len();
+            let request = Request::LeadingRun { keys: part };
+            let found = match self.answer("leading run", &request).await? {
+                Some(Reply::Count { count }) => usize::try_from(count).unwrap_or(usize::MAX),
+                _ => 0,
+            };
+            run += found.min(count);
+            if found < count {
+                break;
+            }
+        }
+        Ok(run)
     }
 
     /// The value's length in bytes, or `None`.
     pub async fn length(&self, key: &[u8]) -> Result<Option<u64>, Error> {
-        let _ = key;
-        Ok(None)
+        let request = Request::Describe { key: checked(key)? };
+        Ok(match self.answer("length", &request).await? {
+            Some(Reply::Described { length, .. }) => Some(length),
+            _ => None,
+        })
     }
 
     /// What is left of a key's life.
     pub async fn ttl(&self, key: &[u8]) -> Result<Ttl, Error> {
-        let _ = key;
-        Ok(Ttl::Absent)
+        let request = Request::Describe { key: checked(key)? };
+        Ok(match self.answer("ttl", &request).await? {
+            Some(Reply::Described {
+                ttl_ms: FOREVER, ..
+            }) => Ttl::Forever,
+            Some(Reply::Described { ttl_ms, .. }) => Ttl::Left(Duration::from_millis(ttl_ms)),
+            _ => Ttl::Absent,
+        })
     }
 
     /// Sets a key's remaining life (zero: gone at once; `None`: no expiry). `false`: no such key.
     pub async fn expire(&self, key: &[u8], ttl: Option<Duration>) -> Result<bool, Error> {
-        let _ = (key, ttl);
-        Err(self.down("expire"))
+        let request = Request::Expire {
+            key: checked(key)?,
+            ttl_ms: ttl.map_or(FOREVER, milliseconds),
+        };
+        match self.effect("expire", &request).await? {
+            Reply::Count { count } => Ok(count > 0),
+            other => Err(unexpected("expire", &other)),
+        }
     }
 
     /// Deletes a block for good: it does not come back after any restart. `false`: it was not there.
     pub async fn delete(&self, key: &[u8]) -> Result<bool, Error> {
-        let _ = key;
-        Err(self.down("delete"))
+        let request = Request::Delete { key: checked(key)? };
+        match self.effect("delete", &request).await? {
+            Reply::Count { count } => Ok(count > 0),
+            other => Err(unexpected("delete", &other)),
+        }
     }
 
     /// Deletes every block of this pod's namespace.
     pub async fn flush(&self) -> Result<(), Error> {
-        Err(self.down("flush"))
+        match self.effect("flush", &Request::Flush).await? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected("flush", &other)),
+        }
     }
 
     /// A page of the namespace's keys, about `limit` of them, from `cursor` on (0 at first).
     pub async fn scan(&self, cursor: u64, limit: u32) -> Result<Page, Error> {
-        let _ = (cursor, limit);
-        Err(self.down("scan"))
+        let request = Request::Scan { cursor, limit };
+        match self.effect("scan", &request).await? {
+            Reply::Page { cursor, keys } => Ok(Page { cursor, keys }),
+            other => Err(unexpected("scan", &other)),
+        }
     }
 
     /// How much the namespace holds.
     pub async fn stats(&self) -> Result<NamespaceStats, Error> {
-        Err(self.down("stats"))
+        match self.effect("stats", &Request::Stats).await? {
+            Reply::Stats { blocks, bytes } => Ok(NamespaceStats { blocks, bytes }),
+            other => Err(unexpected("stats", &other)),
+        }
     }
 
-    fn down(&self, call: &'static str) -> Error {
-        let Connection::Down { reason } = self.connection() else {
-            return Error::Down {
+    /// For calls where an agent that is away means "not there": `None`.
+    async fn answer(&self, call: &'static str, request: &Request) -> Result<Option<Reply>, Error> {
+        match self.link.ask(request).await {
+            Ok(Answer::Reply(reply @ Reply::Refused { .. })) => match Refusal::of(call, reply) {
+                Refusal::Passing => Ok(None),
+                Refusal::Lasting(error) => Err(error),
+            },
+            Ok(Answer::Reply(reply)) => Ok(Some(reply)),
+            Ok(Answer::Block(_)) | Err(_) => Ok(None),
+        }
+    }
+
+    /// For calls whose caller relies on the effect: an agent that is away is an error.
+    async fn effect(&self, call: &'static str, request: &Request) -> Result<Reply, Error> {
+        match self.link.ask(request).await {
+            Ok(Answer::Reply(reply)) => Ok(reply),
+            Ok(Answer::Block(_)) => Err(unexpected(call, &Reply::Miss)),
+            Err(Unanswered::Down(reason)) => Err(Error::Down { call, reason }),
+            Err(Unanswered::Late) => Err(Error::Down {
                 call,
-                reason: String::new(),
-            };
-        };
-        Error::Down { call, reason }
+                reason: format!("no answer in {:?}", self.link.options.patience),
+            }),
+        }
     }
 }
 
 impl Reservation {
-    /// Makes the value shorter than what was reserved.
+    /// Makes the value shorter than what was reserved; a larger length changes nothing.
     pub fn truncate(&mut self, length: usize) {
-        self.bytes.truncate(length);
+        self.room.truncate(length);
     }
 
     /// Sends it. Where the agent goes away meanwhile it is sent once more, from the bytes still held.
     pub async fn commit(self, key: &[u8], options: PutOptions) -> Result<Put, Error> {
-        let _ = (key, options);
+        let Self {
+            link,
+            session,
+            room,
+        } = self;
+        let key = checked(key)?;
+        let counts = &link.counts;
+        let answer = link
+            .put(session, room, |room| Request::Put {
+                key: key.clone(),
+                offset: room.offset() as u64,
+                length: room.len() as u64,
+                ttl_ms: options.ttl.map_or(0, |ttl| milliseconds(ttl).max(1)),
+                only_if_absent: options.only_if_absent,
+            })
+            .await;
+        match answer {
+            Ok(Answer::Reply(Reply::Put(frame::Put::Stored))) => {
+                counts.puts.one();
+                return Ok(Put::Stored);
+            }
+            Ok(Answer::Reply(Reply::Put(frame::Put::Present))) => return Ok(Put::Present),
+            Ok(Answer::Reply(reply @ Reply::Refused { .. })) => {
+                if let Refusal::Lasting(error) = Refusal::of("put", reply) {
+                    return Err(error);
+                }
+            }
+            Ok(_) | Err(Unanswered::Late) => {}
+            Err(Unanswered::Down(_)) => counts.dropped_down.one(),
+        }
+        counts.dropped.one();
         Ok(Put::Dropped)
-    }
-}
-
-impl Deref for Block {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl AsRef<[u8]> for Block {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
     }
 }
 
 impl Deref for Reservation {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.bytes
+        &self.room
     }
 }
 
 impl DerefMut for Reservation {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        &mut self.room
     }
+}
+
+/// A refusal that passes (busy, closing, a store in trouble) is a miss or a dropped put; one that lasts is the
+/// caller's to know.
+enum Refusal {
+    Passing,
+    Lasting(Error),
+}
+
+impl Refusal {
+    fn of(call: &'static str, reply: Reply) -> Self {
+        let passing = [Code::Busy, Code::Store, Code::Closing].map(Code::number);
+        match reply {
+            Reply::Refused { code, .. } if passing.contains(&code) => Self::Passing,
+            other => Self::Lasting(unexpected(call, &other)),
+        }
+    }
+}
+
+fn unexpected(call: &'static str, reply: &Reply) -> Error {
+    match reply {
+        Reply::Refused { code, words } => Error::Refused {
+            call,
+            code: *code,
+            words: words.clone(),
+        },
+        other => Error::Refused {
+            call,
+            code: Code::Malformed.number(),
+            words: format!("it answered with {other:?}; client and agent do not fit"),
+        },
+    }
+}
+
+fn checked(key: &[u8]) -> Result<Vec<u8>, Error> {
+    match key.len() {
+        1..=MAX_KEY => Ok(key.to_vec()),
+        length => Err(Error::KeyLength { length }),
+    }
+}
+
+/// Keys in parts that fit a frame.
+fn parts<K: AsRef<[u8]>>(keys: &[K]) -> Result<Vec<Vec<Vec<u8>>>, Error> {
+    let mut parts = Vec::new();
+    let mut part = Vec::new();
+    let mut bytes = 0;
+    for key in keys {
+        let key = checked(key.as_ref())?;
+        if bytes + key.len() + 2 > MAX_BODY / 2 {
+            parts.push(std::mem::take(&mut part));
+            bytes = 0;
+        }
+        bytes += key.len() + 2;
+        part.push(key);
+    }
+    if !part.is_empty() {
+        parts.push(part);
+    }
+    Ok(parts)
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).map_or(FOREVER - 1, |ms| ms.min(FOREVER - 1))
 }

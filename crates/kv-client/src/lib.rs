@@ -13,9 +13,17 @@
 //! Everything here needs a tokio runtime with I/O and time.
 
 mod api;
+pub mod arena;
 mod client;
+mod count;
+pub mod frame;
+mod link;
+mod session;
+pub mod slots;
+pub mod wire;
 
 pub use api::{
     Connection, Counters, Error, MAX_KEY, NamespaceStats, Options, Page, Put, PutOptions, Ttl,
 };
-pub use client::{Block, Client, Reservation};
+pub use client::{Client, Reservation};
+pub use session::Block;

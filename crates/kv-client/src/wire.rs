@@ -1,0 +1,317 @@
+//! A session's socket: frames in, frames out, without a task between a caller and the system call.
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recv, recvmsg, send, sendmsg,
+};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+
+use crate::frame::{HEADER, Header, MAX_BODY, Malformed, PREAMBLE, body_length};
+
+const READ: usize = 64 * 1024;
+
+/// A socket that many tasks send on and one after the other reads from.
+#[derive(Debug)]
+pub struct Wire {
+    socket: UnixStream,
+    out: Mutex<Out>,
+    more_out: Notify,
+    arrived: Mutex<Inbox>,
+}
+
+#[derive(Debug, Default)]
+struct Out {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+/// Why reading ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The other side closed the connection.
+    #[error("the other side closed the connection")]
+    Closed,
+    /// The socket failed.
+    #[error("the socket failed: {0}")]
+    Io(#[from] io::Error),
+    /// What arrived is no frame.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+impl Wire {
+    /// A wire over a connected socket.
+    pub fn new(socket: UnixStream) -> Self {
+        Self {
+            socket,
+            out: Mutex::default(),
+            more_out: Notify::new(),
+            arrived: Mutex::default(),
+        }
+    }
+
+    /// Appends frames and sends what the socket takes now; [`Wire::flush`] sends the rest.
+    pub fn send(&self, frames: impl FnOnce(&mut Vec<u8>)) {
+        let mut out = lock(&self.out);
+        frames(&mut out.bytes);
+        // A socket that fails is reported to whoever reads.
+        if !matches!(out.send(self.socket.as_fd()), Ok(true)) {
+            self.more_out.notify_one();
+        }
+    }
+
+    /// Appends frames that can wait until something else is sent or [`Wire::flush`] comes round.
+    pub fn push(&self, frames: impl FnOnce(&mut Vec<u8>)) {
+        frames(&mut lock(&self.out).bytes);
+        self.more_out.notify_one();
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn backlog(&self) -> usize {
+        let out = lock(&self.out);
+        out.bytes.len() - out.sent
+    }
+
+    /// Sends what could not be sent at once. Runs until the socket fails.
+    pub async fn flush(&self) -> io::Error {
+        loop {
+            self.more_out.notified().await;
+            loop {
+                let tried = self.socket.try_io(Interest::WRITABLE, || {
+                    match lock(&self.out).send(self.socket.as_fd())? {
+                        true => Ok(()),
+                        false => Err(ErrorKind::WouldBlock.into()),
+                    }
+                });
+                match tried {
+                    Ok(()) => break,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        if let Err(error) = self.socket.writable().await {
+                            return error;
+                        }
+                    }
+                    Err(error) => return error,
+                }
+            }
+        }
+    }
+
+    /// Waits for frames and gives each to `on`, until `on` fails or the wire breaks.
+    pub async fn read<E: From<Broken>>(
+        &self,
+        mut on: impl FnMut(Header, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.socket
+            .readable()
+            .await
+            .map_err(|error| E::from(Broken::Io(error)))?;
+        let mut arrived = lock(&self.arrived);
+        let mut read = Ok(0);
+        let tried = self.socket.try_io(Interest::READABLE, || {
+            read = arrived.fill(self.socket.as_fd());
+            match &read {
+                Err(Broken::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    Err(ErrorKind::WouldBlock.into())
+                }
+                _ => Ok(()),
+            }
+        });
+        if tried.is_ok() {
+            read.map_err(E::from)?;
+        }
+        arrived.frames(&mut on)
+    }
+
+    /// Takes what has arrived without waiting, for a caller that polls. `false`: nothing had, or
+    /// another task is reading.
+    pub fn poll<E: From<Broken>>(
+        &self,
+        mut on: impl FnMut(Header, &[u8]) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let Ok(mut arrived) = self.arrived.try_lock() else {
+            return Ok(false);
+        };
+        match arrived.fill(self.socket.as_fd()) {
+            Ok(_) => {}
+            Err(Broken::Io(error)) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(E::from(error)),
+        }
+        arrived.frames(&mut on)?;
+        Ok(true)
+    }
+
+    /// Ends both directions at once, for both sides.
+    pub fn shut_down(&self) {
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+    }
+}
+
+impl Out {
+    /// Whether everything was sent.
+    fn send(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        while self.sent < self.bytes.len() {
+            match send(
+                socket,
+                &self.bytes[self.sent..],
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ) {
+                Ok(count) => self.sent += count,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.bytes.clear();
+        self.bytes.shrink_to(READ);
+        self.sent = 0;
+        Ok(true)
+    }
+}
+
+/// Bytes that arrived, cut into frames.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    bytes: Vec<u8>,
+}
+
+impl Inbox {
+    fn fill(&mut self, socket: BorrowedFd<'_>) -> Result<usize, Broken> {
+        let had = self.bytes.len();
+        self.bytes.resize(had + READ, 0);
+        let read = loop {
+            match recv(socket, &mut self.bytes[had..], RecvFlags::DONTWAIT) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        self.bytes
+            .truncate(had + read.map_or(0, |(count, _)| count));
+        match read {
+            Ok((0, _)) => Err(Broken::Closed),
+            Ok((count, _)) => Ok(count),
+            Err(error) => Err(Broken::Io(error.into())),
+        }
+    }
+
+    /// Appends bytes as if they had arrived.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Gives every whole frame to `on` and keeps the rest for later.
+    pub fn frames<E: From<Broken>>(
+        &mut self,
+        on: &mut impl FnMut(Header, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut left = self.bytes.as_slice();
+        let result = loop {
+            let Some((header, rest)) = left.split_first_chunk::<HEADER>() else {
+                break Ok(());
+            };
+            let header = match Header::decode(header) {
+                Ok(header) => header,
+                Err(malformed) => break Err(E::from(Broken::Malformed(malformed))),
+            };
+            let Some((body, rest)) = rest.split_at_checked(header.length as usize) else {
+                break Ok(());
+            };
+            left = rest;
+            if let Err(error) = on(header, body) {
+                break Err(error);
+            }
+        };
+        let taken = self.bytes.len() - left.len();
+        self.bytes.drain(..taken);
+        self.bytes.shrink_to(2 * MAX_BODY);
+        result
+    }
+}
+
+/// Sends a hello or its answer whole, and descriptors with its first byte.
+pub async fn send_hello(
+    socket: &UnixStream,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        socket.writable().await?;
+        let tried = socket.try_io(Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if sent == 0 && !descriptors.is_empty() {
+                control.push(SendAncillaryMessage::ScmRights(descriptors));
+            }
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            Ok(sendmsg(
+                socket,
+                &[IoSlice::new(&bytes[sent..])],
+                &mut control,
+                flags,
+            )?)
+        });
+        match tried {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Receives a hello or its answer: the bytes after its preamble, and the descriptors that came with it. Not a byte more
+/// is read than belongs to it.
+pub async fn receive_hello(socket: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>), Broken> {
+    let mut descriptors = Vec::new();
+    let mut preamble = [0; PREAMBLE];
+    receive(socket, &mut preamble, &mut descriptors).await?;
+    let mut body = vec![0; body_length(&preamble)?];
+    receive(socket, &mut body, &mut descriptors).await?;
+    Ok((body, descriptors))
+}
+
+async fn receive(
+    socket: &UnixStream,
+    into: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<(), Broken> {
+    let mut read = 0;
+    while read < into.len() {
+        socket.readable().await?;
+        let tried = socket.try_io(Interest::READABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            let message = recvmsg(
+                socket,
+                &mut [IoSliceMut::new(&mut into[read..])],
+                &mut control,
+                flags,
+            )?;
+            for passed in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(passed) = passed {
+                    descriptors.extend(passed);
+                }
+            }
+            Ok(message.bytes)
+        });
+        match tried {
+            Ok(0) => return Err(Broken::Closed),
+            Ok(count) => read += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(Broken::Io(error)),
+        }
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
