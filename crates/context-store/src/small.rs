@@ -13,7 +13,7 @@ use crate::engine::queue::{Class, Flow};
 use crate::error::StoreError;
 use crate::hash::Fingerprint;
 use crate::put::{Committed, Put, item_of};
-use crate::record::{Meta, UNIT};
+use crate::record::{Kind, Meta, UNIT};
 use crate::stats::DropReason;
 use crate::store::Shared;
 
@@ -73,7 +73,10 @@ impl Shared {
         fingerprint: Fingerprint,
     ) -> oneshot::Receiver<Result<Option<Done>, String>> {
         let (done, answer) = oneshot::channel();
-        meta.replaces = core.index.get(fingerprint).is_some() || core.is_racing(fingerprint);
+        // A fact always speaks of something older.
+        meta.replaces = meta.kind != Kind::Value
+            || core.index.get(fingerprint).is_some()
+            || core.is_racing(fingerprint);
         meta.sequence = core.begin_write(fingerprint);
         core.small.push_back(SmallWrite {
             meta,
