@@ -11,7 +11,7 @@ use std::{
     collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
-use strand_api::names;
+use strand_api::{MemoryPoolStatus, names};
 use strand_placement::{map, rack::Action, status};
 
 /// Writes in flight at once.
@@ -22,6 +22,8 @@ const IDLE: Duration = Duration::from_secs(30);
 const GATHER: Duration = Duration::from_millis(200);
 /// A pass may take one part in this many of the time between passes.
 const DUTY: u32 = 10;
+/// Counts in a pool's status move with every drive; they are written this often at most. What a condition says comes at once.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// After a failed write the next pass comes after this, doubled with each failure in a row.
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest wait after failures.
@@ -37,6 +39,8 @@ pub struct Operator {
     written: HashMap<(&'static str, String), Option<String>>,
     /// When each pool's map was published last, and how long the next has to wait.
     published: HashMap<String, (Instant, Duration)>,
+    /// When each pool's status was written last.
+    told: HashMap<String, Instant>,
     failures: u32,
     started: Instant,
 }
@@ -49,13 +53,14 @@ impl Operator {
             instance: None,
         };
         let recorder = Recorder::new(client.clone(), reporter);
-        let (written, published) = (HashMap::new(), HashMap::new());
+
         Self {
             client,
             recorder,
             metrics,
-            written,
-            published,
+            written: HashMap::new(),
+            published: HashMap::new(),
+            told: HashMap::new(),
             failures: 0,
             started: Instant::now(),
         }
@@ -69,7 +74,7 @@ impl Operator {
             let plan = snapshot.plan(Timestamp::now());
             let planned = begun.elapsed();
             self.metrics.observe(&snapshot, planned);
-            let (due, wait_for_map) = self.due(plan, &snapshot);
+            let (due, wait_for_pace) = self.due(plan, &snapshot);
             let failed = self.apply(&snapshot, due).await;
             self.failures = if failed {
                 self.failures.saturating_add(1)
@@ -78,7 +83,7 @@ impl Operator {
             };
 
             tokio::time::sleep(GATHER.max(planned * DUTY)).await;
-            let idle = wait_for_map
+            let idle = wait_for_pace
                 .unwrap_or(IDLE)
                 .min(self.retry().unwrap_or(IDLE));
             tokio::select! {
@@ -94,7 +99,7 @@ impl Operator {
     }
 
     /// The actions of a plan that may be carried out now: one an object, none on an object whose
-    /// last write has not come back yet, no map before its time. Also how long a held-back map waits.
+    /// last write has not come back yet, no map or status before its time. Also how long what is held back waits.
     fn due(&mut self, plan: Vec<Action>, seen: &Snapshot) -> (Vec<Action>, Option<Duration>) {
         let mut taken = HashSet::new();
         let mut wait: Option<Duration> = None;
@@ -102,9 +107,12 @@ impl Operator {
         for action in plan {
             let (kind, name) = act::target(&action);
             let key = (kind, name.to_owned());
-            if let Action::PublishMap { pool, .. } = &action
-                && let Some(left) = self.map_wait(pool, seen)
-            {
+            let held = match &action {
+                Action::PublishMap { pool, .. } => self.map_wait(pool, seen),
+                Action::SetStatus { pool, status } => self.status_wait(pool, status, seen),
+                _ => None,
+            };
+            if let Some(left) = held {
                 wait = Some(wait.map_or(left, |w| w.min(left)));
                 continue;
             }
@@ -132,6 +140,23 @@ impl Operator {
         };
         interval
             .checked_sub(since.elapsed())
+            .filter(|left| !left.is_zero())
+    }
+
+    /// How long a status has to wait that changes nothing but counts.
+    fn status_wait(
+        &self,
+        pool: &str,
+        status: &MemoryPoolStatus,
+        seen: &Snapshot,
+    ) -> Option<Duration> {
+        let before = seen.pool(pool)?.status.as_ref()?;
+        if !status::stories(before, status).is_empty() {
+            return None;
+        }
+        let since = self.told.get(pool)?.elapsed();
+        STATUS_INTERVAL
+            .checked_sub(since)
             .filter(|left| !left.is_zero())
     }
 
@@ -194,6 +219,7 @@ impl Operator {
                 }
             }
             Action::SetStatus { pool, status } => {
+                self.told.insert(pool.clone(), Instant::now());
                 let Some(object) = seen.pool(pool) else {
                     return;
                 };
