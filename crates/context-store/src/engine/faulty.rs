@@ -55,7 +55,10 @@ impl Faulty {
     pub(crate) fn flip(&self, at: u64, mask: u8) {
         let mut state = self.state();
         let page = at / PAGE as u64;
-        let mut bytes = state.now.get(&page).map_or(vec![0; PAGE], |bytes| bytes.to_vec());
+        let mut bytes = state
+            .now
+            .get(&page)
+            .map_or(vec![0; PAGE], |bytes| bytes.to_vec());
         bytes[(at % PAGE as u64) as usize] ^= mask;
         state.put(page, &bytes);
         state.settle();

@@ -14,16 +14,38 @@ const SPACES: u8 = 3;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put { space: u8, key: u8, len: usize, ttl: Option<u16>, if_absent: bool },
-    Delete { space: u8, key: u8 },
-    Expire { space: u8, key: u8, ttl: Option<u16> },
-    Flush { space: u8 },
-    Get { space: u8, key: u8 },
-    Wait { seconds: u16 },
+    Put {
+        space: u8,
+        key: u8,
+        len: usize,
+        ttl: Option<u16>,
+        if_absent: bool,
+    },
+    Delete {
+        space: u8,
+        key: u8,
+    },
+    Expire {
+        space: u8,
+        key: u8,
+        ttl: Option<u16>,
+    },
+    Flush {
+        space: u8,
+    },
+    Get {
+        space: u8,
+        key: u8,
+    },
+    Wait {
+        seconds: u16,
+    },
     Persist,
     Restart,
     Kill,
-    PowerCut { seed: u64 },
+    PowerCut {
+        seed: u64,
+    },
 }
 
 fn steps(longest: usize) -> impl Strategy<Value = Vec<Step>> {
@@ -81,7 +103,17 @@ impl World {
     async fn new(len: u64, lossy: bool) -> World {
         let (medium, hands) = (Faulty::default(), Hands::new());
         let (store, _) = on_faulty(&medium, len, hands.options()).await.unwrap();
-        World { medium, store, hands, len, lossy, time: 0, number: 0, model: HashMap::new(), persisted: None }
+        World {
+            medium,
+            store,
+            hands,
+            len,
+            lossy,
+            time: 0,
+            number: 0,
+            model: HashMap::new(),
+            persisted: None,
+        }
     }
 
     fn key(key: u8) -> Vec<u8> {
@@ -89,7 +121,9 @@ impl World {
     }
 
     async fn reopen(&mut self, medium: Faulty) {
-        let (store, recovery) = on_faulty(&medium, self.len, self.hands.options()).await.unwrap();
+        let (store, recovery) = on_faulty(&medium, self.len, self.hands.options())
+            .await
+            .unwrap();
         assert!(!recovery.formatted);
         self.medium = medium;
         let old = std::mem::replace(&mut self.store, store);
@@ -98,13 +132,20 @@ impl World {
 
     fn alive(&self, version: &Version) -> Option<(u64, usize)> {
         // Expiry is rounded down to 100 ms; the clock moves in seconds.
-        version.content.filter(|_| version.expires.is_none_or(|end| end > self.time))
+        version
+            .content
+            .filter(|_| version.expires.is_none_or(|end| end > self.time))
     }
 
     async fn check(&mut self, space: u8, key: u8) {
-        let got = self.store.get_bytes(Namespace(space.into()), &World::key(key)).await.unwrap();
+        let got = self
+            .store
+            .get_bytes(Namespace(space.into()), &World::key(key))
+            .await
+            .unwrap();
         let versions = self.model.get(&(space, key)).cloned().unwrap_or_default();
-        let mut allowed: Vec<Option<(u64, usize)>> = versions.iter().map(|one| self.alive(one)).collect();
+        let mut allowed: Vec<Option<(u64, usize)>> =
+            versions.iter().map(|one| self.alive(one)).collect();
         if allowed.is_empty() {
             allowed.push(None);
         }
@@ -114,8 +155,12 @@ impl World {
                 "block {space}/{key} is lost: {allowed:?}"
             ),
             Some(bytes) => assert!(
-                allowed.iter().flatten().any(|(number, len)| *bytes == value(*number, *len)),
-                "block {space}/{key} has wrong bytes, {} of them, allowed {allowed:?}", bytes.len()
+                allowed
+                    .iter()
+                    .flatten()
+                    .any(|(number, len)| *bytes == value(*number, *len)),
+                "block {space}/{key} has wrong bytes, {} of them, allowed {allowed:?}",
+                bytes.len()
             ),
         }
     }
@@ -143,34 +188,67 @@ impl World {
 
     async fn step(&mut self, step: Step) {
         match step {
-            Step::Put { space, key, len, ttl, if_absent } => {
+            Step::Put {
+                space,
+                key,
+                len,
+                ttl,
+                if_absent,
+            } => {
                 self.number += 1;
                 let bytes = value(self.number, len);
                 let options = PutOptions {
                     ttl: ttl.map(|seconds| Duration::from_secs(seconds.into())),
                     if_absent,
                 };
-                let put = self.store.put_bytes(Namespace(space.into()), &World::key(key), &bytes, options).await.unwrap();
+                let put = self
+                    .store
+                    .put_bytes(Namespace(space.into()), &World::key(key), &bytes, options)
+                    .await
+                    .unwrap();
                 match put {
-                    Put::Stored(committed) => self.set(space, key, Version {
-                        content: Some((self.number, len)),
-                        expires: ttl.map(|seconds| self.time + u64::from(seconds)),
-                        committed: Some(committed),
-                    }),
+                    Put::Stored(committed) => self.set(
+                        space,
+                        key,
+                        Version {
+                            content: Some((self.number, len)),
+                            expires: ttl.map(|seconds| self.time + u64::from(seconds)),
+                            committed: Some(committed),
+                        },
+                    ),
                     Put::Present => assert!(if_absent),
                     Put::Dropped(reason) => assert!(self.lossy, "dropped: {reason:?}"),
                 }
             }
             Step::Delete { space, key } => {
-                let existed = self.store.delete(Namespace(space.into()), &World::key(key)).await.unwrap();
-                let last = self.model.get(&(space, key)).and_then(|versions| versions.last());
+                let existed = self
+                    .store
+                    .delete(Namespace(space.into()), &World::key(key))
+                    .await
+                    .unwrap();
+                let last = self
+                    .model
+                    .get(&(space, key))
+                    .and_then(|versions| versions.last());
                 let should = last.and_then(|version| self.alive(version)).is_some();
                 assert!(existed == should || self.lossy);
-                self.set(space, key, Version { content: None, expires: None, committed: None });
+                self.set(
+                    space,
+                    key,
+                    Version {
+                        content: None,
+                        expires: None,
+                        committed: None,
+                    },
+                );
             }
             Step::Expire { space, key, ttl } => {
                 let time = ttl.map(|seconds| Duration::from_secs(seconds.into()));
-                let changed = self.store.expire(Namespace(space.into()), &World::key(key), time).await.unwrap();
+                let changed = self
+                    .store
+                    .expire(Namespace(space.into()), &World::key(key), time)
+                    .await
+                    .unwrap();
                 if changed {
                     let mut version = self.model[&(space, key)].last().unwrap().clone();
                     version.expires = ttl.map(|seconds| self.time + u64::from(seconds));
@@ -178,10 +256,21 @@ impl World {
                 }
             }
             Step::Flush { space } => {
-                self.store.flush_namespace(Namespace(space.into())).await.unwrap();
+                self.store
+                    .flush_namespace(Namespace(space.into()))
+                    .await
+                    .unwrap();
                 for key in 0..KEYS {
                     if self.model.contains_key(&(space, key)) {
-                        self.set(space, key, Version { content: None, expires: None, committed: None });
+                        self.set(
+                            space,
+                            key,
+                            Version {
+                                content: None,
+                                expires: None,
+                                committed: None,
+                            },
+                        );
                     }
                 }
             }
@@ -231,24 +320,43 @@ impl World {
                         self.persisted.is_some_and(|flush| flush.covers(committed))
                     });
                     if versions.len() > 1 || !first_is_settled {
-                        versions.insert(0, Version { content: None, expires: None, committed: None });
+                        versions.insert(
+                            0,
+                            Version {
+                                content: None,
+                                expires: None,
+                                committed: None,
+                            },
+                        );
                     }
                 }
                 self.check_all().await;
                 // From here on what was found is what there is.
                 for space in 0..SPACES {
                     for key in 0..KEYS {
-                        let got = self.store.get_bytes(Namespace(space.into()), &World::key(key)).await.unwrap();
-                        let Some(versions) = self.model.remove(&(space, key)) else { continue };
+                        let got = self
+                            .store
+                            .get_bytes(Namespace(space.into()), &World::key(key))
+                            .await
+                            .unwrap();
+                        let Some(versions) = self.model.remove(&(space, key)) else {
+                            continue;
+                        };
                         // Two versions may differ in when they end alone.
-                        let ends = self.store.expires_in(Namespace(space.into()), &World::key(key)).flatten();
-                        let ends = ends.map(|left| self.time + left.as_millis().div_ceil(1000) as u64);
-                        let found = versions.into_iter().rev().find(|version| match (&got, self.alive(version)) {
-                            (Some(bytes), Some((number, len))) => {
-                                *bytes == value(number, len) && version.expires == ends
+                        let ends = self
+                            .store
+                            .expires_in(Namespace(space.into()), &World::key(key))
+                            .flatten();
+                        let ends =
+                            ends.map(|left| self.time + left.as_millis().div_ceil(1000) as u64);
+                        let found = versions.into_iter().rev().find(|version| {
+                            match (&got, self.alive(version)) {
+                                (Some(bytes), Some((number, len))) => {
+                                    *bytes == value(number, len) && version.expires == ends
+                                }
+                                (None, _) => true,
+                                _ => false,
                             }
-                            (None, _) => true,
-                            _ => false,
                         });
                         assert!(found.is_some() || got.is_none());
                         if let Some(mut found) = found {
@@ -266,7 +374,10 @@ impl World {
 }
 
 fn run(len: u64, lossy: bool, steps: Vec<Step>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut world = World::new(len, lossy).await;
         for step in steps {
