@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::admit::Governor;
 use crate::expiry::Now;
-use crate::hash::{Fingerprint, FingerprintFn, Secret};
+use crate::hash::{Fingerprint, FingerprintFn};
 use crate::index::{EXPIRY_MODULUS, Entry, Index};
 use crate::lease::Leases;
 use crate::namespaces::{Namespace, Namespaces};
@@ -40,14 +40,13 @@ struct Race {
 pub(crate) struct Found {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) entry: Entry,
-    pub(crate) generation: u64,
+    /// Of the unit that it lies in.
+    pub(crate) nonce: u64,
     pub(crate) weight: u32,
 }
 
 /// The memory of one store.
 pub(crate) struct Core {
-    pub(crate) secret: Secret,
-    pub(crate) created: u64,
     pub(crate) fingerprint: FingerprintFn,
     pub(crate) index: Index,
     pub(crate) space: Space,
@@ -86,16 +85,8 @@ pub(crate) fn weight_of(entry: &Entry) -> u64 {
 }
 
 impl Core {
-    pub(crate) fn new(
-        secret: Secret,
-        created: u64,
-        fingerprint: FingerprintFn,
-        space: Space,
-        governor: Governor,
-    ) -> Core {
+    pub(crate) fn new(fingerprint: FingerprintFn, space: Space, governor: Governor) -> Core {
         Core {
-            secret,
-            created,
             fingerprint,
             index: Index::new(space.layout.capacity()),
             namespaces: Namespaces::default(),
@@ -244,7 +235,7 @@ impl Core {
         let entry = self.live(namespace, fingerprint, now)?;
         let unit = self.space.get_mut(u32::from(entry.segment));
         unit.readers += 1;
-        let generation = unit.generation;
+        let nonce = unit.nonce;
         let weight = self
             .namespaces
             .owner(entry.owner)
@@ -252,7 +243,7 @@ impl Core {
         Some(Found {
             fingerprint,
             entry,
-            generation,
+            nonce,
             weight,
         })
     }
@@ -443,8 +434,10 @@ impl Core {
 
     /// Units that are kept ready.
     pub(crate) fn ready_target(&self) -> usize {
-        let unit = u64::from(self.usual_span()) * self.space.layout.segment_len;
-        ((16 << 20) / unit).clamp(1, 4) as usize
+        let span = self.usual_span();
+        let unit = u64::from(span) * self.space.layout.segment_len;
+        let affordable = u64::from(self.space.layout.segments / (32 * span));
+        ((64 << 20) / unit).min(affordable).clamp(1, 16) as usize
     }
 
     /// Ready units of at least `span` segments.

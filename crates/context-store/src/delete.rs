@@ -25,7 +25,7 @@ pub(crate) fn fact(kind: Kind, namespace: Namespace, key: &[u8], expiry: u32) ->
         len: 0,
         expiry,
         sequence: 0,
-        generation: 0,
+        nonce: 0,
         place: 0,
         checksums: Vec::new(),
     }

@@ -170,10 +170,9 @@ impl Shared {
     async fn evict_unit(self: &Arc<Self>, victim: u32) -> bool {
         let items = self.items(victim).await;
         let plan = self.plan(victim, &items);
-        if !self.carry_facts(victim, plan.facts).await {
+        if !self.carry_facts(plan.facts).await {
             return false;
         }
-        let mut moved = false;
         for (item, held) in plan.keep {
             let here = self.move_block(victim, &item).await;
             if here == Moved::NoRoom {
@@ -182,7 +181,6 @@ impl Shared {
                 }
                 break;
             }
-            moved = true;
         }
         // Also covers the retired headers of earlier victims.
         let flushed = self.disk.flush().await;
@@ -190,8 +188,7 @@ impl Shared {
             tracing::warn!(%error, "eviction could not flush");
             return false;
         }
-        self.mark_flushed(victim);
-        let _any = moved;
+        self.mark_flushed();
         self.retire(victim, &items).await
     }
 
@@ -206,15 +203,12 @@ impl Shared {
     }
 
     async fn read_footer(&self, segment: u32) -> Option<Vec<Item>> {
-        let (generation, end) = {
+        let (nonce, end) = {
             let core = self.core();
-            (
-                core.space.get(segment).generation,
-                core.space.unit_len(segment),
-            )
+            (core.space.get(segment).nonce, core.space.unit_len(segment))
         };
         let last = self.read_own(segment, end - PAGE as u64, PAGE).await?;
-        let count = crate::segment::footer_items(&last, segment, generation)?;
+        let count = crate::segment::footer_items(&last, segment, nonce)?;
         let len = footer_len(count);
         let pages = if len == PAGE {
             last
@@ -222,7 +216,7 @@ impl Shared {
             self.read_own(segment, end.checked_sub(len as u64)?, len)
                 .await?
         };
-        decode_footer(&pages, &self.superblock.secret, segment, generation)
+        decode_footer(&pages, &self.superblock.secret, segment, nonce)
     }
 
     pub(crate) async fn read_own(&self, segment: u32, offset: u64, len: usize) -> Option<Vec<u8>> {
@@ -244,10 +238,10 @@ impl Shared {
     }
 
     async fn scan_unit(&self, segment: u32) -> Vec<Item> {
-        let (generation, start, len) = {
+        let (nonce, start, len) = {
             let core = self.core();
             (
-                core.space.get(segment).generation,
+                core.space.get(segment).nonce,
                 core.space.layout.start(segment),
                 core.space.unit_len(segment),
             )
@@ -257,7 +251,7 @@ impl Shared {
             &self.disk,
             &self.superblock.secret,
             fingerprint,
-            generation,
+            nonce,
             start,
             len,
         )
@@ -328,7 +322,7 @@ impl Shared {
     }
 
     /// Writes facts that are still needed elsewhere; whether all of them are.
-    async fn carry_facts(self: &Arc<Self>, _victim: u32, facts: Vec<Item>) -> bool {
+    async fn carry_facts(self: &Arc<Self>, facts: Vec<Item>) -> bool {
         let mut waiting = Vec::new();
         let mut batch = Vec::new();
         for item in facts {
@@ -347,7 +341,7 @@ impl Shared {
                 len: 0,
                 expiry: item.expiry,
                 sequence: item.sequence,
-                generation: 0,
+                nonce: 0,
                 place: 0,
                 checksums: vec![],
             };
@@ -387,14 +381,23 @@ impl Shared {
             return Moved::Gone;
         };
         meta.expiry = expiry;
-        let now = self.now();
         let (records, bytes) = (1, meta.footprint().next_multiple_of(PAGE) as u64);
-        let place = self.core().place(Stream::Survivors, bytes, records);
+        let place = {
+            let mut core = self.core();
+            let same = core.index.get(item.fingerprint).is_some_and(|entry| {
+                (u32::from(entry.segment), entry.place) == (victim, item.place)
+            });
+            // A copy must never lie in a unit that was opened after something newer of its key got its sequence.
+            if !same || core.is_racing(item.fingerprint) {
+                return Moved::Gone;
+            }
+            meta.replaces &= core.space.has_older(meta.sequence, victim);
+            core.place(Stream::Survivors, bytes, records)
+        };
         let Some(place) = place else {
             return Moved::NoRoom;
         };
-        meta.replaces &= self.core().space.has_older(meta.sequence, victim);
-        meta.generation = place.generation;
+        meta.nonce = place.nonce;
         meta.place = (place.offset / UNIT as u64) as u32;
         let written = self
             .write(Class::Background, Flow::OWN, &meta, source, place)
@@ -420,7 +423,6 @@ impl Shared {
             core.stats.moved_bytes += u64::from(entry.len);
         }
         drop(core);
-        let _millis = now;
         self.upkeep.notify_one();
         Moved::Here
     }
@@ -443,7 +445,7 @@ impl Shared {
         let (meta, tail) = Meta::decode(
             &bytes,
             &self.superblock.secret,
-            found.generation,
+            found.nonce,
             found.entry.place,
         )?;
         let tail = tail.to_vec();
@@ -481,7 +483,7 @@ impl Shared {
     }
 
     /// Everything retired before this flush is so on stable media.
-    fn mark_flushed(&self, _victim: u32) {
+    fn mark_flushed(&self) {
         let mut core = self.core();
         let retired: Vec<u32> = core
             .space
@@ -503,6 +505,7 @@ impl Shared {
                 store: self.superblock.store,
                 segment: victim,
                 generation: unit.generation,
+                nonce: unit.nonce,
                 span: unit.span,
                 retired: true,
             }
@@ -590,7 +593,7 @@ impl Shared {
             if self.disk.flush().await.is_err() {
                 return;
             }
-            self.mark_flushed(0);
+            self.mark_flushed();
         }
         let (segment_len, urgent) = {
             let core = self.core();

@@ -338,7 +338,7 @@ impl Shared {
         let decoded = Meta::decode(
             bytes,
             &self.superblock.secret,
-            found.generation,
+            found.nonce,
             found.entry.place,
         );
         let (meta, tail) = decoded.ok_or(Failure::Record)?;

@@ -165,7 +165,7 @@ impl Store {
             let decoded = Meta::decode(
                 &bytes,
                 &self.shared.superblock.secret,
-                found.generation,
+                found.nonce,
                 found.entry.place,
             );
             if let Some((meta, _)) = decoded

@@ -263,7 +263,7 @@ impl Shared {
             len: len as u32,
             expiry: ttl.map_or(0, |ttl| now.after(ttl)),
             sequence: 0,
-            generation: 0,
+            nonce: 0,
             place: 0,
             checksums: checksums(seed, &source),
         };
@@ -379,7 +379,7 @@ impl Shared {
                     meta.replaces =
                         core.index.get(fingerprint).is_some() || core.is_racing(fingerprint);
                     meta.sequence = core.begin_write(fingerprint);
-                    meta.generation = place.generation;
+                    meta.nonce = place.nonce;
                     meta.place = (place.offset / UNIT as u64) as u32;
                     let item = item_of(meta, fingerprint);
                     drop(core);

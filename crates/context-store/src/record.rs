@@ -3,7 +3,7 @@
 //! ```text
 //! meta   0  magic "SREC"     24  namespace u128       56  check u128
 //!        4  kind u8          40  sequence u64         72  key
-//!        5  flags u8         48  generation u64           checksums, u64 each: one per MiB of the body, one of the tail
+//!        5  flags u8         48  nonce u64                checksums, u64 each: one per MiB of the body, one of the tail
 //!        6  key length u16                                the value's tail (its length modulo 4 KiB)
 //!        8  value length u32
 //!       12  expiry u32
@@ -12,7 +12,7 @@
 //! body   the value's whole pages, on a page boundary, so that they go between drive and caller without a copy
 //! ```
 //! The check covers everything in the meta but the tail, under the partition's secret: a payload never reads as a record,
-//! nor does a record of an earlier use of the same segment. A value below 4 KiB is all tail, and such records are packed
+//! nor does a record of an earlier use of the same segment (the nonce is the unit's). A value below 4 KiB is all tail, and such records are packed
 //! together on 64-byte boundaries.
 
 use crate::codec::Fields;
@@ -76,8 +76,8 @@ pub(crate) struct Meta {
     /// See `expiry`; 0: never.
     pub(crate) expiry: u32,
     pub(crate) sequence: u64,
-    /// Of the segment that it lies in.
-    pub(crate) generation: u64,
+    /// Of the unit that it lies in.
+    pub(crate) nonce: u64,
     /// In units of 64 bytes from the segment's start.
     pub(crate) place: u32,
     pub(crate) checksums: Vec<u64>,
@@ -161,7 +161,7 @@ impl Meta {
         bytes.extend_from_slice(&0u32.to_le_bytes());
         bytes.extend_from_slice(&self.namespace.0.to_le_bytes());
         bytes.extend_from_slice(&self.sequence.to_le_bytes());
-        bytes.extend_from_slice(&self.generation.to_le_bytes());
+        bytes.extend_from_slice(&self.nonce.to_le_bytes());
         let mut rest = Vec::with_capacity(self.key.len() + 8 * self.checksums.len());
         rest.extend_from_slice(&self.key);
         for checksum in &self.checksums {
@@ -174,11 +174,11 @@ impl Meta {
     }
 
     /// A meta from the front of some bytes, and the tail that follows it; none where it is not one of ours, or not the
-    /// one that lies at `place` of generation `generation`.
+    /// one that lies at `place` of nonce `nonce`.
     pub(crate) fn decode<'a>(
         bytes: &'a [u8],
         secret: &Secret,
-        generation: u64,
+        nonce: u64,
         place: u32,
     ) -> Option<(Meta, &'a [u8])> {
         let mut fields = Fields(bytes);
@@ -194,11 +194,11 @@ impl Meta {
         let _zero = fields.u32()?;
         let namespace = Namespace(fields.u128()?);
         let sequence = fields.u64()?;
-        let written_generation = fields.u64()?;
+        let written_nonce = fields.u64()?;
         let check = fields.u128()?;
         if key_len > MAX_KEY
             || len as usize > MAX_VALUE
-            || (written_generation, written_place) != (generation, place)
+            || (written_nonce, written_place) != (nonce, place)
         {
             return None;
         }
@@ -226,7 +226,7 @@ impl Meta {
             len,
             expiry,
             sequence,
-            generation: written_generation,
+            nonce: written_nonce,
             place: written_place,
             checksums,
         };

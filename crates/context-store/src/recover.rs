@@ -28,7 +28,7 @@ use crate::options::{Medium, Options};
 use crate::record::{HEAD, Kind, MAX_META, Meta, UNIT};
 use crate::segment::{FoundHeader, Header, Item, decode_footer, footer_items, footer_len};
 use crate::small::{SmallWrite, write_pack};
-use crate::space::{Space, State};
+use crate::space::{Space, State, Use};
 use crate::stats::Recovery;
 use crate::store::{SCRATCH, Shared};
 use crate::superblock::{COPIES, Identity, Superblock, Verdict, judge};
@@ -117,13 +117,7 @@ pub(crate) async fn open(
     };
     let now = Now::new((options.clock)(), superblock.created);
     let governor = Governor::new(options.daily_write_budget, now.millis);
-    let mut core = Core::new(
-        superblock.secret,
-        superblock.created,
-        fingerprint,
-        Space::new(layout),
-        governor,
-    );
+    let mut core = Core::new(fingerprint, Space::new(layout), governor);
     let disk = Arc::new(disk);
     let mut forgotten = Vec::new();
     if !report.formatted {
@@ -280,12 +274,12 @@ async fn read_units(
     }
     let headers = standing(found, layout.segments);
     for header in headers.iter().filter(|header| !header.retired) {
-        core.space.claim(
-            header.segment,
-            header.span,
-            header.generation,
-            State::Sealed,
-        );
+        let once = Use {
+            generation: header.generation,
+            nonce: header.nonce,
+        };
+        core.space
+            .claim(header.segment, header.span, once, State::Sealed);
     }
     for header in &headers {
         core.resume(header.generation, 0);
@@ -343,7 +337,7 @@ async fn unit(
     let start = layout.start(header.segment);
     let len = u64::from(header.span) * layout.segment_len;
     let last = read(disk, start + len - PAGE as u64, PAGE).await?;
-    if let Some(count) = footer_items(&last, header.segment, header.generation) {
+    if let Some(count) = footer_items(&last, header.segment, header.nonce) {
         let footer = footer_len(count) as u64;
         if footer <= len {
             let pages = if footer == PAGE as u64 {
@@ -351,12 +345,12 @@ async fn unit(
             } else {
                 read(disk, start + len - footer, footer as usize).await?
             };
-            if let Some(items) = decode_footer(&pages, secret, header.segment, header.generation) {
+            if let Some(items) = decode_footer(&pages, secret, header.segment, header.nonce) {
                 return Ok((Unit { header, items }, false));
             }
         }
     }
-    let items = scan(disk, secret, fingerprint, header.generation, start, len).await?;
+    let items = scan(disk, secret, fingerprint, header.nonce, start, len).await?;
     Ok((Unit { header, items }, true))
 }
 
@@ -366,7 +360,7 @@ pub(crate) async fn scan(
     disk: &Disk,
     secret: &Secret,
     fingerprint: FingerprintFn,
-    generation: u64,
+    nonce: u64,
     start: u64,
     len: u64,
 ) -> io::Result<Vec<Item>> {
@@ -384,7 +378,7 @@ pub(crate) async fn scan(
         }
         let bytes = &window[(at - window_at) as usize..];
         let place = (at / UNIT as u64) as u32;
-        match Meta::decode(bytes, secret, generation, place) {
+        match Meta::decode(bytes, secret, nonce, place) {
             Some((meta, _)) => {
                 let print = if meta.hashed {
                     meta.key.as_slice().try_into().ok().map(Fingerprint)

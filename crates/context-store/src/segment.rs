@@ -21,6 +21,8 @@ pub(crate) struct Header {
     pub(crate) segment: u32,
     /// Sequence at which it was opened: every record in it that is not a survivor is newer.
     pub(crate) generation: u64,
+    /// Random, so that a record or footer of another use of the segment never passes for one of this.
+    pub(crate) nonce: u64,
     /// Segments that it spans.
     pub(crate) span: u32,
     /// Its blocks are gone; nothing in it counts.
@@ -46,6 +48,7 @@ impl Header {
         page.extend_from_slice(&self.segment.to_le_bytes());
         page.extend_from_slice(&self.span.to_le_bytes());
         page.extend_from_slice(&self.generation.to_le_bytes());
+        page.extend_from_slice(&self.nonce.to_le_bytes());
         page.push(u8::from(self.retired));
         let check = secret.segment(&page);
         page.extend_from_slice(&check.to_le_bytes());
@@ -64,6 +67,7 @@ impl Header {
                 segment: fields.u32()?,
                 span: fields.u32()?,
                 generation: fields.u64()?,
+                nonce: fields.u64()?,
                 retired: fields.u8()? != 0,
             };
             let covered = page.len() - fields.0.len();
@@ -135,12 +139,7 @@ pub(crate) fn footer_len(items: usize) -> usize {
 }
 
 /// A footer's pages: they end where the segment ends.
-pub(crate) fn encode_footer(
-    secret: &Secret,
-    segment: u32,
-    generation: u64,
-    items: &[Item],
-) -> Vec<u8> {
+pub(crate) fn encode_footer(secret: &Secret, segment: u32, nonce: u64, items: &[Item]) -> Vec<u8> {
     let len = footer_len(items.len());
     let mut list = Vec::with_capacity(items.len() * ITEM);
     for item in items {
@@ -150,7 +149,7 @@ pub(crate) fn encode_footer(
     head.extend_from_slice(&FOOTER_MAGIC);
     head.extend_from_slice(&segment.to_le_bytes());
     head.extend_from_slice(&(items.len() as u32).to_le_bytes());
-    head.extend_from_slice(&generation.to_le_bytes());
+    head.extend_from_slice(&nonce.to_le_bytes());
     head.extend_from_slice(&[0; 16]);
     let check = secret.footer(&head, &list);
     head.extend_from_slice(&check.to_le_bytes());
@@ -160,13 +159,13 @@ pub(crate) fn encode_footer(
     pages
 }
 
-/// How many items the footer has whose last page this is, for a segment of this generation.
-pub(crate) fn footer_items(last_page: &[u8], segment: u32, generation: u64) -> Option<usize> {
+/// How many items the footer has whose last page this is, for a segment of this nonce.
+pub(crate) fn footer_items(last_page: &[u8], segment: u32, nonce: u64) -> Option<usize> {
     let tail = last_page.get(last_page.len().checked_sub(FOOTER_TAIL)?..)?;
     let mut fields = Fields(tail);
     let ours = fields.array() == Some(FOOTER_MAGIC) && fields.u32() == Some(segment);
     let count = fields.u32()?;
-    (ours && fields.u64() == Some(generation)).then_some(count as usize)
+    (ours && fields.u64() == Some(nonce)).then_some(count as usize)
 }
 
 /// The items of a footer from its pages; none where they do not pass the check.
@@ -174,9 +173,9 @@ pub(crate) fn decode_footer(
     pages: &[u8],
     secret: &Secret,
     segment: u32,
-    generation: u64,
+    nonce: u64,
 ) -> Option<Vec<Item>> {
-    let count = footer_items(pages, segment, generation)?;
+    let count = footer_items(pages, segment, nonce)?;
     let tail = pages.len() - FOOTER_TAIL;
     let list = pages.get(tail.checked_sub(count.checked_mul(ITEM)?)?..tail)?;
     let head = &pages[tail..];

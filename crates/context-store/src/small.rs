@@ -136,7 +136,7 @@ pub(crate) async fn write_pack(shared: &Arc<Shared>, mut batch: Vec<SmallWrite>,
         Some(place) => {
             let mut offset = place.offset;
             for one in &mut batch {
-                one.meta.generation = place.generation;
+                one.meta.nonce = place.nonce;
                 one.meta.place = (offset / UNIT as u64) as u32;
                 offset += one.meta.footprint() as u64;
             }

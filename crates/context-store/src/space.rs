@@ -45,7 +45,9 @@ pub(crate) struct Cursor {
 #[derive(Clone, Debug)]
 pub(crate) struct Segment {
     pub(crate) state: State,
+    /// Sequence at which it was opened.
     pub(crate) generation: u64,
+    pub(crate) nonce: u64,
     pub(crate) span: u32,
     /// Reads under way.
     pub(crate) readers: u32,
@@ -59,11 +61,20 @@ pub(crate) struct Segment {
     pub(crate) not_before: u64,
 }
 
+/// What tells one use of a segment from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Use {
+    /// Sequence at which the unit was opened.
+    pub(crate) generation: u64,
+    /// Random: a sequence that a power cut took back is given again, a nonce is not.
+    pub(crate) nonce: u64,
+}
+
 /// A place for records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) segment: u32,
-    pub(crate) generation: u64,
+    pub(crate) nonce: u64,
     /// Bytes from the unit's start.
     pub(crate) offset: u64,
 }
@@ -82,6 +93,7 @@ impl Space {
         let empty = Segment {
             state: State::Free,
             generation: 0,
+            nonce: 0,
             span: 1,
             readers: 0,
             writers: 0,
@@ -126,7 +138,7 @@ impl Space {
     }
 
     /// Takes `span` adjacent free segments for a new unit.
-    pub(crate) fn take(&mut self, span: u32, generation: u64) -> Option<u32> {
+    pub(crate) fn take(&mut self, span: u32, once: Use) -> Option<u32> {
         let count = self.segments.len() as u32;
         let fits = |first: u32| {
             first + span <= count
@@ -136,19 +148,19 @@ impl Space {
         let first = (0..count)
             .map(|step| (self.hand + step) % count)
             .find(|first| fits(*first))?;
-        self.claim(first, span, generation, State::Opening);
+        self.claim(first, span, once, State::Opening);
         self.hand = (first + span) % count;
         Some(first)
     }
 
     /// Makes free segments a unit.
-    pub(crate) fn claim(&mut self, first: u32, span: u32, generation: u64, state: State) {
+    pub(crate) fn claim(&mut self, first: u32, span: u32, once: Use, state: State) {
         for member in first + 1..first + span {
             self.segments[member as usize].state = State::Member;
         }
         let unit = &mut self.segments[first as usize];
         unit.state = state;
-        unit.generation = generation;
+        (unit.generation, unit.nonce) = (once.generation, once.nonce);
         unit.span = span;
         (unit.blocks, unit.live, unit.access, unit.not_before) = (0, 0, 0, 0);
         self.free -= span;
@@ -185,7 +197,7 @@ impl Space {
             return None;
         }
         let unit = self.get_mut(segment);
-        let generation = unit.generation;
+        let nonce = unit.nonce;
         let State::Open(cursor) = &mut unit.state else {
             return None;
         };
@@ -195,7 +207,7 @@ impl Space {
         unit.writers += 1;
         Some(Place {
             segment,
-            generation,
+            nonce,
             offset,
         })
     }

@@ -10,7 +10,7 @@ use crate::engine::memory::Buffer;
 use crate::engine::queue::{Class, Flow};
 use crate::health::DriveFault;
 use crate::segment::{Header, encode_footer};
-use crate::space::{Cursor, State};
+use crate::space::{Cursor, State, Use};
 use crate::store::Shared;
 
 /// How long the task sleeps at most.
@@ -46,8 +46,19 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
     });
 }
 
+/// A random number; where the kernel has none to give, one that no earlier use of the segment had either.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(8) => u64::from_le_bytes(bytes),
+        _ => std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos() as u64),
+    }
+}
+
 impl Shared {
-    /// Writes whole pages of the store's own.
+    /// Writes whole pages of the store's own, before anything else: somebody always waits for them, and they are few.
     pub(crate) async fn write_own(
         &self,
         segment: u32,
@@ -59,7 +70,7 @@ impl Shared {
         let at = self.address(segment, offset);
         self.disk
             .transfer(
-                Class::Write,
+                Class::Read,
                 Flow::OWN,
                 Verb::Write,
                 at,
@@ -76,14 +87,14 @@ impl Shared {
                 .units()
                 .filter_map(|(segment, unit)| match &unit.state {
                     State::Closing(cursor) if unit.writers == 0 => {
-                        Some((segment, unit.generation, cursor.clone()))
+                        Some((segment, unit.nonce, cursor.clone()))
                     }
                     _ => None,
                 })
                 .collect()
         };
-        for (segment, generation, cursor) in closing {
-            let footer = encode_footer(&self.superblock.secret, segment, generation, &cursor.items);
+        for (segment, nonce, cursor) in closing {
+            let footer = encode_footer(&self.superblock.secret, segment, nonce, &cursor.items);
             let end = self.core().space.unit_len(segment);
             let written = self
                 .write_own(segment, end - footer.len() as u64, &footer)
@@ -112,24 +123,28 @@ impl Shared {
                     core.wanted = None;
                     return;
                 };
-                let generation = core.next_sequence();
+                let once = Use {
+                    generation: core.next_sequence(),
+                    nonce: random(),
+                };
                 let low = core.space.free() < core.watermarks().0;
                 if low {
                     self.room.notify_one();
                 }
-                let Some(segment) = core.space.take(span, generation) else {
+                let Some(segment) = core.space.take(span, once) else {
                     core.wanted = Some(wanted.max(span));
                     drop(core);
                     self.room.notify_one();
                     return;
                 };
-                (segment, span, generation)
+                (segment, span, once)
             };
-            let (segment, span, generation) = taken;
+            let (segment, span, once) = taken;
             let header = Header {
                 store: self.superblock.store,
                 segment,
-                generation,
+                generation: once.generation,
+                nonce: once.nonce,
                 span,
                 retired: false,
             };
