@@ -1,5 +1,6 @@
 //! Writes to the API, and what they answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -8,6 +9,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 use strand_api::{Drive, DriveOperation, DriveSpec, GROUP, MemoryPool, VERSION, names};
+use tokio::sync::Semaphore;
 
 use crate::happening::Happening;
 use crate::plan::Write;
@@ -25,7 +27,12 @@ pub struct Writer {
     operations: Api<DriveOperation>,
     pools: Api<MemoryPool>,
     recorder: Recorder,
+    /// Shared by all clones.
+    in_flight: Arc<Semaphore>,
 }
+
+/// Writes of one agent at once. Each takes a connection of its own, and a rack that comes up together has thousands of agents.
+const IN_FLIGHT: usize = 2;
 
 /// What the API answered to a write.
 #[derive(Debug)]
@@ -91,6 +98,7 @@ impl Writer {
             operations: Api::all(client.clone()),
             pools: Api::all(client.clone()),
             recorder: Recorder::new(client, reporter),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
         }
     }
 
@@ -102,6 +110,8 @@ impl Writer {
         write: Write,
     ) -> Result<Written, WriteError> {
         let (what, about) = (write.kind(), self.about(&name, &write));
+        // The semaphore is never closed; without a permit the write goes all the same.
+        let _turn = self.in_flight.acquire().await;
         let answer = tokio::time::timeout(PATIENCE, self.attempt(&name, object, write)).await;
         match answer {
             Ok(Ok(written)) => Ok(written),
