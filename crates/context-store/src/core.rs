@@ -23,8 +23,10 @@ const LEASED: u64 = 10;
 pub(crate) enum Stream {
     /// What callers put.
     Fresh,
-    /// What eviction keeps.
+    /// Blocks that eviction keeps: they never take the last free segments.
     Survivors,
+    /// Facts that eviction carries on, into the survivors' unit: they are small, and a whole unit comes free for them.
+    Facts,
 }
 
 /// Writes under way to one key: the newest sequence wins, whatever completes last.
@@ -347,7 +349,7 @@ impl Core {
     fn stream(&mut self, stream: Stream) -> &mut Option<u32> {
         match stream {
             Stream::Fresh => &mut self.fresh,
-            Stream::Survivors => &mut self.survivors,
+            Stream::Survivors | Stream::Facts => &mut self.survivors,
         }
     }
 
@@ -361,7 +363,12 @@ impl Core {
         {
             return Some(place);
         }
-        let scarce = stream == Stream::Survivors && self.space.free() < self.reserve();
+        let scarce = match stream {
+            Stream::Survivors => self.space.free() < self.reserve(),
+            // The last unit is eviction's: without it no other could be freed.
+            Stream::Fresh => self.space.free() < self.usual_span() && self.ready.len() < 2,
+            Stream::Facts => false,
+        };
         let fits = (!scarce)
             .then(|| {
                 self.ready

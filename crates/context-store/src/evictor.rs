@@ -356,11 +356,11 @@ impl Shared {
             });
             waiting.push(answer);
             if batch.len() == 1024 {
-                write_pack(self, std::mem::take(&mut batch), Stream::Survivors).await;
+                write_pack(self, std::mem::take(&mut batch), Stream::Facts).await;
             }
         }
         if !batch.is_empty() {
-            write_pack(self, batch, Stream::Survivors).await;
+            write_pack(self, batch, Stream::Facts).await;
         }
         for answer in waiting {
             if !matches!(answer.await, Ok(Ok(Some(_)))) {
