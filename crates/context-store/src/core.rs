@@ -18,6 +18,9 @@ use crate::{MAX_VALUE, PAGE};
 /// Share of a namespace's share that its leases may hold.
 const LEASED: u64 = 10;
 
+/// Evictions that the survivors' unit stays open for.
+const LONGEST_OPEN: u32 = 32;
+
 /// Which open unit a record goes into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
@@ -72,6 +75,8 @@ pub(crate) struct Core {
     tick: u32,
     fresh: Option<u32>,
     survivors: Option<u32>,
+    /// Units evicted since the survivors' unit was opened.
+    survivors_age: u32,
     ready: Vec<u32>,
     /// Segments that a put waits for in a row.
     pub(crate) wanted: Option<u32>,
@@ -108,6 +113,7 @@ impl Core {
             tick: 0,
             fresh: None,
             survivors: None,
+            survivors_age: 0,
             ready: Vec::new(),
             wanted: None,
             space,
@@ -412,6 +418,20 @@ impl Core {
         if let State::Open(cursor) = &mut unit.state {
             let cursor = std::mem::take(cursor);
             unit.state = State::Closing(cursor);
+        }
+    }
+
+    /// A unit was evicted. An open unit cannot be: the survivors' is closed after a while even if it is not full, or its
+    /// blocks would never grow cold.
+    pub(crate) fn evicted(&mut self) {
+        self.survivors_age += 1;
+        if self.survivors_age > LONGEST_OPEN
+            && let Some(unit) = self.survivors.take()
+        {
+            self.close(unit);
+        }
+        if self.survivors.is_none() {
+            self.survivors_age = 0;
         }
     }
 

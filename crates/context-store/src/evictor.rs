@@ -523,6 +523,7 @@ impl Shared {
         }
         self.drop_strays(victim);
         let mut core = self.core();
+        core.evicted();
         core.stats.evicted_blocks += gone.len() as u64;
         core.stats.evicted_bytes += gone.iter().sum::<u64>();
         core.space.get_mut(victim).state = State::Retired { flushed: false };

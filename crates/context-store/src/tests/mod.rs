@@ -1,3 +1,5 @@
 mod bed;
+mod faults;
 mod life;
 mod model;
+mod parsers;
