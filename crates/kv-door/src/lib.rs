@@ -1,0 +1,38 @@
+//! The native door to context memory, as the agent sees it.
+//!
+//! A [`Node`] has the blocks and a total of arena bytes; it opens a [`Door`] for each pod: a Unix socket, a namespace,
+//! a share of the bytes. Which socket a pod connects to says who it is. Each connection is a session with its own
+//! epoch, its own leases and arenas that no other pod ever maps:
+//!
+//! ```text
+//!  node     Node ── Budget (bytes of all pods)
+//!  door     Door: accept task ── Arenas (this pod's memory, reused session after session)
+//!  session  one task reads frames, one task a request answers (serve), replies go straight to the socket
+//!  blocks   Blocks: the context store, or an in-memory one for tests
+//! ```
+//!
+//! Whatever a pod sends is copied into private memory once and then checked; what it writes into PUT stays
+//! hostile. A session that ends, however it ends, gives back every slot: leases go with it, requests that still
+//! read or write the arena keep it until they are done.
+
+mod arenas;
+mod blocks;
+mod budget;
+mod door;
+mod memory;
+mod node;
+mod refused;
+mod room;
+mod serve;
+mod session;
+mod socket;
+mod store;
+
+pub use blocks::{Blocks, Described, Landed, Life, Page, Put, PutOptions, Totals};
+pub use door::{Door, DoorError, DoorOptions};
+pub use memory::MemoryBlocks;
+pub use node::{Node, Usage};
+pub use refused::Refused;
+pub use room::Room;
+pub use store::{StoreArena, StoreBlocks};
+pub use strand_context_store::Namespace;

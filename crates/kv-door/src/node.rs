@@ -1,0 +1,106 @@
+//! All doors of one node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::Blocks;
+use crate::budget::Budget;
+use crate::door::{Door, DoorError, DoorOptions};
+
+/// The blocks of a node and the arena bytes of its pods.
+#[derive(Debug)]
+pub struct Node<B> {
+    pub(crate) blocks: B,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) tally: Arc<Tally>,
+    epoch: AtomicU64,
+}
+
+/// What is in use now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Sessions that are open.
+    pub sessions: usize,
+    /// Requests that were not answered yet, those of ended sessions included.
+    pub requests: usize,
+    /// Values in GET that pods have not released.
+    pub leases: usize,
+    /// Arena bytes granted to pods, free ones of open doors included.
+    pub granted_bytes: usize,
+    /// Arenas that sessions, requests or clients of ended sessions still use or map.
+    pub arenas: usize,
+}
+
+/// [`Usage`], being counted.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) sessions: AtomicUsize,
+    pub(crate) requests: AtomicUsize,
+    pub(crate) leases: AtomicUsize,
+    pub(crate) arenas: AtomicUsize,
+}
+
+/// Counted for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    tally: Arc<Tally>,
+    of: fn(&Tally) -> &AtomicUsize,
+}
+
+impl Counted {
+    pub(crate) fn new(tally: &Arc<Tally>, of: fn(&Tally) -> &AtomicUsize) -> Self {
+        of(tally).fetch_add(1, Ordering::Relaxed);
+        Self {
+            tally: Arc::clone(tally),
+            of,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.of)(&self.tally).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<B: Blocks> Node<B> {
+    /// Serves `blocks`, with at most `arena_bytes` of arenas for all pods together.
+    pub fn new(blocks: B, arena_bytes: usize) -> Arc<Self> {
+        // Another agent's sessions, before or after this one, must not have the same epochs.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let first = since.map_or(0, |since| since.as_nanos() as u64);
+        Arc::new(Self {
+            blocks,
+            budget: Budget::new(arena_bytes),
+            tally: Arc::default(),
+            epoch: AtomicU64::new(first),
+        })
+    }
+
+    /// Opens a pod's door; needs a tokio runtime. It stays open until the [`Door`] is dropped.
+    pub fn open(self: &Arc<Self>, options: DoorOptions) -> Result<Door, DoorError> {
+        Door::open(Arc::clone(self), options)
+    }
+
+    /// The blocks.
+    pub fn blocks(&self) -> &B {
+        &self.blocks
+    }
+
+    /// What is in use now.
+    pub fn usage(&self) -> Usage {
+        let load = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        Usage {
+            sessions: load(&self.tally.sessions),
+            requests: load(&self.tally.requests),
+            leases: load(&self.tally.leases),
+            granted_bytes: self.budget.granted(),
+            arenas: load(&self.tally.arenas),
+        }
+    }
+
+    pub(crate) fn next_epoch(&self) -> u64 {
+        self.epoch.fetch_add(1, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,236 @@
+//! Blocks of one context partition, moved by its drive straight to and from the arenas.
+
+use std::any::Any;
+use std::io;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use strand_context_store::{
+    Get, Put as Stored, PutOptions as StoreOptions, Region, Span, Store, StoreError,
+};
+use strand_kv_client::arena::{Memory, PutBytes};
+use strand_kv_client::frame::Code;
+
+use crate::blocks::{Blocks, Described, Landed, Life, Page, Put, PutOptions, Totals};
+use crate::{Namespace, Refused, Room};
+
+/// How often a get looks again when its block was replaced by a longer one while it waited for slots.
+const LOOKS: usize = 3;
+
+/// A store behind the door.
+#[derive(Debug)]
+pub struct StoreBlocks {
+    store: Arc<Store>,
+}
+
+/// A pod's arenas, as the store's regions.
+#[derive(Debug)]
+pub struct StoreArena {
+    get: Pinned,
+    put: Pinned,
+}
+
+/// A region that is registered with the drive on its first use: that takes its pages, and pods may never use theirs.
+#[derive(Debug)]
+struct Pinned {
+    region: Arc<Region>,
+    registered: OnceLock<Arc<Registration>>,
+}
+
+/// Ends with the arena, or with the thread that makes it, whichever is later.
+#[derive(Debug)]
+struct Registration {
+    region: Arc<Region>,
+    store: Weak<Store>,
+}
+
+impl Pinned {
+    fn new(memory: Memory<'_>) -> io::Result<Self> {
+        Ok(Self {
+            region: Region::map_shared(memory.0, memory.1)?,
+            registered: OnceLock::new(),
+        })
+    }
+
+    /// The range, for a transfer that `guard` belongs to.
+    fn span(
+        &self,
+        store: &Arc<Store>,
+        range: (usize, usize),
+        guard: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Span, Refused> {
+        self.registered.get_or_init(|| self.register(store));
+        let span = self.region.span(range.0, range.1);
+        let span = span.ok_or_else(|| Refused::new(Code::Range, "bytes outside the arena"))?;
+        Ok(span.guarded(guard))
+    }
+
+    /// On a thread of its own: 0.4 to 2.3 s a GiB. Transfers do not wait for it.
+    fn register(&self, store: &Arc<Store>) -> Arc<Registration> {
+        let registration = Arc::new(Registration {
+            region: Arc::clone(&self.region),
+            store: Arc::downgrade(store),
+        });
+        let (store, made) = (Arc::clone(store), Arc::clone(&registration));
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.register(&made.region) {
+                tracing::warn!(%error, "an arena is used unregistered, which costs processor time; give the agent CAP_IPC_LOCK");
+            }
+        });
+        registration
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let Some(store) = self.store.upgrade() else {
+            return;
+        };
+        if let Err(error) = store.unregister(&self.region) {
+            tracing::debug!(%error, "an arena could not be unregistered");
+        }
+    }
+}
+
+impl StoreBlocks {
+    /// Serves this store.
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+}
+
+impl Blocks for StoreBlocks {
+    type Arena = StoreArena;
+
+    fn map(&self, get: Memory<'_>, put: Memory<'_>) -> io::Result<StoreArena> {
+        Ok(StoreArena {
+            get: Pinned::new(get)?,
+            put: Pinned::new(put)?,
+        })
+    }
+
+    async fn get(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        room: Room<StoreArena>,
+    ) -> Result<Option<Landed<StoreArena>>, Refused> {
+        for _ in 0..LOOKS {
+            let Some(length) = self.store.len_of(namespace, key) else {
+                return Ok(None);
+            };
+            let slot = Arc::new(room.take(length as u64).await?);
+            let range = (slot.offset(), slot.capacity());
+            let span = (slot.mapped().get).span(&self.store, range, slot.clone())?;
+            match self.store.get(namespace, key, &[span]).await {
+                Ok(Get::Hit { len, .. }) => return Ok(Some(Landed { slot, length: len })),
+                Ok(Get::Miss) => return Ok(None),
+                Err(StoreError::Memory { .. }) => {}
+                Err(error) => return Err(refused(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn put(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        value: PutBytes<StoreArena>,
+        options: PutOptions,
+    ) -> Result<Put, Refused> {
+        let value = Arc::new(value);
+        let range = (value.offset(), value.length());
+        let span = (value.mapped().put).span(&self.store, range, value.clone())?;
+        drop(value);
+        let options = StoreOptions {
+            ttl: match options.life {
+                Life::Policy => None,
+                Life::Endless => Some(Duration::MAX),
+                Life::For(life) => Some(life),
+            },
+            if_absent: options.only_if_absent,
+        };
+        match self.store.put(namespace, key, vec![span], options).await {
+            Ok(Stored::Stored(_)) => Ok(Put::Stored),
+            Ok(Stored::Present) => Ok(Put::Present),
+            Ok(Stored::Dropped(_)) => Ok(Put::Dropped),
+            Err(error) => Err(refused(error)),
+        }
+    }
+
+    async fn exists(&self, namespace: Namespace, keys: &[Vec<u8>]) -> Result<Vec<bool>, Refused> {
+        Ok(self.store.exists_many(namespace, &slices(keys)))
+    }
+
+    async fn leading_run(&self, namespace: Namespace, keys: &[Vec<u8>]) -> Result<usize, Refused> {
+        Ok(self.store.longest_run(namespace, &slices(keys)))
+    }
+
+    async fn describe(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+    ) -> Result<Option<Described>, Refused> {
+        let length = self.store.len_of(namespace, key);
+        let left = self.store.expires_in(namespace, key);
+        Ok(length.zip(left).map(|(length, left)| Described {
+            length: length as u64,
+            left,
+        }))
+    }
+
+    async fn expire(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        left: Option<Duration>,
+    ) -> Result<bool, Refused> {
+        (self.store.expire(namespace, key, left).await).map_err(refused)
+    }
+
+    async fn delete(&self, namespace: Namespace, key: &[u8]) -> Result<bool, Refused> {
+        self.store.delete(namespace, key).await.map_err(refused)
+    }
+
+    async fn flush(&self, namespace: Namespace) -> Result<(), Refused> {
+        self.store.flush_namespace(namespace).await.map_err(refused)
+    }
+
+    async fn scan(&self, namespace: Namespace, cursor: u64, limit: usize) -> Result<Page, Refused> {
+        let page = (self.store.scan(namespace, cursor, limit).await).map_err(refused)?;
+        Ok(Page {
+            cursor: page.cursor,
+            keys: page.keys,
+        })
+    }
+
+    async fn totals(&self, namespace: Namespace) -> Result<Totals, Refused> {
+        let stats = self.store.namespace_stats(namespace);
+        Ok(stats.map_or(Totals::default(), |stats| Totals {
+            blocks: stats.blocks,
+            bytes: stats.bytes,
+        }))
+    }
+}
+
+fn slices(keys: &[Vec<u8>]) -> Vec<&[u8]> {
+    keys.iter().map(Vec::as_slice).collect()
+}
+
+fn refused(error: StoreError) -> Refused {
+    let code = match error {
+        StoreError::KeyLength { .. } => Code::Key,
+        StoreError::ValueLength { .. } => Code::Length,
+        StoreError::Memory { .. }
+        | StoreError::TooManyNamespaces
+        | StoreError::Drive(_)
+        | StoreError::Closed => Code::Store,
+    };
+    Refused::new(code, error.to_string())
+}
