@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::admit::Governor;
 use crate::expiry::Now;
-use crate::hash::{Fingerprint, FingerprintFn};
+use crate::hash::{Fingerprint, FingerprintFn, FingerprintMap};
 use crate::index::{EXPIRY_MODULUS, Entry, Index};
 use crate::lease::Leases;
 use crate::namespaces::{Namespace, Namespaces};
@@ -57,7 +57,7 @@ pub(crate) struct Core {
     pub(crate) space: Space,
     pub(crate) namespaces: Namespaces,
     pub(crate) leases: Leases,
-    pub(crate) pins: HashMap<Fingerprint, u32>,
+    pub(crate) pins: FingerprintMap<u32>,
     pub(crate) governor: Governor,
     pub(crate) stats: Stats,
     pub(crate) small: VecDeque<SmallWrite>,
@@ -70,7 +70,7 @@ pub(crate) struct Core {
     pub(crate) carried: u64,
     /// The largest recent record, for the choice of a unit's size.
     typical: u64,
-    races: HashMap<Fingerprint, Race>,
+    races: FingerprintMap<Race>,
     sequence: u64,
     tick: u32,
     fresh: Option<u32>,
@@ -98,7 +98,7 @@ impl Core {
             index: Index::new(space.layout.capacity()),
             namespaces: Namespaces::default(),
             leases: Leases::default(),
-            pins: HashMap::new(),
+            pins: FingerprintMap::default(),
             governor,
             stats: Stats::default(),
             small: VecDeque::new(),
@@ -108,7 +108,7 @@ impl Core {
             live_bytes: 0,
             carried: 0,
             typical: 0,
-            races: HashMap::new(),
+            races: FingerprintMap::default(),
             sequence: 1,
             tick: 0,
             fresh: None,

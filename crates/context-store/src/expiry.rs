@@ -11,7 +11,7 @@ use crate::index::EXPIRY_MODULUS;
 const UNIT: u64 = 100;
 
 /// Longest life that can be asked for: 100 days. Longer ones are cut to it, since what is this old is cold.
-pub(crate) const LONGEST: Duration = Duration::from_hours(100 * 24);
+pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 86_400);
 
 /// The wall clock as seen by one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

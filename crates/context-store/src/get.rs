@@ -386,9 +386,9 @@ impl Shared {
         let offset = u64::from(found.entry.place) * UNIT as u64;
         let start = self.address(u32::from(found.entry.segment), offset);
         let mut answers = Vec::with_capacity(shape.chunks());
-        for number in 0..shape.chunks() {
+        for (number, piece) in dst.iter().enumerate().take(shape.chunks()) {
             let len = (shape.body() - number * CHUNK).min(CHUNK);
-            let chunk = dst[number].part(0, len).ok_or(StoreError::Memory {
+            let chunk = piece.part(0, len).ok_or(StoreError::Memory {
                 needed: shape.len,
                 given: 0,
                 reason: "a chunk does not fit",

@@ -10,8 +10,40 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use crate::Namespace;
 
 /// 96 bits that stand for a namespace and key in the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Fingerprint(pub(crate) [u8; 12]);
+
+impl std::hash::Hash for Fingerprint {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.0[..8]);
+        state.write_u64(u64::from_le_bytes(first));
+    }
+}
+
+/// A map from fingerprints, which are hashes that nobody outside can choose: they need no further hashing.
+pub(crate) type FingerprintMap<T> =
+    std::collections::HashMap<Fingerprint, T, std::hash::BuildHasherDefault<AsIs>>;
+
+/// The hasher of such a map.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// How fingerprints are made. Tests replace it to force collisions.
 pub(crate) type FingerprintFn = fn(&Secret, Namespace, &[u8]) -> Fingerprint;

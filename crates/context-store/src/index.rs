@@ -112,7 +112,7 @@ impl Index {
 
     pub(crate) fn shard_of(&self, fingerprint: Fingerprint) -> usize {
         let first = u16::from_be_bytes([fingerprint.0[0], fingerprint.0[1]]);
-        usize::from(first) * self.shards.len() >> 16
+        (usize::from(first) * self.shards.len()) >> 16
     }
 
     fn find(&self, fingerprint: Fingerprint) -> (usize, Result<usize, usize>) {

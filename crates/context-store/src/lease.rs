@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::hash::Fingerprint;
+use crate::hash::{Fingerprint, FingerprintMap};
 
 /// How long a lease lasts.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -18,7 +18,7 @@ struct Lease {
 /// The leases of one partition.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
-    held: HashMap<Fingerprint, Lease>,
+    held: FingerprintMap<Lease>,
     /// In the order in which they were granted; a renewed one is here twice.
     order: VecDeque<(u64, Fingerprint)>,
     bytes: HashMap<u16, u64>,

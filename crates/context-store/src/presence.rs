@@ -55,10 +55,6 @@ impl Store {
 
     /// How long a block still lives: none where there is no such block, none inside where it has no end.
     #[must_use]
-    #[expect(
-        clippy::option_option,
-        reason = "TTL has two kinds of absence, -2 and -1 to a client"
-    )]
     pub fn expires_in(&self, namespace: Namespace, key: &[u8]) -> Option<Option<Duration>> {
         let (now, fingerprint) = (self.shared.now(), self.shared.fingerprint(namespace, key));
         let entry = self.shared.core().live(namespace, fingerprint, now)?;

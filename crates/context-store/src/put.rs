@@ -346,10 +346,6 @@ impl Shared {
 
     /// Gives a record with a body its place and sequence. None where no room came free in time; no allocation where the
     /// key has a block and must not.
-    #[expect(
-        clippy::type_complexity,
-        reason = "two absences that mean different things, named above"
-    )]
     async fn allocate(
         &self,
         meta: &mut Meta,

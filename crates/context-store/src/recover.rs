@@ -1,6 +1,5 @@
 //! Reads a partition back: superblock, headers, footers, and the records of units that have no footer.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -23,7 +22,6 @@ use crate::expiry::Now;
 use crate::hash::{Fingerprint, FingerprintFn, Secret};
 use crate::health::DriveFault;
 use crate::layout::Layout;
-use crate::namespaces::Namespace;
 use crate::options::{Medium, Options};
 use crate::record::{HEAD, Kind, MAX_META, Meta, UNIT};
 use crate::segment::{FoundHeader, Header, Item, decode_footer, footer_items, footer_len};
@@ -400,75 +398,94 @@ pub(crate) async fn scan(
     Ok(items)
 }
 
-/// Fills the index from all units' records: the newest of each key counts. What it gives back are tombstones for older
-/// records whose newer ones do not know of them.
+/// A record, and the unit that it was found in.
+#[derive(Clone, Copy)]
+struct Sighting {
+    item: Item,
+    segment: u32,
+    generation: u64,
+}
+
+/// What all records of one key come to.
+struct Resolved {
+    /// The value that the key has, with the expiry that it has by now.
+    value: Option<Sighting>,
+    /// The newest value that another one supersedes without knowing of it: it needs a tombstone of this sequence.
+    forgotten: Option<Item>,
+}
+
+/// Resolves the records of one key: the newest sequence counts, and of two copies of one record the younger unit's, which
+/// is the survivor. Pure.
+fn resolve(records: &[Sighting]) -> Resolved {
+    let values = || records.iter().filter(|one| one.item.kind == Kind::Value);
+    let newest = values().max_by_key(|one| (one.item.sequence, one.generation));
+    let Some(mut value) = newest.copied() else {
+        return Resolved {
+            value: None,
+            forgotten: None,
+        };
+    };
+    let sequence = value.item.sequence;
+    let forgotten = values()
+        .filter(|one| one.item.sequence < sequence && !value.item.replaces)
+        .max_by_key(|one| one.item.sequence)
+        .map(|one| one.item);
+    let facts = |kind| {
+        records
+            .iter()
+            .filter(move |one| one.item.kind == kind && one.item.sequence >= sequence)
+            .max_by_key(|one| one.item.sequence)
+    };
+    if let Some(last) = facts(Kind::Expire) {
+        value.item.expiry = last.item.expiry;
+    }
+    let deleted = facts(Kind::Tombstone).is_some();
+    Resolved {
+        value: (!deleted).then_some(value),
+        forgotten,
+    }
+}
+
+/// Fills the index from all units' records. What it gives back are tombstones for older records whose newer ones do not
+/// know of them.
 fn rebuild(core: &mut Core, units: Vec<Unit>, now: Now) -> Vec<Item> {
-    let mut flushes: HashMap<Namespace, u64> = HashMap::new();
-    let mut facts: HashMap<Fingerprint, Vec<Item>> = HashMap::new();
-    let mut highest = core.sequence();
-    for item in units.iter().flat_map(|unit| &unit.items) {
-        highest = highest.max(item.sequence);
-        match item.kind {
-            Kind::Flush => {
-                let flush = flushes.entry(item.namespace).or_default();
-                *flush = (*flush).max(item.sequence);
-            }
-            Kind::Tombstone | Kind::Expire => {
-                facts.entry(item.fingerprint).or_default().push(*item)
-            }
-            Kind::Value => {}
-        }
-    }
-    for (namespace, sequence) in &flushes {
-        core.namespaces.flush(*namespace, *sequence);
-    }
-    let shift = (64 - highest.leading_zeros()).saturating_sub(31);
-    // Sequences of values are not in the index: kept here while it is built, by place.
-    let mut newest: HashMap<Fingerprint, (u64, u64)> = HashMap::new();
-    let mut forgotten = Vec::new();
-    let mut units = units;
-    units.sort_by_key(|unit| unit.header.generation);
     let many = units.iter().map(|unit| unit.items.len()).sum();
-    newest.reserve(many);
-    for unit in &units {
-        for item in unit.items.iter().filter(|item| item.kind == Kind::Value) {
-            let key = (item.sequence, unit.header.generation);
-            if let Some(known) = newest.get(&item.fingerprint).copied() {
-                // Of two copies of one record, the younger unit's is the survivor.
-                if known.0 != item.sequence && !item.replaces {
-                    let mut tombstone = *item;
-                    tombstone.sequence = known.0.min(item.sequence);
-                    forgotten.push(tombstone);
-                }
-                if known >= key {
-                    continue;
-                }
-            }
-            newest.insert(item.fingerprint, key);
-            let mut item = *item;
-            let mut deleted = core.namespaces.was_flushed(item.namespace, item.sequence);
-            let mut last = item.sequence;
-            for fact in facts.get(&item.fingerprint).into_iter().flatten() {
-                match fact.kind {
-                    Kind::Tombstone => deleted |= fact.sequence >= item.sequence,
-                    _ if fact.sequence > last => {
-                        last = fact.sequence;
-                        item.expiry = fact.expiry;
-                    }
-                    _ => {}
-                }
-            }
-            if deleted || now.is_past(item.expiry) || item.len == 0 {
-                core.remove(item.fingerprint);
-                continue;
-            }
-            let Some(owner) = core.namespaces.slot(item.namespace) else {
-                continue;
-            };
-            let access = (item.sequence >> shift) as u32;
-            let entry = entry_of(&item, unit.header.segment, owner, access);
-            core.insert(item.fingerprint, &entry);
+    let mut all: Vec<Sighting> = Vec::with_capacity(many);
+    for unit in units {
+        let (segment, generation) = (unit.header.segment, unit.header.generation);
+        all.extend(unit.items.into_iter().map(|item| Sighting {
+            item,
+            segment,
+            generation,
+        }));
+    }
+    let mut highest = core.sequence();
+    for one in &all {
+        highest = highest.max(one.item.sequence);
+        if one.item.kind == Kind::Flush {
+            core.namespaces.flush(one.item.namespace, one.item.sequence);
         }
+    }
+    // Accesses are not on the medium: blocks are as old as their records.
+    let shift = (64 - highest.leading_zeros()).saturating_sub(31);
+    // In the order of the index, so that every insertion is at a shard's end.
+    all.sort_unstable_by_key(|one| one.item.fingerprint);
+    let mut forgotten = Vec::new();
+    for records in all.chunk_by(|one, other| one.item.fingerprint == other.item.fingerprint) {
+        let resolved = resolve(records);
+        forgotten.extend(resolved.forgotten);
+        let Some(Sighting { item, segment, .. }) = resolved.value else {
+            continue;
+        };
+        let flushed = core.namespaces.was_flushed(item.namespace, item.sequence);
+        if flushed || now.is_past(item.expiry) || item.len == 0 {
+            continue;
+        }
+        let Some(owner) = core.namespaces.slot(item.namespace) else {
+            continue;
+        };
+        let access = (item.sequence >> shift) as u32;
+        core.insert(item.fingerprint, &entry_of(&item, segment, owner, access));
     }
     core.resume(highest + 1, (highest >> shift) as u32 + 1);
     forgotten
