@@ -1,6 +1,8 @@
 //! A node with one door, in a directory of its own.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod raw;
+
 use std::sync::Arc;
 use std::time::Duration;
 
