@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -40,10 +41,14 @@ pub fn need_root() {
     );
 }
 
-/// A directory of stand-in files.
+/// A directory of stand-in files. There is one at a time: a process that another test forks holds this
+/// test's descriptors until it execs, and judging rightly sees that.
 pub struct Bed {
     pub directory: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Bed {
     pub fn new() -> Bed {
@@ -53,6 +58,7 @@ impl Bed {
                 .prefix("strand-drives-")
                 .tempdir()
                 .unwrap(),
+            _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 
