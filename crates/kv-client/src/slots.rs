@@ -177,6 +177,10 @@ impl Drop for Queued<'_> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that meets an error it did not expect shall stop there"
+)]
 mod tests {
     use super::*;
     use std::time::Duration;

@@ -13,9 +13,10 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
-use crate::frame::{HEADER, Header, MAX_BODY, Malformed, PREAMBLE, body_length};
+use crate::frame::{HEADER, Header, Malformed, PREAMBLE, body_length};
 
-const READ: usize = 64 * 1024;
+/// Bytes that a read has room for: some hundred requests.
+const READ: usize = 16 * 1024;
 
 /// A socket that many tasks send on and one after the other reads from.
 #[derive(Debug)]
@@ -178,31 +179,38 @@ impl Out {
 /// Bytes that arrived, cut into frames.
 #[derive(Debug, Default)]
 pub struct Inbox {
-    bytes: Vec<u8>,
+    /// Longer than what it holds, so that reading need not clear it first.
+    buffer: Vec<u8>,
+    filled: usize,
 }
 
 impl Inbox {
     fn fill(&mut self, socket: BorrowedFd<'_>) -> Result<usize, Broken> {
-        let had = self.bytes.len();
-        self.bytes.resize(had + READ, 0);
+        if self.buffer.len() < self.filled + READ {
+            self.buffer.resize(self.filled + READ, 0);
+        }
         let read = loop {
-            match recv(socket, &mut self.bytes[had..], RecvFlags::DONTWAIT) {
+            let free = &mut self.buffer[self.filled..];
+            match recv(socket, free, RecvFlags::DONTWAIT) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => break other,
             }
         };
-        self.bytes
-            .truncate(had + read.map_or(0, |(count, _)| count));
         match read {
             Ok((0, _)) => Err(Broken::Closed),
-            Ok((count, _)) => Ok(count),
+            Ok((count, _)) => {
+                self.filled += count;
+                Ok(count)
+            }
             Err(error) => Err(Broken::Io(error.into())),
         }
     }
 
     /// Appends bytes as if they had arrived.
     pub fn extend(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.buffer.truncate(self.filled);
+        self.buffer.extend_from_slice(bytes);
+        self.filled = self.buffer.len();
     }
 
     /// Gives every whole frame to `on` and keeps the rest for later.
@@ -210,7 +218,7 @@ impl Inbox {
         &mut self,
         on: &mut impl FnMut(Header, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut left = self.bytes.as_slice();
+        let mut left = &self.buffer[..self.filled];
         let result = loop {
             let Some((header, rest)) = left.split_first_chunk::<HEADER>() else {
                 break Ok(());
@@ -227,9 +235,12 @@ impl Inbox {
                 break Err(error);
             }
         };
-        let taken = self.bytes.len() - left.len();
-        self.bytes.drain(..taken);
-        self.bytes.shrink_to(2 * MAX_BODY);
+        let kept = left.len();
+        self.buffer.copy_within(self.filled - kept..self.filled, 0);
+        self.filled = kept;
+        if kept == 0 && self.buffer.len() > READ {
+            self.buffer = Vec::new();
+        }
         result
     }
 }

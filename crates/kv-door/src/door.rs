@@ -13,8 +13,8 @@ use crate::node::Node;
 use crate::session::{self, Ends};
 use crate::{Blocks, Namespace, Refused, socket};
 
-/// Connections that a pod may have.
-const SESSIONS: usize = 64;
+/// Connections that a pod may have: as many as could have a slot of each arena by default.
+const SESSIONS: usize = 32;
 
 /// The pause after a connection that could not be accepted (no descriptors left).
 const PAUSE: Duration = Duration::from_millis(100);

@@ -28,7 +28,7 @@ const HELLO: Duration = Duration::from_secs(5);
 const IN_FLIGHT: usize = 512;
 
 /// Replies that a client may leave unread, bytes, before it is taken for dead.
-const UNREAD: usize = 8 << 20;
+const UNREAD: usize = 2 << 20;
 
 /// Closed when the door is.
 pub(crate) type Ends = watch::Receiver<()>;

@@ -1,4 +1,8 @@
 //! Arena bytes: a pod's share, the node's total, and memory that is used again.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets an error it did not expect shall stop there"
+)]
 
 mod bed;
 

@@ -1,11 +1,15 @@
 //! Client and door in one process: what each operation promises.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets an error it did not expect shall stop there"
+)]
 
 mod bed;
 
 use std::time::Duration;
 
 use bed::Bed;
-use strand_kv_client::{Error, Put, PutOptions, Ttl};
+use strand_kv_client::{Client, Error, Options, Put, PutOptions, Ttl};
 
 #[tokio::test]
 async fn a_block_goes_in_and_comes_out() {
@@ -88,16 +92,6 @@ async fn every_operation() {
 
 #[tokio::test]
 async fn what_does_not_fit_is_refused_in_words() {
-    let bed = Bed::new();
-    let large = bed.client().await;
-    let small = bed.client_with(|options| {
-        options.get_bytes = 1 << 20;
-        options.put_bytes = 2 << 20;
-    });
-    drop(large);
-    bed.at_rest().await;
-    let small = small.await;
-    let _ = small;
     let bed = Bed::with(4 << 20, 64 << 20);
     let client = bed.client().await;
     let error = client.reserve(3 << 20).await.unwrap_err();
@@ -122,4 +116,74 @@ async fn namespaces_do_not_see_each_other() {
     assert!(!theirs.delete(b"k").await.unwrap());
     theirs.flush().await.unwrap();
     assert_eq!(&ours.get(b"k").await.unwrap().unwrap()[..], b"ours");
+}
+
+#[tokio::test]
+async fn without_an_agent_there_are_misses_and_dropped_puts_but_no_silent_deletes() {
+    let directory = tempfile::tempdir().unwrap();
+    let client = Client::new(Options::new(directory.path().join("kv.sock")));
+    assert!(client.get(b"k").await.unwrap().is_none());
+    assert_eq!(
+        client.put(b"k", b"v", PutOptions::default()).await.unwrap(),
+        Put::Dropped
+    );
+    assert_eq!(
+        client.exists_many(&[b"a", b"b"]).await.unwrap(),
+        [false, false]
+    );
+    assert_eq!(client.leading_run(&[b"a"]).await.unwrap(), 0);
+    let error = client.delete(b"k").await.unwrap_err();
+    assert!(
+        matches!(error, Error::Down { call: "delete", .. }),
+        "{error}"
+    );
+    assert!(client.flush().await.is_err());
+    let counters = client.counters();
+    assert_eq!((counters.misses_down, counters.dropped_down), (1, 1));
+}
+
+#[tokio::test]
+async fn a_put_that_waits_for_its_agent_is_sent_from_the_bytes_still_held() {
+    let bed = Bed::new();
+    let client = bed
+        .client_with(|options| options.resend_within = bed::PATIENCE)
+        .await;
+    let value = bed::value(3, 2_500_000);
+    let mut room = client.reserve(3 << 20).await.unwrap().unwrap();
+    room[..value.len()].copy_from_slice(&value);
+    room.truncate(value.len());
+    // The session ends between the write and the commit, and another agent comes up later.
+    let Bed {
+        node,
+        door,
+        directory,
+    } = bed;
+    drop(door);
+    let commit = tokio::spawn(room.commit(b"k", PutOptions::default()));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let bed = Bed::at(directory, node);
+    assert_eq!(commit.await.unwrap().unwrap(), Put::Stored);
+    assert_eq!(&client.get(b"k").await.unwrap().unwrap()[..], &value[..]);
+    assert_eq!(client.counters().puts_resent, 1);
+    drop(client);
+    bed.at_rest().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spinning_changes_nothing_but_time() {
+    let bed = Bed::new();
+    let client = bed
+        .client_with(|options| options.spin = Duration::from_micros(50))
+        .await;
+    for round in 0..2000u64 {
+        let key = (round % 50).to_le_bytes();
+        client
+            .put(&key, &round.to_le_bytes(), PutOptions::default())
+            .await
+            .unwrap();
+        let block = client.get(&key).await.unwrap().unwrap();
+        assert_eq!(&block[..], &round.to_le_bytes());
+    }
+    drop(client);
+    bed.at_rest().await;
 }

@@ -1,4 +1,8 @@
 //! Pods that do what they should not.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets an error it did not expect shall stop there"
+)]
 #![allow(unsafe_code, reason = "a hostile pod maps and unprotects what it got")]
 
 mod bed;

@@ -1,5 +1,9 @@
 //! Two processes, one of them killed with SIGKILL at each step of the protocol: nothing stays pinned, mapped or open,
 //! and the other one goes on without an error.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets an error it did not expect shall stop there"
+)]
 
 mod bed;
 
@@ -312,6 +316,48 @@ async fn an_agent_killed_under_load_is_misses_and_then_hits() {
         }
     });
     unmapped.await.expect("nothing stays mapped");
+}
+
+#[tokio::test]
+async fn an_agent_that_stands_still_is_soon_no_longer_waited_for() {
+    let _alone = ALONE.lock().await;
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("kv.sock");
+    let mut agent = Process::start("process_agent", &socket, "");
+    agent.there().await;
+    let client = bed::connect(Options {
+        patience: Duration::from_millis(300),
+        ..Options::new(&socket)
+    })
+    .await;
+    client.put(b"k", b"v", PutOptions::default()).await.unwrap();
+    let pid = rustix::process::Pid::from_child(&agent.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let status = format!("/proc/{}/status", agent.0.id());
+    let stopped = tokio::time::timeout(bed::PATIENCE, async {
+        while !std::fs::read_to_string(&status)
+            .unwrap()
+            .contains("T (stopped)")
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    stopped.await.expect("it stands still");
+    assert!(client.get(b"k").await.unwrap().is_none());
+    assert_eq!(client.counters().misses_busy, 1);
+    let down = tokio::time::timeout(bed::PATIENCE, async {
+        while client.counters().misses_down == 0 {
+            assert!(client.get(b"k").await.unwrap().is_none());
+        }
+    });
+    down.await.expect("later gets do not wait");
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    let back = tokio::time::timeout(bed::PATIENCE, async {
+        while client.get(b"k").await.unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    back.await.expect("the hits come back");
 }
 
 /// Puts and gets blocks whose bytes tell which put they are from.

@@ -3,6 +3,7 @@
 
 pub mod raw;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,13 +27,17 @@ impl Bed {
     pub fn with(pod_bytes: usize, node_bytes: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let node = Node::new(MemoryBlocks::default(), node_bytes);
-        let door = node
-            .open(DoorOptions {
-                socket: directory.path().join("kv.sock"),
-                namespace: Namespace(1),
-                arena_bytes: pod_bytes,
-            })
-            .unwrap();
+        let door = open(&node, directory.path(), "kv.sock", 1, pod_bytes);
+        Self {
+            node,
+            door,
+            directory,
+        }
+    }
+
+    /// The first door again, where an earlier bed had it.
+    pub fn at(directory: TempDir, node: Arc<Node<MemoryBlocks>>) -> Self {
+        let door = open(&node, directory.path(), "kv.sock", 1, 64 << 20);
         Self {
             node,
             door,
@@ -41,13 +46,7 @@ impl Bed {
     }
 
     pub fn door(&self, name: &str, namespace: u128, bytes: usize) -> Door {
-        self.node
-            .open(DoorOptions {
-                socket: self.directory.path().join(name),
-                namespace: Namespace(namespace),
-                arena_bytes: bytes,
-            })
-            .unwrap()
+        open(&self.node, self.directory.path(), name, namespace, bytes)
     }
 
     pub async fn client(&self) -> Client {
@@ -82,6 +81,21 @@ impl Bed {
         })
         .await;
     }
+}
+
+fn open(
+    node: &Arc<Node<MemoryBlocks>>,
+    directory: &Path,
+    name: &str,
+    namespace: u128,
+    arena_bytes: usize,
+) -> Door {
+    node.open(DoorOptions {
+        socket: directory.join(name),
+        namespace: Namespace(namespace),
+        arena_bytes,
+    })
+    .unwrap()
 }
 
 pub async fn connect(options: Options) -> Client {

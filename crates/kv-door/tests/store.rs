@@ -1,0 +1,210 @@
+//! The door in front of a real store on a file: blocks go through its drive, and a pod that rewrites what it puts
+//! harms itself alone.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets an error it did not expect shall stop there"
+)]
+
+mod bed;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bed::raw::Raw;
+use futures::StreamExt;
+use strand_context_store::{Identity, Medium, Options as StoreOptions, Store};
+use strand_kv_client::frame::{FOREVER, Put as Outcome, Reply, Request};
+use strand_kv_client::{Client, Options, Put, PutOptions};
+use strand_kv_door::{Door, DoorOptions, Namespace, Node, StoreBlocks};
+
+const LEN: u64 = 1 << 30;
+
+async fn node(directory: &Path) -> Arc<Node<StoreBlocks>> {
+    let path = directory.join("partition");
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .unwrap();
+    file.set_len(LEN).unwrap();
+    let medium = Medium {
+        file,
+        offset: 0,
+        len: LEN,
+    };
+    let identity = Identity {
+        pool: "pool".into(),
+        drive: "drive".into(),
+    };
+    let options = StoreOptions {
+        patience: Duration::from_secs(20),
+        ..StoreOptions::default()
+    };
+    let (store, _) = Store::open(medium, &identity, options).await.unwrap();
+    Node::new(StoreBlocks::new(Arc::new(store)), 256 << 20)
+}
+
+fn door(node: &Arc<Node<StoreBlocks>>, directory: &Path, namespace: u128) -> Door {
+    node.open(DoorOptions {
+        socket: directory.join(format!("{namespace}.sock")),
+        namespace: Namespace(namespace),
+        arena_bytes: DoorOptions::ARENA_BYTES,
+    })
+    .unwrap()
+}
+
+async fn at_rest(node: &Node<StoreBlocks>) {
+    let waited = tokio::time::timeout(bed::PATIENCE, async {
+        loop {
+            let usage = node.usage();
+            if (usage.sessions, usage.requests, usage.leases, usage.arenas) == (0, 0, 0, 0) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    waited
+        .await
+        .unwrap_or_else(|_| panic!("{:?}", node.usage()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_of_all_sizes_through_a_drive() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = node(directory.path()).await;
+    let door = door(&node, directory.path(), 1);
+    let client = bed::connect(Options::new(door.path())).await;
+    let sizes = [
+        1,
+        28,
+        4095,
+        4096,
+        4097,
+        131_072,
+        (1 << 20) - 1,
+        1 << 20,
+        (1 << 20) + 1,
+        5 << 20,
+        32 << 20,
+    ];
+    let keys: Vec<_> = sizes.iter().map(|size| format!("size {size}")).collect();
+    for (size, key) in sizes.iter().zip(&keys) {
+        let value = bed::value(*size as u64, *size);
+        let put = client
+            .put(key.as_bytes(), &value, PutOptions::default())
+            .await;
+        assert_eq!(put.unwrap(), Put::Stored, "{key}");
+    }
+    assert_eq!(client.leading_run(&keys).await.unwrap(), keys.len());
+    let mut found = 0;
+    let mut blocks = client.get_many(&keys);
+    while let Some((index, block)) = blocks.next().await {
+        let block = block.unwrap().expect("a hit");
+        assert!(
+            block[..] == bed::value(sizes[index] as u64, sizes[index])[..],
+            "{}",
+            keys[index]
+        );
+        found += 1;
+    }
+    drop(blocks);
+    assert_eq!(found, keys.len());
+    assert_eq!(client.scan(0, 100).await.unwrap().keys.len(), keys.len());
+    client.flush().await.unwrap();
+    assert_eq!(client.leading_run(&keys).await.unwrap(), 0);
+    assert!(client.get(keys[3].as_bytes()).await.unwrap().is_none());
+    drop(client);
+    at_rest(&node).await;
+}
+
+/// Puts blocks while a thread rewrites all of PUT without a pause.
+async fn rewriting_pod(path: &Path, rounds: u64) -> (u64, u64) {
+    let mut raw = Raw::open(path).await;
+    let arenas = raw.map();
+    let length = 3 << 20;
+    let mut room = arenas.write(length).await.unwrap();
+    let offset = room.offset() as u64;
+    let stop = Arc::new(AtomicBool::new(false));
+    let rewriter = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            let mut byte = 0u8;
+            while !stop.load(Ordering::Relaxed) {
+                byte = byte.wrapping_add(1);
+                room.fill(byte);
+            }
+        }
+    });
+    let (mut hits, mut misses) = (0, 0);
+    for id in 0..rounds {
+        let key = vec![(id % 5) as u8 + 1];
+        let put = Request::Put {
+            key: key.clone(),
+            offset,
+            length: length as u64,
+            ttl_ms: 0,
+            only_if_absent: false,
+        };
+        let reply = raw.ask(id * 3, &put).await;
+        assert!(
+            matches!(reply, Reply::Put(Outcome::Stored | Outcome::Dropped)),
+            "{reply:?}"
+        );
+        match raw
+            .ask(id * 3 + 1, &Request::Get { key, room: FOREVER })
+            .await
+        {
+            Reply::Hit { .. } => hits += 1,
+            Reply::Miss => misses += 1,
+            other => panic!("{other:?}"),
+        }
+        raw.send(id * 3 + 1, &Request::Release);
+    }
+    stop.store(true, Ordering::Relaxed);
+    rewriter.join().unwrap();
+    (hits, misses)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_rewrites_what_it_puts_harms_itself_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = node(directory.path()).await;
+    let (bad, good) = (
+        door(&node, directory.path(), 1),
+        door(&node, directory.path(), 2),
+    );
+    let client = bed::connect(Options::new(good.path())).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let honest = tokio::spawn(honest_pod(client.clone(), Arc::clone(&stop)));
+    let (hits, misses) = rewriting_pod(bad.path(), 60).await;
+    stop.store(true, Ordering::Relaxed);
+    let rounds = honest.await.unwrap();
+    println!("rewritten blocks: {hits} hits, {misses} misses; honest rounds: {rounds}");
+    assert!(misses > 0, "nothing was torn: the test shows nothing");
+    assert!(rounds > 0);
+    drop(client);
+    at_rest(&node).await;
+}
+
+/// Every one of its blocks is there and right.
+async fn honest_pod(client: Client, stop: Arc<AtomicBool>) -> u64 {
+    let mut round = 0;
+    while !stop.load(Ordering::Relaxed) {
+        round += 1;
+        let key = [(round % 7) as u8 + 1];
+        let value = bed::value(round, 200_000 + round as usize * 1000 % 1_500_000);
+        let put = client
+            .put(&key, &value, PutOptions::default())
+            .await
+            .unwrap();
+        assert_eq!(put, Put::Stored);
+        let block = client.get(&key).await.unwrap().expect("a hit");
+        assert!(block[..] == value[..], "round {round}");
+    }
+    round
+}
