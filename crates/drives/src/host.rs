@@ -4,13 +4,13 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use strand_placement::carve::{CarveError, RecarveRefusal, Split};
+use strand_placement::carve::{CarveError, RecarveRefusal, Role, Split};
 use strand_placement::reason::Reason;
 use strand_placement::verdict::{Health, KnownPools, Observation};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::identity::{OwnedDrive, SeenDrive};
+use crate::identity::{OpenPartition, OwnedDrive, SeenDrive};
 
 /// The machine's drives.
 ///
@@ -67,6 +67,13 @@ pub trait DriveHost: Send + Sync + 'static {
     /// # Errors
     /// [`DriveError::Refused`] where storage would lose data, [`DriveError::Busy`] where the context partition is in use.
     fn recarve(&self, drive: &OwnedDrive, split: &Split) -> Result<OwnedDrive, DriveError>;
+
+    /// Opens a partition for whoever serves it: reading and writing, without a claim. That it still is this drive's is asked of
+    /// what was opened, not of its name.
+    ///
+    /// # Errors
+    /// [`DriveError::IdentityChanged`] where the drive is another one or was carved anew; [`DriveError::Io`].
+    fn open_partition(&self, drive: &OwnedDrive, role: Role) -> Result<OpenPartition, DriveError>;
 
     /// Gives a drive back: label and partition table are taken away. Killed on the way it stays ours, in state `Releasing`, and
     /// [`resume`](Self::resume) completes it.

@@ -1,6 +1,7 @@
 //! A drive as seen and a drive as owned: two types, so that nothing is written to what was merely seen.
 
 use std::fmt;
+use std::fs::File;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -126,4 +127,15 @@ pub struct Partition {
     pub path: PathBuf,
     /// Where the partition begins in what `path` opens, in bytes: 0 for a partition device.
     pub offset: u64,
+}
+
+/// A partition that is open.
+#[derive(Debug)]
+pub struct OpenPartition {
+    /// The partition device, or the stand-in's file.
+    pub file: File,
+    /// Where the partition begins in the file, in bytes.
+    pub offset: u64,
+    /// Bytes of the partition.
+    pub len: u64,
 }

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::ControlFlow;
 
-use strand_placement::carve::{self, Recarve, Split};
+use strand_placement::carve::{self, Layout, Recarve, Role, Split};
 use strand_placement::reason::Reason;
 use strand_placement::verdict::{
     Health, KnownPools, LabelSeen, LabelState, Observation, Verdict, judge, wipe_refusals,
@@ -18,11 +18,12 @@ use crate::held::{Access, Held};
 use crate::host::{
     CarveOrder, DataOnRelease, DriveError, DriveHost, Resumed, WipeOrder, WipeProgress,
 };
-use crate::identity::{MediumKind, OwnedDrive, SeenDrive};
+use crate::identity::{MediumKind, OpenPartition, OwnedDrive, SeenDrive};
 use crate::label::DiskLabel;
 use crate::nvme::{self, KernelNvme, NvmeAdmin};
 use crate::observe::Observer;
 use crate::own::{gone, grows_in_place};
+use crate::table::numbered;
 use crate::{partitions, standin, sysfs, uses, wipe};
 
 /// The machine's own drives, through the kernel.
@@ -230,6 +231,26 @@ impl DriveHost for KernelHost {
                     .ok_or_else(|| gone(&held))
             }
         }
+    }
+
+    fn open_partition(&self, drive: &OwnedDrive, role: Role) -> Result<OpenPartition, DriveError> {
+        let (held, label) = self.open_owned(drive, Access::Look)?;
+        let carved = |layout: &Layout| format!("drive {} carved as {layout:?}", drive.drive_id);
+        let found = numbered(&label.layout).find(|(_, found, _)| *found == role);
+        let Some((number, _, extent)) = found.filter(|_| label.layout == drive.layout) else {
+            return Err(DriveError::IdentityChanged {
+                path: drive.seen.path.clone(),
+                expected: carved(&drive.layout),
+                found: carved(&label.layout),
+            });
+        };
+        let opened = partitions::open(&held, &self.config.roots, number, extent.start);
+        let (file, offset) = opened.map_err(|error| held.error("opening its partition", error))?;
+        Ok(OpenPartition {
+            file,
+            offset,
+            len: extent.len,
+        })
     }
 
     fn release(&self, drive: &OwnedDrive, data: DataOnRelease) -> Result<(), DriveError> {

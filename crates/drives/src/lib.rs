@@ -33,6 +33,6 @@ pub use config::{HostConfig, Roots, WatchTimes};
 pub use host::{
     CarveOrder, DataOnRelease, DriveError, DriveHost, Resumed, WipeOrder, WipeProgress,
 };
-pub use identity::{DriveKey, MediumKind, OwnedDrive, Partition, SeenDrive};
+pub use identity::{DriveKey, MediumKind, OpenPartition, OwnedDrive, Partition, SeenDrive};
 pub use kernel::KernelHost;
 pub use simulated::SimulatedHost;

@@ -1,6 +1,9 @@
 //! Partition devices: telling the kernel what the label says, and finding the way to each partition.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use strand_placement::carve::Layout;
@@ -61,6 +64,34 @@ pub(crate) fn settle(held: &Held<'_>, roots: &Roots, layout: Option<&Layout>) ->
         )?;
     }
     Ok(())
+}
+
+/// Opens a partition of a settled layout for reading and writing; where it begins in what is open.
+pub(crate) fn open(
+    held: &Held<'_>,
+    roots: &Roots,
+    number: u32,
+    start: u64,
+) -> io::Result<(File, u64)> {
+    let options = || File::options().read(true).write(true).clone();
+    if !held.is_block_device()? {
+        // The same file, whatever its name leads to now.
+        let path = format!("/proc/self/fd/{}", held.file.as_raw_fd());
+        return Ok((options().open(path)?, start));
+    }
+    let known = sysfs::partitions(&roots.sys, &sysfs::device_name(&held.drive.path));
+    let partition = known
+        .iter()
+        .find(|partition| partition.number == number && partition.start == start)
+        .ok_or_else(|| io::Error::other("the kernel does not show the partition"))?;
+    let file = options().open(roots.dev.join(&partition.name))?;
+    if file.metadata()?.rdev() != partition.device {
+        return Err(io::Error::other(format!(
+            "{} is not the device that the kernel names so",
+            partition.name
+        )));
+    }
+    Ok((file, 0))
 }
 
 /// How to reach each partition of a settled layout.

@@ -1,11 +1,12 @@
 //! Drives in memory, for tests of what is built on [`DriveHost`] and for racks of thousands of agents in one process.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use strand_placement::carve::{self, Geometry, MIB, Recarve, Split};
+use strand_placement::carve::{self, Geometry, MIB, Recarve, Role, Split};
 use strand_placement::verdict::{
     Content, Exclusive, Health, KnownPools, Label, LabelSeen, LabelState, Observation, Sharing,
     Transport, Verdict, Watch, judge, wipe_refusals,
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use crate::host::{
     CarveOrder, DataOnRelease, DriveError, DriveHost, Resumed, WipeOrder, WipeProgress,
 };
-use crate::identity::{DriveKey, MediumKind, OwnedDrive, Partition, SeenDrive};
+use crate::identity::{DriveKey, MediumKind, OpenPartition, OwnedDrive, Partition, SeenDrive};
 
 /// Drives in memory. What is observed of each can be set; labels and carves follow the same decisions as on real drives.
 pub struct SimulatedHost {
@@ -294,6 +295,14 @@ impl DriveHost for SimulatedHost {
                     Ok(drive.owned(&label))
                 }
             }
+        })
+    }
+
+    fn open_partition(&self, owned: &OwnedDrive, _: Role) -> Result<OpenPartition, DriveError> {
+        Err(DriveError::Io {
+            path: owned.seen.path.clone(),
+            action: "opening its partition",
+            source: io::Error::other("a simulated drive holds no bytes"),
         })
     }
 

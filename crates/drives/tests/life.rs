@@ -33,7 +33,7 @@ fn resume(host: &KernelHost) -> OwnedDrive {
 }
 
 /// Writes to a partition through the way that was told, and reads it on the whole drive.
-fn reaches(owned: &OwnedDrive, role: Role) {
+fn reaches(host: &KernelHost, owned: &OwnedDrive, role: Role) {
     let partition = owned.partition(role).unwrap();
     let mark = format!("{role:?} is here");
     let file = File::options().write(true).open(&partition.path).unwrap();
@@ -46,6 +46,10 @@ fn reaches(owned: &OwnedDrive, role: Role) {
     whole
         .read_exact_at(&mut found, partition.extent.start + 4096)
         .unwrap();
+    assert_eq!(found, mark.as_bytes());
+    let open = host.open_partition(owned, role).unwrap();
+    assert_eq!(open.len, partition.extent.len);
+    (open.file.read_exact_at(&mut found, open.offset + 4096)).unwrap();
     assert_eq!(found, mark.as_bytes());
 }
 
@@ -64,8 +68,8 @@ async fn a_plain_file_is_carved_and_addressed_by_offset() {
         (context.extent.len, context.offset, &context.path),
         (200 * MIB, context.extent.start, &image)
     );
-    reaches(&owned, Role::Storage);
-    reaches(&owned, Role::Context);
+    reaches(&host, &owned, Role::Storage);
+    reaches(&host, &owned, Role::Context);
     let table = Command::new("sgdisk")
         .args(["-p", "-v", text(&image)])
         .output()
@@ -91,8 +95,8 @@ async fn on_a_loop_device_real_partition_devices_appear() {
         owned.partition(Role::Context).unwrap().path,
         Path::new(&format!("{}p2", text(&device.path)))
     );
-    reaches(&owned, Role::Storage);
-    reaches(&owned, Role::Context);
+    reaches(&host, &owned, Role::Storage);
+    reaches(&host, &owned, Role::Context);
     host.release(&resume_and_clear(&host), DataOnRelease::Erase)
         .unwrap();
     assert!(
@@ -284,7 +288,7 @@ async fn the_boundary_moves_while_nothing_durable_is_lost() {
             owned.partition(Role::Context).unwrap().extent.len,
             250 * MIB
         );
-        reaches(&owned, Role::Context);
+        reaches(&host, &owned, Role::Context);
         // With data it may only grow, and keeps its bytes.
         let storage = owned.partition(Role::Storage).unwrap();
         poke(&storage.path, storage.offset, b"superblock");
@@ -497,4 +501,25 @@ async fn a_file_put_in_a_drives_place_is_not_hit() {
         host.observe(&drive, None),
         Err(DriveError::Gone { .. })
     ));
+}
+
+#[tokio::test]
+async fn a_partition_is_opened_only_where_it_was_carved() {
+    let bed = Bed::new();
+    let image = bed.image("S1");
+    let host = bed.host(&[&image]);
+    let owned = adopt(&host);
+    let mut elsewhere = owned.clone();
+    elsewhere.layout.context.as_mut().unwrap().start += MIB;
+    let refusal = host.open_partition(&elsewhere, Role::Context).unwrap_err();
+    assert!(
+        matches!(refusal, DriveError::IdentityChanged { .. }),
+        "{refusal}"
+    );
+    fs::rename(bed.image("other"), &image).unwrap();
+    let refusal = host.open_partition(&owned, Role::Context).unwrap_err();
+    assert!(
+        matches!(refusal, DriveError::IdentityChanged { .. }),
+        "{refusal}"
+    );
 }

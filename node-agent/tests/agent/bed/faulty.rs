@@ -6,10 +6,10 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use strand_drives::{
-    CarveOrder, DataOnRelease, DriveError, DriveHost, DriveKey, OwnedDrive, Resumed, SeenDrive,
+    CarveOrder, DataOnRelease, DriveError, DriveHost, DriveKey, OpenPartition, OwnedDrive, Resumed, SeenDrive,
     SimulatedHost, WipeOrder, WipeProgress,
 };
-use strand_placement::carve::Split;
+use strand_placement::carve::{Role, Split};
 use strand_placement::verdict::{Health, KnownPools, Observation};
 use tokio::sync::watch;
 
@@ -135,6 +135,11 @@ impl DriveHost for FaultyHost {
     fn recarve(&self, drive: &OwnedDrive, split: &Split) -> Result<OwnedDrive, DriveError> {
         self.touch(&drive.seen)?;
         self.drives.recarve(drive, split)
+    }
+
+    fn open_partition(&self, drive: &OwnedDrive, role: Role) -> Result<OpenPartition, DriveError> {
+        self.touch(&drive.seen)?;
+        self.drives.open_partition(drive, role)
     }
 
     fn release(&self, drive: &OwnedDrive, data: DataOnRelease) -> Result<(), DriveError> {
