@@ -167,6 +167,7 @@ impl State {
                 operation: self.mirror.operation(name),
                 ahead: &ahead,
                 peer_address: self.config.peer_address.as_deref(),
+                context_used: 0,
             };
             let run = view
                 .operation

@@ -9,7 +9,7 @@ use strand_api::{
 use strand_drives::{OwnedDrive, SeenDrive};
 use strand_placement::carve::Role;
 use strand_placement::verdict::{Finding, Health, Label, LabelSeen, Reason, Verdict};
-use strand_placement::{carve, verdict};
+use strand_placement::{carve, verdict, wear};
 
 use crate::finding::only_watched;
 use crate::memory::DriveMemory;
@@ -153,10 +153,10 @@ fn status(
         phase: Some(phase),
         label: label.map(api_label),
         partitions: match (&memory.owned, ours) {
-            (Some(owned), true) => partitions(owned),
+            (Some(owned), true) => partitions(owned, view.context_used),
             _ => Vec::new(),
         },
-        health: memory.health().and_then(health),
+        health: memory.health().and_then(|h| health(h, live, now)),
         peer_address: view.peer_address.filter(|_| ours).map(Into::into),
         stored_epoch: label
             .and_then(|label| view.ahead.get(&label.pool_id.to_string()))
@@ -287,8 +287,12 @@ fn api_label(label: &Label) -> LabelStatus {
     }
 }
 
-fn partitions(owned: &OwnedDrive) -> Vec<PartitionStatus> {
+fn partitions(owned: &OwnedDrive, context_used: u64) -> Vec<PartitionStatus> {
     let partition = |(role, extent): (Role, carve::Extent)| PartitionStatus {
+        used: ByteQuantity(match role {
+            Role::Storage => 0,
+            Role::Context => context_used.min(extent.len),
+        }),
         role: match role {
             Role::Storage => PartitionRole::Storage,
             Role::Context => PartitionRole::ContextMemory,
@@ -299,7 +303,10 @@ fn partitions(owned: &OwnedDrive) -> Vec<PartitionStatus> {
     owned.layout.partitions().map(partition).collect()
 }
 
-fn health(health: &Health) -> Option<DriveHealth> {
+fn health(health: &Health, live: Option<&DriveStatus>, now: &Now) -> Option<DriveHealth> {
+    let told = live
+        .and_then(|status| status.health.as_ref())
+        .and_then(|health| health.wears_out.as_deref());
     match health {
         Health::Smart(smart) => Some(DriveHealth {
             percentage_used: i64::from(smart.used_percent),
@@ -307,6 +314,7 @@ fn health(health: &Health) -> Option<DriveHealth> {
             available_spare_threshold: i64::from(smart.spare_threshold_percent),
             critical_warning: i64::from(smart.critical_warning),
             media_errors: saturating(smart.media_errors),
+            wears_out: wear::wears_out(smart, now.wall.0, told),
         }),
         Health::None | Health::Unknown { .. } => None,
     }

@@ -72,6 +72,8 @@ pub struct View<'a> {
     pub ahead: &'a BTreeMap<String, i64>,
     /// Address at which this node serves its peers.
     pub peer_address: Option<&'a str>,
+    /// Bytes that context memory holds on the drive, in sixteenths of its partition.
+    pub context_used: u64,
 }
 
 /// What the operator asks for, complete.

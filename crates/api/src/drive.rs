@@ -296,6 +296,9 @@ pub struct PartitionStatus {
     pub start: i64,
     /// Size in bytes.
     pub size: ByteQuantity,
+    /// Bytes in use, in sixteenths of the size; told when that changes.
+    #[serde(default)]
+    pub used: ByteQuantity,
 }
 
 /// Wear and health from the SMART log (NVM Express base specification, log page 02h). Values
@@ -313,4 +316,9 @@ pub struct DriveHealth {
     pub critical_warning: i64,
     /// Unrecovered data integrity errors.
     pub media_errors: i64,
+    /// The month (`2031-04`) in which the rated endurance is used up if the drive goes on wearing as it has in its life so
+    /// far; left out where nothing is worn yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 7))]
+    pub wears_out: Option<String>,
 }

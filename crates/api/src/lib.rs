@@ -28,9 +28,7 @@ pub use memory_pool::{
     Provisioning, ReasonCount, Redundancy, SideStatus, StoragePolicy,
 };
 pub use pool_leg::{LegPhase, PoolLeg, PoolLegSpec, PoolLegStatus};
-pub use pool_map::{
-    MapDrive, MapDrivesError, MapNode, PoolMap, PoolMapSpec, format_drives, parse_drives,
-};
+pub use pool_map::{MapDrive, MapNode, MapNodeError, PoolMap, PoolMapSpec};
 pub use pool_snapshot::{PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus};
 pub use pool_volume::{
     Attachment, IoLimits, Locality, PoolVolume, PoolVolumeSpec, PoolVolumeStatus, VolumeMode,

@@ -13,3 +13,4 @@ pub mod rendezvous;
 pub mod select;
 pub mod status;
 pub mod verdict;
+pub mod wear;

@@ -4,7 +4,7 @@ use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
 use std::{collections::BTreeMap, time::Duration};
 use strand_api::{
     Drive, DrivePhase, DriveVerdict, MapDrive, MapNode, MemoryPool, PartitionRole, PoolMap,
-    PoolMapSpec, format_drives, names,
+    PoolMapSpec, names,
 };
 
 /// A node may be NotReady this long before its drives leave the map: a reboot should not move every block.
@@ -47,7 +47,12 @@ pub fn node_serves(node: Option<&Node>, now: Timestamp) -> bool {
     }
 }
 
-/// A drive's entry, if it serves context memory for this pool now.
+/// A drive's key in the map: the first 32 bits of its id.
+pub(crate) fn key_of(drive_id: &str) -> Option<u32> {
+    u32::from_str_radix(drive_id.get(..8)?, 16).ok()
+}
+
+/// A drive's entry, if it serves context memory for this pool now; since when is told by [`next`].
 fn entry(pool: &str, drive: &Drive) -> Option<MapDrive> {
     let status = drive.status.as_ref()?;
     let serves = drive.spec.pool.as_deref() == Some(pool)
@@ -60,9 +65,13 @@ fn entry(pool: &str, drive: &Drive) -> Option<MapDrive> {
         .partitions
         .iter()
         .find(|p| p.role == PartitionRole::ContextMemory)?;
-    let key = u32::from_str_radix(label.drive_id.get(..8)?, 16).ok()?;
+    let key = key_of(&label.drive_id)?;
     let weight = u32::try_from((context.size.0 / WEIGHT_UNIT).max(1)).unwrap_or(u32::MAX);
-    Some(MapDrive { weight, key })
+    Some(MapDrive {
+        weight,
+        since: 0,
+        key,
+    })
 }
 
 /// The nodes of a pool's map, sorted by name. Equal inputs give equal maps, whatever their order.
@@ -93,11 +102,14 @@ pub fn nodes<'a>(
     }
     by_node
         .into_iter()
-        .map(|(node, (address, drives))| MapNode {
-            node: node.into(),
-            at: address.into(),
-            domain: domain(pool, nodes.get(node).copied()),
-            drives: format_drives(&drives),
+        .map(|(node, (address, mut drives))| {
+            drives.sort_unstable();
+            MapNode {
+                node: node.into(),
+                at: address.into(),
+                domain: domain(pool, nodes.get(node).copied()),
+                drives,
+            }
         })
         .collect()
 }
@@ -112,7 +124,8 @@ fn domain(pool: &MemoryPool, node: Option<&Node>) -> Option<String> {
 }
 
 /// The next map, if there has to be one: when the nodes differ from those of the present map, or
-/// when an agent has stored an epoch that the present one does not pass.
+/// when an agent has stored an epoch that the present one does not pass. A drive that the present map
+/// has on the same node keeps the epoch since which it is there; the others are there since this one.
 pub fn next(
     pool_id: &str,
     present: Option<&PoolMap>,
@@ -120,16 +133,39 @@ pub fn next(
     highest_stored: i64,
 ) -> Option<PoolMapSpec> {
     let epoch = present.map_or(0, |map| map.spec.epoch);
+    let new = epoch.max(highest_stored) + 1;
+    let same_pool = present.filter(|map| map.spec.pool_id == pool_id);
+    let nodes = since(same_pool, nodes, new);
     let changed = match present {
-        Some(map) => map.spec.nodes != nodes || map.spec.pool_id != pool_id,
+        Some(map) => map.spec.nodes != nodes || same_pool.is_none(),
         None => !nodes.is_empty(),
     };
     let outdated = highest_stored > epoch && (present.is_some() || !nodes.is_empty());
     (changed || outdated).then(|| PoolMapSpec {
-        epoch: epoch.max(highest_stored) + 1,
+        epoch: new,
         pool_id: pool_id.into(),
         nodes,
     })
+}
+
+/// The nodes with the epochs since which their drives are in the map.
+fn since(present: Option<&PoolMap>, mut nodes: Vec<MapNode>, new: i64) -> Vec<MapNode> {
+    let known: BTreeMap<(&str, u32), i64> = present
+        .into_iter()
+        .flat_map(|map| &map.spec.nodes)
+        .flat_map(|node| {
+            let drives = node.drives.iter();
+            drives.map(|drive| ((node.node.as_str(), drive.key), drive.since))
+        })
+        .collect();
+    for node in &mut nodes {
+        for drive in &mut node.drives {
+            let known = known.get(&(node.node.as_str(), drive.key));
+            drive.since = known.copied().unwrap_or(new);
+        }
+        node.drives.sort_unstable();
+    }
+    nodes
 }
 
 #[cfg(test)]
@@ -149,7 +185,11 @@ mod tests {
             node: "a".into(),
             at: "a:1".into(),
             domain: None,
-            drives: "1:00000001".into(),
+            drives: vec![MapDrive {
+                weight: 1,
+                since: 0,
+                key: 1,
+            }],
         };
         assert_eq!(next("id", None, vec![], 7), None, "nothing to publish");
         let first = next("id", None, vec![node.clone()], 7).expect("a first map");
@@ -172,6 +212,47 @@ mod tests {
         assert_eq!(
             next("other", Some(&present), vec![node], 0).map(|m| m.epoch),
             Some(9)
+        );
+    }
+
+    #[test]
+    fn a_drive_is_there_since_it_last_came_to_its_node() {
+        let node = |name: &str, keys: &[u32]| MapNode {
+            node: name.into(),
+            at: "a:1".into(),
+            domain: None,
+            drives: keys
+                .iter()
+                .map(|key| MapDrive {
+                    weight: 1,
+                    since: 0,
+                    key: *key,
+                })
+                .collect(),
+        };
+        let told = |map: &PoolMap| -> Vec<String> {
+            map.spec.nodes.iter().cloned().map(String::from).collect()
+        };
+        let mut map = None;
+        let mut publish = |nodes: Vec<MapNode>| {
+            let spec = next("id", map.as_ref(), nodes, 0).expect("a change");
+            map = Some(PoolMap::new("p", spec));
+            told(map.as_ref().expect("a map"))
+        };
+        assert_eq!(
+            publish(vec![node("a", &[1, 2])]),
+            ["a a:1 - 1@1:00000001,00000002"]
+        );
+        assert_eq!(publish(vec![node("a", &[2])]), ["a a:1 - 1@1:00000002"]);
+        assert_eq!(
+            publish(vec![node("a", &[1, 2])]),
+            ["a a:1 - 1@1:00000002;1@3:00000001"],
+            "one that was away"
+        );
+        assert_eq!(
+            publish(vec![node("a", &[1]), node("b", &[2])]),
+            ["a a:1 - 1@3:00000001", "b a:1 - 1@4:00000002"],
+            "one that went to another node"
         );
     }
 }

@@ -349,11 +349,12 @@ fn in_map(drive: &Drive, rack: &Rack) -> bool {
     let (Some(label), Some(map)) = (label, map) else {
         return false;
     };
-    let key = label.drive_id.get(..8).unwrap_or_default();
-    map.spec
-        .nodes
-        .iter()
-        .any(|n| n.node == drive.spec.node_name && n.drives.contains(key))
+    let Some(key) = map::key_of(&label.drive_id) else {
+        return false;
+    };
+    map.spec.nodes.iter().any(|node| {
+        node.node == drive.spec.node_name && node.drives.iter().any(|drive| drive.key == key)
+    })
 }
 
 fn act_on_operation(op: &DriveOperation, rack: &Rack, now: Timestamp, actions: &mut Vec<Action>) {
@@ -472,12 +473,10 @@ impl fmt::Display for Action {
                 write!(f, "drive {drive}: its node is gone, drop the object")
             }
             Self::PublishMap { pool, map } => {
-                let nodes: Vec<String> = map
-                    .nodes
+                write!(f, "map {pool}: epoch {}:", map.epoch)?;
+                map.nodes
                     .iter()
-                    .map(|n| format!("{}[{}]", n.node, n.drives))
-                    .collect();
-                write!(f, "map {pool}: epoch {}: {}", map.epoch, nodes.join(" "))
+                    .try_for_each(|node| write!(f, " [{}]", String::from(node.clone())))
             }
             Self::Release { drive, .. } => {
                 write!(f, "drive {drive}: release, its pool is being deleted")

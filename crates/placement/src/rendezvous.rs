@@ -12,7 +12,7 @@
 //! floating-point libraries differ in the last bit between machines, and owners must not.
 
 use std::collections::BTreeMap;
-use strand_api::{MapDrivesError, PoolMapSpec, parse_drives};
+use strand_api::PoolMapSpec;
 
 /// Where a block lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,15 +42,12 @@ const FRACTION: u32 = 40;
 
 impl Ranking {
     /// Reads a map.
-    ///
-    /// # Errors
-    /// If an entry's drives cannot be read.
-    pub fn new(map: &PoolMapSpec) -> Result<Self, MapDrivesError> {
+    pub fn new(map: &PoolMapSpec) -> Self {
         let mut classes: BTreeMap<u32, Class> = BTreeMap::new();
         let mut domains = Vec::with_capacity(map.nodes.len());
         for (index, node) in map.nodes.iter().enumerate() {
             let seed = text_hash(&node.node);
-            for drive in parse_drives(&node.drives)? {
+            for drive in &node.drives {
                 let class = classes.entry(drive.weight).or_insert_with(|| Class {
                     weight: drive.weight.into(),
                     seeds: Vec::new(),
@@ -64,10 +61,10 @@ impl Ranking {
             }
             domains.push(text_hash(node.domain.as_deref().unwrap_or(&node.node)));
         }
-        Ok(Self {
+        Self {
             classes: classes.into_values().collect(),
             domains,
-        })
+        }
     }
 
     /// The owner of a key; `None` in an empty map. `key` is a uniformly distributed hash of namespace and key.
@@ -159,12 +156,10 @@ mod tests {
     use strand_api::MapNode;
 
     fn node(name: &str, drives: &str, domain: Option<&str>) -> MapNode {
-        MapNode {
-            node: name.into(),
-            at: format!("{name}:1"),
-            domain: domain.map(Into::into),
-            drives: drives.into(),
-        }
+        let domain = domain.unwrap_or("-");
+        // All weights at epoch 1.
+        let drives = drives.replace(':', "@1:");
+        MapNode::try_from(format!("{name} {name}:1 {domain} {drives}")).expect("an entry")
     }
 
     fn map(nodes: Vec<MapNode>) -> PoolMapSpec {
@@ -177,7 +172,7 @@ mod tests {
 
     /// Names, not indices: those move when a node comes or goes.
     fn placed(map: &PoolMapSpec, keys: u64) -> Vec<(String, u32)> {
-        let ranking = Ranking::new(map).expect("a map");
+        let ranking = Ranking::new(map);
         (0..keys)
             .map(|key| {
                 let owner = ranking.owner(mix(key)).expect("an owner");
@@ -192,7 +187,7 @@ mod tests {
             node("gpu-1", "100:00000001,00000002", None),
             node("gpu-2", "300:00000003", None),
         ]);
-        let ranking = Ranking::new(&map).expect("a map");
+        let ranking = Ranking::new(&map);
         let first: Vec<String> = (0..16)
             .map(|key| format!("{:x}", ranking.owner(mix(key)).expect("an owner").drive))
             .collect();
@@ -227,7 +222,7 @@ mod tests {
             node("b", "1:00000002", Some("r1")),
             node("c", "1:00000003", Some("r2")),
         ]);
-        let ranking = Ranking::new(&map).expect("a map");
+        let ranking = Ranking::new(&map);
         for key in (0..500).map(mix) {
             let owners = ranking.owners(key, 3);
             assert_eq!(owners.len(), 3);

@@ -8,7 +8,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use std::collections::BTreeMap;
 use strand_api::{
     ByteQuantity, Drive, DriveCounts, DrivePhase, DriveVerdict, MemoryPoolStatus, PartitionRole,
-    PoolDisplay, ReasonCount, SideStatus, condition, names,
+    PartitionStatus, PoolDisplay, ReasonCount, SideStatus, condition, names,
 };
 
 /// How many reasons the status names.
@@ -43,9 +43,13 @@ pub fn of(
     let tally = tally(candidate, rack, desires);
     let earlier = candidate.pool.status.clone().unwrap_or_default();
     let generation = candidate.pool.metadata.generation;
-    let side = |role| SideStatus {
-        capacity: ByteQuantity(capacity(&tally.serving, role)),
-        used: ByteQuantity(0),
+    let side = |role| {
+        let capacity = sum(&tally.serving, role, |partition| partition.size);
+        let used = sum(&tally.serving, role, |partition| partition.used);
+        SideStatus {
+            capacity: ByteQuantity(capacity),
+            used: ByteQuantity(sixteenths(used, capacity)),
+        }
     };
     let (context_memory, storage) = (
         side(PartitionRole::ContextMemory),
@@ -197,15 +201,20 @@ fn describe(drive: &Drive, what: &str) -> String {
     )
 }
 
-fn capacity(drives: &[&Drive], role: PartitionRole) -> u64 {
+/// Use in steps of a sixteenth: drives fill all the time, and the API is written to when something is worth telling.
+pub fn sixteenths(used: u64, size: u64) -> u64 {
+    match size / 16 {
+        0 => 0,
+        step => used / step * step,
+    }
+}
+
+fn sum(drives: &[&Drive], role: PartitionRole, of: fn(&PartitionStatus) -> ByteQuantity) -> u64 {
     let partitions = drives
         .iter()
         .filter_map(|d| d.status.as_ref())
         .flat_map(|s| &s.partitions);
-    partitions
-        .filter(|p| p.role == role)
-        .map(|p| p.size.0)
-        .sum()
+    partitions.filter(|p| p.role == role).map(|p| of(p).0).sum()
 }
 
 fn top(reasons: &BTreeMap<String, i64>) -> Vec<ReasonCount> {

@@ -495,6 +495,7 @@ fn carved(status: &mut DriveStatus, carve: DriveCarve) {
             },
             start: extent.start as i64,
             size: ByteQuantity(extent.len),
+            used: ByteQuantity(0),
         })
         .collect();
 }
@@ -510,12 +511,9 @@ fn map(name: &str, words: &[&str], line: &str) -> PoolMap {
             .flat_map(|nodes| nodes.split('/'))
             .map(|n| {
                 let (node, drives) = n.split_once('[').unwrap();
-                MapNode {
-                    node: node.into(),
-                    at: format!("{node}:7420"),
-                    domain: None,
-                    drives: drives.trim_end_matches(']').into(),
-                }
+                // All of them are there since the first epoch.
+                let drives = drives.trim_end_matches(']').replace(':', "@1:");
+                MapNode::try_from(format!("{node} {node}:7420 - {drives}")).unwrap()
             })
             .collect(),
     };
