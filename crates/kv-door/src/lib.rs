@@ -34,5 +34,5 @@ pub use memory::MemoryBlocks;
 pub use node::{Node, Usage};
 pub use refused::Refused;
 pub use room::Room;
-pub use store::{StoreArena, StoreBlocks};
+pub use store::{StoreArena, StoreBlocks, refused};
 pub use strand_context_store::Namespace;

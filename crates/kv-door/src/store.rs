@@ -8,7 +8,7 @@ use std::time::Duration;
 use strand_context_store::{
     Get, Put as Stored, PutOptions as StoreOptions, Region, Span, Store, StoreError,
 };
-use strand_kv_client::arena::{Memory, PutBytes};
+use strand_kv_client::arena::{GetSlot, Memory, PutBytes};
 use strand_kv_client::frame::Code;
 
 use crate::blocks::{Blocks, Described, Landed, Life, Page, Put, PutOptions, Totals};
@@ -52,14 +52,23 @@ impl Pinned {
         })
     }
 
-    /// The range, for a transfer that `guard` belongs to.
-    fn span(
+    /// The range, for a transfer of this store's drive that `guard` belongs to.
+    fn transfer(
         &self,
         store: &Arc<Store>,
         range: (usize, usize),
         guard: Arc<dyn Any + Send + Sync>,
     ) -> Result<Span, Refused> {
         self.registered.get_or_init(|| self.register(store));
+        self.span(range, guard)
+    }
+
+    /// The range, kept by `guard`.
+    fn span(
+        &self,
+        range: (usize, usize),
+        guard: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Span, Refused> {
         let span = self.region.span(range.0, range.1);
         let span = span.ok_or_else(|| Refused::new(Code::Range, "bytes outside the arena"))?;
         Ok(span.guarded(guard))
@@ -92,6 +101,28 @@ impl Drop for Registration {
     }
 }
 
+impl StoreArena {
+    /// Slots of GET, for a value that comes from elsewhere than a drive. The span keeps them.
+    pub fn landing(slot: &Arc<GetSlot<Self>>) -> Result<Span, Refused> {
+        let range = (slot.offset(), slot.capacity());
+        (slot.mapped().get).span(range, slot.clone())
+    }
+
+    /// A pod's bytes in PUT, for somewhere else than a drive. The span keeps them.
+    pub fn source(value: &Arc<PutBytes<Self>>) -> Result<Span, Refused> {
+        let range = (value.offset(), value.length());
+        (value.mapped().put).span(range, value.clone())
+    }
+
+    /// New arenas, as regions.
+    pub fn map(get: Memory<'_>, put: Memory<'_>) -> io::Result<Self> {
+        Ok(Self {
+            get: Pinned::new(get)?,
+            put: Pinned::new(put)?,
+        })
+    }
+}
+
 impl StoreBlocks {
     /// Serves this store.
     pub fn new(store: Arc<Store>) -> Self {
@@ -102,23 +133,13 @@ impl StoreBlocks {
     pub fn store(&self) -> &Arc<Store> {
         &self.store
     }
-}
 
-impl Blocks for StoreBlocks {
-    type Arena = StoreArena;
-
-    fn map(&self, get: Memory<'_>, put: Memory<'_>) -> io::Result<StoreArena> {
-        Ok(StoreArena {
-            get: Pinned::new(get)?,
-            put: Pinned::new(put)?,
-        })
-    }
-
-    async fn get(
+    /// Reads a block into slots taken from `room`, and verifies all of it. `None` is a miss.
+    pub async fn read(
         &self,
         namespace: Namespace,
         key: &[u8],
-        room: Room<StoreArena>,
+        room: &Room<StoreArena>,
     ) -> Result<Option<Landed<StoreArena>>, Refused> {
         for _ in 0..LOOKS {
             let Some(length) = self.store.len_of(namespace, key) else {
@@ -126,7 +147,7 @@ impl Blocks for StoreBlocks {
             };
             let slot = Arc::new(room.take(length as u64).await?);
             let range = (slot.offset(), slot.capacity());
-            let span = (slot.mapped().get).span(&self.store, range, slot.clone())?;
+            let span = (slot.mapped().get).transfer(&self.store, range, slot.clone())?;
             match self.store.get(namespace, key, &[span]).await {
                 Ok(Get::Hit { len, .. }) => return Ok(Some(Landed { slot, length: len })),
                 Ok(Get::Miss) => return Ok(None),
@@ -137,17 +158,27 @@ impl Blocks for StoreBlocks {
         Ok(None)
     }
 
-    async fn put(
+    /// Stores a pod's bytes.
+    pub async fn write(
         &self,
         namespace: Namespace,
         key: &[u8],
-        value: PutBytes<StoreArena>,
+        value: &Arc<PutBytes<StoreArena>>,
         options: PutOptions,
     ) -> Result<Put, Refused> {
-        let value = Arc::new(value);
         let range = (value.offset(), value.length());
-        let span = (value.mapped().put).span(&self.store, range, value.clone())?;
-        drop(value);
+        let span = (value.mapped().put).transfer(&self.store, range, value.clone())?;
+        self.write_spans(namespace, key, vec![span], options).await
+    }
+
+    /// Stores bytes that lie elsewhere, in spans that suit [`Store::put`].
+    pub async fn write_spans(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        spans: Vec<Span>,
+        options: PutOptions,
+    ) -> Result<Put, Refused> {
         let options = StoreOptions {
             ttl: match options.life {
                 Life::Policy => None,
@@ -156,12 +187,40 @@ impl Blocks for StoreBlocks {
             },
             if_absent: options.only_if_absent,
         };
-        match self.store.put(namespace, key, vec![span], options).await {
+        match self.store.put(namespace, key, spans, options).await {
             Ok(Stored::Stored(_)) => Ok(Put::Stored),
             Ok(Stored::Present) => Ok(Put::Present),
             Ok(Stored::Dropped(_)) => Ok(Put::Dropped),
             Err(error) => Err(refused(error)),
         }
+    }
+}
+
+impl Blocks for StoreBlocks {
+    type Arena = StoreArena;
+
+    fn map(&self, get: Memory<'_>, put: Memory<'_>) -> io::Result<StoreArena> {
+        StoreArena::map(get, put)
+    }
+
+    async fn get(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        room: Room<StoreArena>,
+    ) -> Result<Option<Landed<StoreArena>>, Refused> {
+        self.read(namespace, key, &room).await
+    }
+
+    async fn put(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        value: PutBytes<StoreArena>,
+        options: PutOptions,
+    ) -> Result<Put, Refused> {
+        let value = Arc::new(value);
+        self.write(namespace, key, &value, options).await
     }
 
     async fn exists(&self, namespace: Namespace, keys: &[Vec<u8>]) -> Result<Vec<bool>, Refused> {
@@ -223,7 +282,8 @@ fn slices(keys: &[Vec<u8>]) -> Vec<&[u8]> {
     keys.iter().map(Vec::as_slice).collect()
 }
 
-fn refused(error: StoreError) -> Refused {
+/// A store's error in the door's terms.
+pub fn refused(error: StoreError) -> Refused {
     let code = match error {
         StoreError::KeyLength { .. } => Code::Key,
         StoreError::ValueLength { .. } => Code::Length,
