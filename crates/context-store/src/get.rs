@@ -208,6 +208,15 @@ impl Value {
         self.len().div_ceil(CHUNK)
     }
 
+    /// A number that differs where values of this key differ: a reader that opens the block again, perhaps after a
+    /// restart, goes on where it stood only if it is the same.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let sums = self.meta.checksums.iter();
+        let bytes: Vec<u8> = sums.flat_map(|sum| sum.to_le_bytes()).collect();
+        twox_hash::XxHash3_64::oneshot_with_seed(self.seed, &bytes)
+    }
+
     /// Reads chunk number `number` into `dst`, which starts on a page boundary; how many bytes it has. None where the
     /// chunk does not pass its checksum: the block is a miss from here on, and what was passed on before it is right
     /// but incomplete.

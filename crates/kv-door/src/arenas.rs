@@ -16,7 +16,7 @@ use strand_kv_client::slots::SLOT;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
-use crate::budget::{Budget, Granted};
+use crate::budget::{ArenaBudget, Granted};
 use crate::{Blocks, Refused};
 
 /// The least that a session can work with: a slot of each arena.
@@ -26,7 +26,7 @@ const LEAST: usize = 2 * SLOT;
 pub(crate) struct Arenas<A> {
     /// What the pod may have in all, bytes.
     limit: usize,
-    node: Arc<Budget>,
+    node: Arc<ArenaBudget>,
     state: Mutex<State<A>>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Return<A> {
 }
 
 impl<A: Send + Sync + 'static> Arenas<A> {
-    pub(crate) fn new(limit: usize, node: Arc<Budget>) -> Arc<Self> {
+    pub(crate) fn new(limit: usize, node: Arc<ArenaBudget>) -> Arc<Self> {
         Arc::new(Self {
             limit,
             node,

@@ -5,7 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use strand_context_store::Span;
 use strand_kv_client::arena::{GetSlot, Memory, PutBytes};
+use strand_kv_client::slots::SLOT;
 
 use crate::{Namespace, Refused, Room};
 
@@ -49,6 +51,27 @@ pub struct Landed<A> {
     pub length: usize,
 }
 
+/// Bytes in a part of a value that is read in parts; the last part has what is left.
+pub const PART: usize = SLOT;
+
+/// A block that is read in parts, because it does not fit a session's arena whole. Dropped, it is closed.
+pub trait Opened<A>: Send + Sync + 'static {
+    /// Value bytes.
+    fn length(&self) -> u64;
+
+    /// A number that differs where values differ: a reader whose connection was lost goes on with the same key only
+    /// where this is the same. Equal values need not have equal ones.
+    fn digest(&self) -> u64;
+
+    /// Reads part `number`, from 0 on, into `slot` and verifies it. `None`: there is no such part, or it cannot be
+    /// read or verified, and the block is a miss from here on. Parts may be asked for in any order, several at once.
+    fn read(
+        &self,
+        number: u64,
+        slot: GetSlot<A>,
+    ) -> impl Future<Output = Result<Option<Landed<A>>, Refused>> + Send;
+}
+
 /// What is known of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Described {
@@ -85,16 +108,27 @@ pub trait Blocks: Send + Sync + 'static {
     /// What it keeps of a session's arenas, for instance its own mappings of them.
     type Arena: Send + Sync + 'static;
 
+    /// A block that is being read in parts.
+    type Opened: Opened<Self::Arena>;
+
     /// Called once for new arenas, before the pod gets them: GET, PUT, each with its size in bytes.
     fn map(&self, get: Memory<'_>, put: Memory<'_>) -> io::Result<Self::Arena>;
 
-    /// Reads a block into slots taken from `room`, and verifies all of it. `None` is a miss.
+    /// Reads a block into slots taken from `room`, and verifies all of it. `None` is a miss. A value for which `room`
+    /// has no room is refused with [`Code::Length`](strand_kv_client::frame::Code::Length), as [`Room::take`] does.
     fn get(
         &self,
         namespace: Namespace,
         key: &[u8],
         room: Room<Self::Arena>,
     ) -> impl Future<Output = Result<Option<Landed<Self::Arena>>, Refused>> + Send;
+
+    /// Opens a block that does not fit, to be read in parts. `None` is a miss.
+    fn open(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+    ) -> impl Future<Output = Result<Option<Self::Opened>, Refused>> + Send;
 
     /// Stores a block. The bytes are hostile: what changes while they are read must be no more than a
     /// later miss of this key.
@@ -103,6 +137,16 @@ pub trait Blocks: Send + Sync + 'static {
         namespace: Namespace,
         key: &[u8],
         value: PutBytes<Self::Arena>,
+        options: PutOptions,
+    ) -> impl Future<Output = Result<Put, Refused>> + Send;
+
+    /// Stores a block that came in parts, from the agent's own memory: whole slots, but for the last one. Nobody
+    /// else writes them.
+    fn put_gathered(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        value: Vec<Span>,
         options: PutOptions,
     ) -> impl Future<Output = Result<Put, Refused>> + Send;
 

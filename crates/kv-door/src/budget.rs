@@ -2,22 +2,23 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A total of bytes, granted piece by piece.
+/// A total of arena bytes, granted piece by piece. Several [`Node`](crate::Node)s (pools) may share one.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub struct ArenaBudget {
     total: usize,
     granted: Mutex<usize>,
 }
 
-/// Bytes of a [`Budget`], until dropped.
+/// Bytes of an [`ArenaBudget`], until dropped.
 #[derive(Debug)]
 pub(crate) struct Granted {
-    budget: Arc<Budget>,
+    budget: Arc<ArenaBudget>,
     pub(crate) bytes: usize,
 }
 
-impl Budget {
-    pub(crate) fn new(total: usize) -> Arc<Self> {
+impl ArenaBudget {
+    /// A total of so many bytes: what the agent's memory limit has for arenas.
+    pub fn new(total: usize) -> Arc<Self> {
         Arc::new(Self {
             total,
             granted: Mutex::new(0),
@@ -43,11 +44,13 @@ impl Budget {
         })
     }
 
-    pub(crate) fn total(&self) -> usize {
+    /// The total, bytes.
+    pub fn total(&self) -> usize {
         self.total
     }
 
-    pub(crate) fn granted(&self) -> usize {
+    /// What is granted of it now, bytes.
+    pub fn granted(&self) -> usize {
         *self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,7 @@
 //! epoch, its own leases and arenas that no other pod ever maps:
 //!
 //! ```text
-//!  node     Node ── Budget (bytes of all pods)
+//!  node     Node ── ArenaBudget (bytes of all pods, of all nodes that share it)
 //!  door     Door: accept task ── Arenas (this pod's memory, reused session after session)
 //!  session  one task reads frames, one task a request answers (serve), replies go straight to the socket
 //!  blocks   Blocks: the context store, or an in-memory one for tests
@@ -28,11 +28,12 @@ mod session;
 mod socket;
 mod store;
 
-pub use blocks::{Blocks, Described, Landed, Life, Page, Put, PutOptions, Totals};
+pub use blocks::{Blocks, Described, Landed, Life, Opened, PART, Page, Put, PutOptions, Totals};
+pub use budget::ArenaBudget;
 pub use door::{Door, DoorError, DoorOptions};
-pub use memory::MemoryBlocks;
+pub use memory::{MemoryBlocks, OpenedCopy};
 pub use node::{Node, Usage};
 pub use refused::Refused;
 pub use room::Room;
-pub use store::{StoreArena, StoreBlocks, refused};
+pub use store::{OpenedValue, StoreArena, StoreBlocks, refused};
 pub use strand_context_store::Namespace;

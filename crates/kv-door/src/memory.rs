@@ -1,13 +1,15 @@
 //! Blocks in this process's memory: for tests of everything in front of the store.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use strand_kv_client::arena::{Memory, PutBytes};
+use strand_context_store::Span;
+use strand_kv_client::arena::{GetSlot, Memory, PutBytes};
 
-use crate::blocks::{Blocks, Described, Landed, Life, Page, Put, PutOptions, Totals};
+use crate::blocks::{Blocks, Described, Landed, Life, Opened, PART, Page, Put, PutOptions, Totals};
 use crate::{Namespace, Refused, Room};
 
 /// Keeps everything until it is deleted or expires.
@@ -37,10 +39,60 @@ impl MemoryBlocks {
         let found = self.all().get(&(namespace, key.to_vec())).cloned();
         found.filter(Kept::lives)
     }
+
+    fn keep(&self, namespace: Namespace, key: &[u8], copy: Vec<u8>, options: PutOptions) -> Put {
+        let kept = Kept {
+            value: copy.into(),
+            end: match options.life {
+                Life::Policy | Life::Endless => None,
+                Life::For(left) => Instant::now().checked_add(left),
+            },
+        };
+        let mut all = self.all();
+        let key = (namespace, key.to_vec());
+        if options.only_if_absent && all.get(&key).is_some_and(Kept::lives) {
+            return Put::Present;
+        }
+        all.insert(key, kept);
+        Put::Stored
+    }
+}
+
+/// A value, read in parts.
+#[derive(Debug)]
+pub struct OpenedCopy(Arc<[u8]>);
+
+impl Opened<()> for OpenedCopy {
+    fn length(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&self.0);
+        hasher.finish()
+    }
+
+    async fn read(
+        &self,
+        number: u64,
+        mut slot: GetSlot<()>,
+    ) -> Result<Option<Landed<()>>, Refused> {
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        let Some(part) = self.0.chunks(PART).nth(number) else {
+            return Ok(None);
+        };
+        slot.bytes_mut()[..part.len()].copy_from_slice(part);
+        Ok(Some(Landed {
+            slot: Arc::new(slot),
+            length: part.len(),
+        }))
+    }
 }
 
 impl Blocks for MemoryBlocks {
     type Arena = ();
+    type Opened = OpenedCopy;
 
     fn map(&self, _get: Memory<'_>, _put: Memory<'_>) -> io::Result<()> {
         Ok(())
@@ -64,6 +116,10 @@ impl Blocks for MemoryBlocks {
         }))
     }
 
+    async fn open(&self, namespace: Namespace, key: &[u8]) -> Result<Option<OpenedCopy>, Refused> {
+        Ok(self.find(namespace, key).map(|kept| OpenedCopy(kept.value)))
+    }
+
     async fn put(
         &self,
         namespace: Namespace,
@@ -75,20 +131,24 @@ impl Blocks for MemoryBlocks {
         if !value.copy_to(0, &mut copy) {
             return Ok(Put::Dropped);
         }
-        let kept = Kept {
-            value: copy.into(),
-            end: match options.life {
-                Life::Policy | Life::Endless => None,
-                Life::For(left) => Instant::now().checked_add(left),
-            },
-        };
-        let mut all = self.all();
-        let key = (namespace, key.to_vec());
-        if options.only_if_absent && all.get(&key).is_some_and(Kept::lives) {
-            return Ok(Put::Present);
+        Ok(self.keep(namespace, key, copy, options))
+    }
+
+    async fn put_gathered(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        value: Vec<Span>,
+        options: PutOptions,
+    ) -> Result<Put, Refused> {
+        let mut copy = vec![0; value.iter().map(Span::len).sum()];
+        let mut left = &mut copy[..];
+        for span in &value {
+            let (here, rest) = left.split_at_mut(span.len());
+            span.copy_to(here);
+            left = rest;
         }
-        all.insert(key, kept);
-        Ok(Put::Stored)
+        Ok(self.keep(namespace, key, copy, options))
     }
 
     async fn exists(&self, namespace: Namespace, keys: &[Vec<u8>]) -> Result<Vec<bool>, Refused> {

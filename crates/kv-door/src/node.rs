@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Blocks;
-use crate::budget::Budget;
+use crate::budget::ArenaBudget;
 use crate::door::{Door, DoorError, DoorOptions};
 
 /// The blocks of a node and the arena bytes of its pods.
 #[derive(Debug)]
 pub struct Node<B> {
     pub(crate) blocks: B,
-    pub(crate) budget: Arc<Budget>,
+    pub(crate) budget: Arc<ArenaBudget>,
     pub(crate) tally: Arc<Tally>,
     epoch: AtomicU64,
 }
@@ -26,7 +26,7 @@ pub struct Usage {
     pub requests: usize,
     /// Values in GET that pods have not released.
     pub leases: usize,
-    /// Arena bytes granted to pods, free ones of open doors included.
+    /// Arena bytes granted to pods by the budget, whichever node's they are; free ones of open doors included.
     pub granted_bytes: usize,
     /// Arenas that sessions, requests or clients of ended sessions still use or map.
     pub arenas: usize,
@@ -65,14 +65,14 @@ impl Drop for Counted {
 }
 
 impl<B: Blocks> Node<B> {
-    /// Serves `blocks`, with at most `arena_bytes` of arenas for all pods together.
-    pub fn new(blocks: B, arena_bytes: usize) -> Arc<Self> {
+    /// Serves `blocks`, with arenas out of `budget` for all pods together.
+    pub fn new(blocks: B, budget: Arc<ArenaBudget>) -> Arc<Self> {
         // Another agent's sessions, before or after this one, must not have the same epochs.
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let first = since.map_or(0, |since| since.as_nanos() as u64);
         Arc::new(Self {
             blocks,
-            budget: Budget::new(arena_bytes),
+            budget,
             tally: Arc::default(),
             epoch: AtomicU64::new(first),
         })

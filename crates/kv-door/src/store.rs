@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use strand_context_store::{
-    Get, Put as Stored, PutOptions as StoreOptions, Region, Span, Store, StoreError,
+    Get, Put as Stored, PutOptions as StoreOptions, Region, Span, Store, StoreError, Value,
 };
 use strand_kv_client::arena::{GetSlot, Memory, PutBytes};
 use strand_kv_client::frame::Code;
 
-use crate::blocks::{Blocks, Described, Landed, Life, Page, Put, PutOptions, Totals};
+use crate::blocks::{Blocks, Described, Landed, Life, Opened, Page, Put, PutOptions, Totals};
 use crate::{Namespace, Refused, Room};
 
 /// How often a get looks again when its block was replaced by a longer one while it waited for slots.
@@ -196,8 +196,42 @@ impl StoreBlocks {
     }
 }
 
+/// A block of a store, read in parts.
+#[derive(Debug)]
+pub struct OpenedValue {
+    value: Value,
+    store: Arc<Store>,
+}
+
+impl Opened<StoreArena> for OpenedValue {
+    fn length(&self) -> u64 {
+        self.value.len() as u64
+    }
+
+    fn digest(&self) -> u64 {
+        self.value.digest()
+    }
+
+    async fn read(
+        &self,
+        number: u64,
+        slot: GetSlot<StoreArena>,
+    ) -> Result<Option<Landed<StoreArena>>, Refused> {
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        if number >= self.value.chunks() {
+            return Ok(None);
+        }
+        let slot = Arc::new(slot);
+        let range = (slot.offset(), slot.capacity());
+        let span = (slot.mapped().get).transfer(&self.store, range, slot.clone())?;
+        let read = self.value.read(number, &span).await.map_err(refused)?;
+        Ok(read.map(|length| Landed { slot, length }))
+    }
+}
+
 impl Blocks for StoreBlocks {
     type Arena = StoreArena;
+    type Opened = OpenedValue;
 
     fn map(&self, get: Memory<'_>, put: Memory<'_>) -> io::Result<StoreArena> {
         StoreArena::map(get, put)
@@ -212,6 +246,14 @@ impl Blocks for StoreBlocks {
         self.read(namespace, key, &room).await
     }
 
+    async fn open(&self, namespace: Namespace, key: &[u8]) -> Result<Option<OpenedValue>, Refused> {
+        let value = (self.store.open_value(namespace, key).await).map_err(refused)?;
+        Ok(value.map(|value| OpenedValue {
+            value,
+            store: Arc::clone(&self.store),
+        }))
+    }
+
     async fn put(
         &self,
         namespace: Namespace,
@@ -221,6 +263,16 @@ impl Blocks for StoreBlocks {
     ) -> Result<Put, Refused> {
         let value = Arc::new(value);
         self.write(namespace, key, &value, options).await
+    }
+
+    async fn put_gathered(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        value: Vec<Span>,
+        options: PutOptions,
+    ) -> Result<Put, Refused> {
+        self.write_spans(namespace, key, value, options).await
     }
 
     async fn exists(&self, namespace: Namespace, keys: &[Vec<u8>]) -> Result<Vec<bool>, Refused> {

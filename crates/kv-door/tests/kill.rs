@@ -18,7 +18,7 @@ use bed::raw::{Raw, hello};
 use strand_kv_client::frame::{FOREVER, Request};
 use strand_kv_client::wire::{receive_hello, send_hello};
 use strand_kv_client::{Client, Connection, Options, PutOptions};
-use strand_kv_door::{DoorOptions, MemoryBlocks, Namespace, Node};
+use strand_kv_door::{ArenaBudget, DoorOptions, MemoryBlocks, Namespace, Node};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
@@ -181,7 +181,7 @@ async fn process_client() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a process of the tests below"]
 async fn process_agent() {
-    let node = Node::new(MemoryBlocks::default(), 64 << 20);
+    let node = Node::new(MemoryBlocks::default(), ArenaBudget::new(64 << 20));
     let _door = node
         .open(DoorOptions {
             socket: std::env::var(SOCKET).unwrap().into(),

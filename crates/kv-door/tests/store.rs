@@ -18,7 +18,7 @@ use futures::StreamExt;
 use strand_context_store::{Identity, Medium, Options as StoreOptions, Store};
 use strand_kv_client::frame::{FOREVER, Put as Outcome, Reply, Request};
 use strand_kv_client::{Client, Options, Put, PutOptions};
-use strand_kv_door::{Door, DoorOptions, Namespace, Node, StoreBlocks};
+use strand_kv_door::{ArenaBudget, Door, DoorOptions, Namespace, Node, StoreBlocks};
 
 const LEN: u64 = 1 << 30;
 
@@ -46,7 +46,10 @@ async fn node(directory: &Path) -> Arc<Node<StoreBlocks>> {
         ..StoreOptions::default()
     };
     let (store, _) = Store::open(medium, &identity, options).await.unwrap();
-    Node::new(StoreBlocks::new(Arc::new(store)), 256 << 20)
+    Node::new(
+        StoreBlocks::new(Arc::new(store)),
+        ArenaBudget::new(256 << 20),
+    )
 }
 
 fn door(node: &Arc<Node<StoreBlocks>>, directory: &Path, namespace: u128) -> Door {

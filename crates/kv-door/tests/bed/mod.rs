@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strand_kv_client::{Client, Connection, Options};
-use strand_kv_door::{Door, DoorOptions, MemoryBlocks, Namespace, Node, Usage};
+use strand_kv_door::{ArenaBudget, Door, DoorOptions, MemoryBlocks, Namespace, Node, Usage};
 use tempfile::TempDir;
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,7 +26,7 @@ impl Bed {
 
     pub fn with(pod_bytes: usize, node_bytes: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let node = Node::new(MemoryBlocks::default(), node_bytes);
+        let node = Node::new(MemoryBlocks::default(), ArenaBudget::new(node_bytes));
         let door = open(&node, directory.path(), "kv.sock", 1, pod_bytes);
         Self {
             node,
