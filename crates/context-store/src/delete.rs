@@ -64,18 +64,24 @@ impl Store {
     /// # Errors
     /// As [`Store::delete`].
     pub async fn flush_namespace(&self, namespace: Namespace) -> Result<(), StoreError> {
-        let fingerprint = self.shared.fingerprint(namespace, &[]);
-        let answer = {
-            let mut core = self.shared.core();
-            self.shared
-                .enqueue_fact(&mut core, Kind::Flush, namespace, &[], fingerprint, 0)?
-        };
-        let done = self.shared.small_done(answer).await?.ok_or_else(no_room)?;
-        self.shared
-            .core()
-            .namespaces
-            .flush(namespace, done.committed.sequence);
-        self.shared.room.notify_one();
+        let answer = self.shared.enqueue_flush(namespace)?;
+        self.shared.flushed(namespace, answer).await
+    }
+
+    /// Deletes every block of every namespace, and returns when that is on stable media: for a drive that comes back to a
+    /// pool after others have served its keys. Puts that begin meanwhile may stay or go.
+    ///
+    /// # Errors
+    /// As [`Store::delete`]: then some namespaces may be gone and others not, and the call may be repeated.
+    pub async fn discard_all(&self) -> Result<(), StoreError> {
+        let mut flushes = Vec::new();
+        for namespace in self.namespaces() {
+            flushes.push((namespace, self.shared.enqueue_flush(namespace)?));
+        }
+        for (namespace, answer) in flushes {
+            self.shared.flushed(namespace, answer).await?;
+        }
+        self.persist().await?;
         Ok(())
     }
 
@@ -133,6 +139,28 @@ impl Shared {
         }
         let meta = fact(kind, namespace, key, expiry);
         Ok(self.enqueue(core, meta, Vec::new(), fingerprint))
+    }
+
+    fn enqueue_flush(self: &Arc<Self>, namespace: Namespace) -> Result<Answer, StoreError> {
+        let fingerprint = self.fingerprint(namespace, &[]);
+        self.enqueue_fact(
+            &mut self.core(),
+            Kind::Flush,
+            namespace,
+            &[],
+            fingerprint,
+            0,
+        )
+    }
+
+    /// Forgets a namespace's blocks once the record that says so is written.
+    async fn flushed(&self, namespace: Namespace, answer: Answer) -> Result<(), StoreError> {
+        let done = self.small_done(answer).await?.ok_or_else(no_room)?;
+        let mut core = self.core();
+        core.namespaces.flush(namespace, done.committed.sequence);
+        drop(core);
+        self.room.notify_one();
+        Ok(())
     }
 
     async fn fact_done(&self, answer: Answer) -> Result<bool, StoreError> {

@@ -231,6 +231,28 @@ impl Span {
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.address(), len) };
     }
 
+    /// Gives the range's bytes to something that changes them in place: a socket that is read from, a cipher that opens
+    /// what was received.
+    ///
+    /// For memory that nobody but this process writes (private pages, a GET arena), and for the operation that holds the
+    /// span alone: no drive, no clone of the span and no other access may touch the range meanwhile.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn fill(&self, change: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
+        // SAFETY: the span lies inside a mapped region, and its bytes belong to the operation that holds it, which is
+        // here alone with them. The pod of a GET arena can only read.
+        change(unsafe { std::slice::from_raw_parts_mut(self.address(), self.len) })
+    }
+
+    /// Shows the range's bytes: for memory that nobody writes meanwhile, and so never for a PUT arena, whose pod may
+    /// change it at any instant ([`Span::copy_to`] is for that).
+    pub fn with_bytes<R>(&self, show: impl FnOnce(&[u8]) -> R) -> R {
+        // SAFETY: the span lies inside a mapped region, and its bytes belong to the operation that holds it, which does
+        // not write them now.
+        show(unsafe { std::slice::from_raw_parts(self.address(), self.len) })
+    }
+
     /// XXH3-64 of the range's bytes, as they are at the moment when each is read.
     pub(crate) fn hash(&self, seed: u64) -> u64 {
         // SAFETY: the span lies inside a mapped region. A pod may write an arena's pages meanwhile: the hash reads each
@@ -301,5 +323,33 @@ impl std::ops::DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.region.address(), self.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_filled_and_shown_where_it_lies() {
+        let region = Region::anonymous(2 * PAGE).unwrap();
+        let span = region.span(10, 5).unwrap();
+        let filled = span.fill(|bytes| {
+            bytes.copy_from_slice(b"hello");
+            Ok(bytes.len())
+        });
+        assert_eq!(filled.unwrap(), 5);
+        let whole = region.span(0, PAGE).unwrap();
+        whole.with_bytes(|bytes| {
+            assert_eq!(&bytes[10..15], b"hello");
+            assert!(
+                bytes[..10]
+                    .iter()
+                    .chain(&bytes[15..])
+                    .all(|byte| *byte == 0)
+            );
+        });
+        let refused = span.fill(|_| Err(io::ErrorKind::WouldBlock.into()));
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

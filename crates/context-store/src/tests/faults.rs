@@ -361,3 +361,32 @@ async fn a_namespace_below_its_share_is_not_evicted_by_a_flood_of_anothers() {
     assert_eq!(left, 60);
     store.close().await;
 }
+
+#[tokio::test]
+async fn what_was_discarded_stays_away_after_a_kill_and_after_a_power_cut() {
+    let medium = Faulty::default();
+    let hands = Hands::new();
+    let (store, _) = on_faulty(&medium, LEN, hands.options()).await.unwrap();
+    for space in 1..40 {
+        put(&store, Namespace(space), "k", &value(1, 5000)).await;
+        put(&store, Namespace(space), "small", b"bytes").await;
+    }
+    store.discard_all().await.unwrap();
+    put(&store, Namespace(3), "new", &value(2, 5000)).await;
+    store.persist().await.unwrap();
+    let found_later = [medium.killed(), medium.power_cut(|| false)];
+    let mut stores = vec![store];
+    for medium in &found_later {
+        let opened = on_faulty(medium, LEN, hands.options()).await.unwrap();
+        stores.push(opened.0);
+    }
+    for store in stores {
+        for space in 1..40 {
+            for key in ["k", "small"] {
+                assert_eq!(store.len_of(Namespace(space), key.as_bytes()), None);
+            }
+        }
+        assert_eq!(store.len_of(Namespace(3), b"new"), Some(5000));
+        store.close().await;
+    }
+}
