@@ -30,6 +30,10 @@ pub enum Code {
     Store = 12,
     /// The door is closing.
     Closing = 13,
+    /// No block is open, or no put begun, under this id; or it took too long and was given up.
+    Gone = 14,
+    /// A node that may have what is to be deleted or changed cannot be reached.
+    Unreachable = 15,
 }
 
 impl Code {
