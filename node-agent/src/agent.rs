@@ -1,5 +1,6 @@
 //! One agent: its loop waits for the machine, the API and the clock, plans each drive anew, and starts what the plans say.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,9 +11,10 @@ use kube::Client;
 use prometheus::Registry;
 use strand_drives::DriveHost;
 use strand_process::Health;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::AgentConfig;
+use crate::context::{ContextError, ContextMemory, DriveStanding};
 use crate::effects::Writer;
 use crate::http::DriveReport;
 use crate::maps::{Maps, MapsError};
@@ -29,6 +31,9 @@ pub enum AgentError {
     /// The pool maps of earlier runs cannot be used.
     #[error("the kept pool maps cannot be used: {0}")]
     Maps(#[from] MapsError),
+    /// Context memory cannot be served.
+    #[error("context memory cannot be served: {0}")]
+    Context(#[from] ContextError),
     /// The metrics contradict each other.
     #[error("metrics cannot be set up: {0}; please report this")]
     Metrics(#[from] prometheus::Error),
@@ -39,6 +44,7 @@ pub enum AgentError {
 pub struct Handle {
     metrics: Metrics,
     health: Health,
+    context: Option<ContextMemory>,
     ask: mpsc::Sender<oneshot::Sender<Vec<DriveReport>>>,
 }
 
@@ -51,6 +57,11 @@ impl Handle {
     /// Whether it has scanned its node and seen the API.
     pub fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// Context memory, if it serves any.
+    pub fn context(&self) -> Option<&ContextMemory> {
+        self.context.as_ref()
     }
 
     /// Its drives; `None` once it has ended.
@@ -70,7 +81,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Puts an agent together. Reads the pool maps that were kept; touches no drive.
+    /// Puts an agent together. Reads the pool maps that were kept and opens the doors of an earlier run, for which it needs a
+    /// tokio runtime; touches no drive.
     ///
     /// # Errors
     /// [`AgentError`].
@@ -79,18 +91,35 @@ impl Agent {
         client: Client,
         host: Arc<dyn DriveHost>,
     ) -> Result<Self, AgentError> {
-        let maps = Maps::load(config.state_dir.as_deref())?;
+        let maps = Maps::load(config.state_dir.as_deref(), config.context.is_some())?;
         let metrics = Metrics::new()?;
+        let context = match &config.context {
+            Some(context) => {
+                let state_dir = config.state_dir.as_deref();
+                let node = &config.node_name;
+                Some(ContextMemory::start(
+                    context,
+                    node,
+                    state_dir,
+                    host.clone(),
+                )?)
+            }
+            None => None,
+        };
+        if let Some(context) = &context {
+            metrics.registry().register(Box::new(context.metrics()))?;
+        }
         let health = Health::waiting_for("the first look at the drives, and the API server");
         let (ask, asked) = mpsc::channel(4);
         let handle = Handle {
             metrics: metrics.clone(),
             health: health.clone(),
+            context: context.clone(),
             ask,
         };
         let writer = Writer::new(&config.node_name, client.clone());
         Ok(Self {
-            state: State::new(config, host, writer, maps, metrics, health),
+            state: State::new(config, host, writer, maps, metrics, health, context),
             client,
             asked,
             handle,
@@ -113,6 +142,7 @@ impl Agent {
         let mut heard = watch_all(client, &state.config.node_name);
         let mut changes = state.host.changes();
         let mut listening = true;
+        let mut standing = state.context.as_ref().map(|context| context.standing());
         tokio::pin!(shutdown);
         loop {
             let wake = state.step();
@@ -131,6 +161,12 @@ impl Agent {
                     Ok(()) => state.changed(),
                     Err(_) => listening = false,
                 },
+                Some(()) = stands_anew(standing.as_mut()) => {
+                    if let Some(standing) = &mut standing {
+                        let now = standing.borrow_and_update().clone();
+                        state.stands(now);
+                    }
+                }
                 Some(answer) = asked.recv() => {
                     // Who asked and went away needs no answer.
                     let _ = answer.send(state.report());
@@ -139,6 +175,9 @@ impl Agent {
             }
         }
         state.stop.store(true, Ordering::Relaxed);
+        if let Some(context) = &state.context {
+            context.end().await;
+        }
         let ending = async { while state.effects.next().await.is_some() {} };
         if tokio::time::timeout(FAREWELL, ending).await.is_err() {
             tracing::warn!(
@@ -146,4 +185,11 @@ impl Agent {
             );
         }
     }
+}
+
+/// Resolves when drives stand otherwise; none where context memory tells nothing, or no more.
+async fn stands_anew(
+    standing: Option<&mut watch::Receiver<BTreeMap<String, DriveStanding>>>,
+) -> Option<()> {
+    standing?.changed().await.ok()
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::context::ContextConfig;
+
 /// Configuration of one agent. Which drives there are is told to its [`strand_drives::DriveHost`].
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -12,6 +14,8 @@ pub struct AgentConfig {
     pub state_dir: Option<PathBuf>,
     /// `host:port` at which this node serves context memory to its peers.
     pub peer_address: Option<String>,
+    /// How context memory is served; none: not at all.
+    pub context: Option<ContextConfig>,
     /// Time between two looks at the node's drives when nothing reports a change.
     pub rescan: Duration,
 }
@@ -20,12 +24,13 @@ impl AgentConfig {
     /// The slow rescan that is used where none is given.
     pub const RESCAN: Duration = Duration::from_secs(60);
 
-    /// An agent for a node that keeps nothing between runs and serves no peers.
+    /// An agent for a node that keeps nothing between runs and serves no context memory.
     pub fn new(node_name: impl Into<String>) -> Self {
         Self {
             node_name: node_name.into(),
             state_dir: None,
             peer_address: None,
+            context: None,
             rescan: Self::RESCAN,
         }
     }

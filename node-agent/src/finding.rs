@@ -25,6 +25,9 @@ impl DriveMemory {
         if let Some(turned_down) = self.turned_down.as_ref().filter(|t| now < t.until) {
             return Some(conclude(turned_down.reasons.clone()));
         }
+        if let Some(what) = self.taken_out.clone() {
+            return Some(conclude(vec![Reason::Unreadable { what }]));
+        }
         if let Some(what) = self.silence(now) {
             return Some(conclude(vec![Reason::Unreadable { what }]));
         }

@@ -1,15 +1,18 @@
-//! What an agent shows over HTTP: `/metrics`, `/healthz`, `/readyz`, and `/drives` on its Unix socket.
+//! What an agent shows over HTTP: `/metrics`, `/healthz`, `/readyz`; on its Unix socket also `/drives`, `/context`, and `/doors`,
+//! by which the processes of its node open and close the doors of pods.
 
+use axum::extract::Path;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, put};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use strand_api::{DrivePhase, DriveReason, DriveVerdict};
 use strand_drives::{OwnedDrive, SeenDrive};
 
 use crate::agent::Handle;
+use crate::context::{ContextMemory, DoorError, DoorRequest};
 
 /// One drive as `/drives` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,12 +48,15 @@ pub fn public(handle: &Handle) -> Router {
     strand_process::router(handle.registry().clone(), handle.health().clone())
 }
 
-/// The routes of the node's own socket: the same, and `/drives`.
+/// The routes of the node's own socket: the same, `/drives`, `/context` and `/doors`.
 pub fn local(handle: &Handle) -> Router {
-    let drives = Router::new()
+    let local = Router::new()
         .route("/drives", get(drives))
+        .route("/context", get(context))
+        .route("/doors", get(doors))
+        .route("/doors/{id}", put(open_door).delete(close_door))
         .with_state(handle.clone());
-    public(handle).merge(drives)
+    public(handle).merge(local)
 }
 
 async fn drives(State(handle): State<Handle>) -> Response {
@@ -58,4 +64,65 @@ async fn drives(State(handle): State<Handle>) -> Response {
         Some(drives) => Json(drives).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "the agent is ending\n").into_response(),
     }
+}
+
+/// Why `/context` or `/doors` cannot do what was asked.
+enum Refusal {
+    NoContext,
+    Door(DoorError),
+}
+
+impl From<DoorError> for Refusal {
+    fn from(error: DoorError) -> Self {
+        Self::Door(error)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Self::Door(error) = self else {
+            let words = "this agent serves no context memory\n";
+            return (StatusCode::NOT_FOUND, words).into_response();
+        };
+        let status = match &error {
+            DoorError::Id { .. } => StatusCode::BAD_REQUEST,
+            DoorError::NoPool { .. } => StatusCode::NOT_FOUND,
+            DoorError::Differs { .. } => StatusCode::CONFLICT,
+            DoorError::Ending => StatusCode::SERVICE_UNAVAILABLE,
+            DoorError::Socket(_) | DoorError::Rack(_) | DoorError::Record(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        };
+        (status, format!("{error}\n")).into_response()
+    }
+}
+
+/// Context memory, or the answer that there is none.
+fn served(handle: &Handle) -> Result<&ContextMemory, Refusal> {
+    handle.context().ok_or(Refusal::NoContext)
+}
+
+async fn context(State(handle): State<Handle>) -> Result<Response, Refusal> {
+    Ok(Json(served(&handle)?.report()).into_response())
+}
+
+async fn doors(State(handle): State<Handle>) -> Result<Response, Refusal> {
+    Ok(Json(served(&handle)?.doors().await).into_response())
+}
+
+async fn open_door(
+    State(handle): State<Handle>,
+    Path(id): Path<String>,
+    Json(request): Json<DoorRequest>,
+) -> Result<Response, Refusal> {
+    let opened = served(&handle)?.open_door(&id, request).await?;
+    Ok(Json(opened).into_response())
+}
+
+async fn close_door(
+    State(handle): State<Handle>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    served(&handle)?.close_door(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!  DriveHost ──scan, work──►┐                       ┌──► blocking work, one piece a drive at a time
 //!  API watches ──► Mirror ──┼─► DriveMemory + View ─┤        (the outcome goes back into DriveMemory)
-//!  clock ──────────────────►┘        plan           └──► writes to the API (the answer goes back into Mirror)
+//!  clock ──────────────────►┘        plan           ├──► writes to the API (the answer goes back into Mirror)
+//!                                                └──► context memory: what serves (faults go back into DriveMemory)
 //! ```
 //!
 //! [`plan`] and what it calls ([`status`], [`operation`]) are pure: from what is known to the next step. [`Agent`] is one loop
@@ -15,6 +16,7 @@ mod answers;
 mod backoff;
 mod cached;
 mod config;
+pub mod context;
 mod effects;
 mod finding;
 mod happening;

@@ -14,13 +14,15 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use node_agent::context::ContextConfig;
 use node_agent::{Agent, AgentConfig, http};
 use strand_drives::{HostConfig, KernelHost, Roots};
 use strand_process::{LogArgs, stopped};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
-/// Strand's agent on a node: finds its drives, judges them, carves those that a pool takes, and tells the Kubernetes API.
+/// Strand's agent on a node: finds its drives, judges them, carves those that a pool takes, serves
+/// their context memory, and tells the Kubernetes API.
 #[derive(Parser, Debug)]
 #[command(name = "node-agent", version)]
 struct Args {
@@ -57,9 +59,24 @@ struct Args {
     /// Unix socket of the same, and of /drives (JSON)
     #[arg(long, env = "STRAND_SOCKET", default_value = "/run/strand/agent.sock")]
     socket: PathBuf,
-    /// host:port at which this node serves context memory to its peers
+    /// host:port at which this node serves context memory to its peers, as they reach it
     #[arg(long, env = "STRAND_PEER_ADDRESS", value_name = "HOST:PORT")]
     peer_address: Option<String>,
+    /// Where to listen for peers
+    #[arg(long, env = "STRAND_PEER_LISTEN", default_value = "0.0.0.0:9466")]
+    peer_listen: SocketAddr,
+    /// File with the key by which the agents of a cluster know each other: 64 hexadecimal digits; left out: this node's drives
+    /// serve this node alone
+    #[arg(long, env = "STRAND_PEER_KEY_FILE", value_name = "PATH")]
+    peer_key_file: Option<PathBuf>,
+    /// MiB of memory that all pods of this node share for blocks on their way; each pod gets at most 64 of them at first
+    #[arg(
+        long,
+        env = "STRAND_ARENA_MIB",
+        default_value_t = 1024,
+        value_name = "MIB"
+    )]
+    arena_mib: u32,
     #[command(flatten)]
     logs: LogArgs,
 }
@@ -100,6 +117,11 @@ async fn run(args: Args) -> anyhow::Result<()> {
         node_name: args.node_name,
         state_dir: Some(args.state_dir),
         peer_address: args.peer_address,
+        context: Some(ContextConfig {
+            arena_bytes: (args.arena_mib as usize) << 20,
+            peer_listen: args.peer_key_file.is_some().then_some(args.peer_listen),
+            peer_key_file: args.peer_key_file,
+        }),
         rescan: Duration::from_secs(args.rescan_seconds),
     };
     let agent = Agent::new(config, client, host)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use strand_api::PoolMapSpec;
@@ -56,16 +57,31 @@ pub struct Maps {
     dir: Option<PathBuf>,
     kept: BTreeMap<String, Kept>,
     waiting: BTreeMap<String, KeptMap>,
+    hold: bool,
+    /// The newest maps themselves, by pool id, where they are held.
+    newest: BTreeMap<Uuid, Newest>,
+}
+
+/// The newest map that is known of a pool.
+#[derive(Clone, Debug)]
+pub struct Newest {
+    /// Name of the pool.
+    pub pool: String,
+    /// The map.
+    pub map: Arc<PoolMapSpec>,
 }
 
 impl Maps {
-    /// Reads what was kept. A file that cannot be read as a map is left where it is and counts as none: the API has the map.
+    /// Reads what was kept; holds the maps themselves in memory where whoever serves by them asks for it. A file that cannot be read as a map is left where it is and counts as none: the API has the map.
     ///
     /// # Errors
     /// [`MapsError::Io`] when the directory cannot be made or read.
-    pub fn load(state_dir: Option<&Path>) -> Result<Self, MapsError> {
+    pub fn load(state_dir: Option<&Path>, hold: bool) -> Result<Self, MapsError> {
         let Some(state_dir) = state_dir else {
-            return Ok(Self::default());
+            return Ok(Self {
+                hold,
+                ..Self::default()
+            });
         };
         let dir = state_dir.join("maps");
         let error = |source| MapsError::Io {
@@ -74,6 +90,7 @@ impl Maps {
         };
         fs::create_dir_all(&dir).map_err(error)?;
         let mut kept = BTreeMap::new();
+        let mut newest = BTreeMap::new();
         for entry in fs::read_dir(&dir).map_err(error)? {
             let path = entry.map_err(error)?.path();
             if path.extension().is_none_or(|ending| ending != "json") {
@@ -86,6 +103,12 @@ impl Maps {
                 });
             match read {
                 Ok(KeptMap { pool, map }) => {
+                    if let Ok(id) = Uuid::parse_str(&map.pool_id)
+                        && hold
+                    {
+                        let (pool, map) = (pool.clone(), Arc::new(map.clone()));
+                        newest.insert(id, Newest { pool, map });
+                    }
                     kept.insert(
                         map.pool_id,
                         Kept {
@@ -103,7 +126,14 @@ impl Maps {
             dir: Some(dir),
             kept,
             waiting: BTreeMap::new(),
+            hold,
+            newest,
         })
+    }
+
+    /// The newest maps, kept or not, by pool id; none where they are not held.
+    pub fn newest(&self) -> &BTreeMap<Uuid, Newest> {
+        &self.newest
     }
 
     /// What is kept, by pool id.
@@ -114,14 +144,14 @@ impl Maps {
     /// Takes a map from the API, if it is newer than what is kept or waits to be. One whose pool id is none is no map: the id
     /// becomes a file name.
     pub fn offer(&mut self, pool: &str, map: &PoolMapSpec) {
-        if Uuid::parse_str(&map.pool_id).is_err() {
+        let Ok(id) = Uuid::parse_str(&map.pool_id) else {
             tracing::warn!(
                 pool,
                 id = map.pool_id,
                 "a pool map without a valid pool id is left out"
             );
             return;
-        }
+        };
         let newest = [
             self.kept.get(&map.pool_id).map(|kept| kept.epoch),
             self.waiting.get(&map.pool_id).map(|kept| kept.map.epoch),
@@ -131,6 +161,13 @@ impl Maps {
         .max();
         if newest.is_some_and(|newest| newest >= map.epoch) {
             return;
+        }
+        if self.hold {
+            let newest = Newest {
+                pool: pool.into(),
+                map: Arc::new(map.clone()),
+            };
+            self.newest.insert(id, newest);
         }
         let Some(_) = &self.dir else {
             self.note(pool, &map.pool_id, map.epoch);
@@ -225,13 +262,13 @@ mod tests {
     #[test]
     fn the_newest_map_outlives_the_agent_and_never_goes_back() {
         let dir = tempfile::tempdir().unwrap();
-        let mut maps = Maps::load(Some(dir.path())).unwrap();
+        let mut maps = Maps::load(Some(dir.path()), true).unwrap();
         maps.offer("p", &map(3));
         maps.offer("p", &map(5));
         maps.offer("p", &map(4));
         keep_all(&mut maps);
 
-        let mut maps = Maps::load(Some(dir.path())).unwrap();
+        let mut maps = Maps::load(Some(dir.path()), true).unwrap();
         assert_eq!(maps.kept()[ID].epoch, 5);
         maps.offer("p", &map(2));
         assert!(!maps.waits());
@@ -243,14 +280,19 @@ mod tests {
     #[test]
     fn a_torn_file_counts_as_none_and_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let mut maps = Maps::load(Some(dir.path())).unwrap();
+        let mut maps = Maps::load(Some(dir.path()), true).unwrap();
         let path = dir.path().join(format!("maps/{ID}.json"));
         fs::write(&path, b"{\"pool\":\"p\",\"ep").unwrap();
         fs::write(path.with_extension("new"), b"half").unwrap();
-        assert!(Maps::load(Some(dir.path())).unwrap().kept().is_empty());
+        assert!(
+            Maps::load(Some(dir.path()), true)
+                .unwrap()
+                .kept()
+                .is_empty()
+        );
         maps.offer("p", &map(7));
         keep_all(&mut maps);
-        let again = Maps::load(Some(dir.path())).unwrap();
+        let again = Maps::load(Some(dir.path()), true).unwrap();
         assert_eq!(
             again.kept()[ID],
             Kept {

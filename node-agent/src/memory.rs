@@ -39,6 +39,8 @@ pub struct DriveMemory {
     pub busy: Option<Busy>,
     /// Work that failed and is tried again.
     pub trouble: Option<Trouble>,
+    /// Why the drive was taken out of service: its faults came too often. Stays until the drive goes or the agent starts anew.
+    pub taken_out: Option<String>,
     /// Why an adoption was turned down.
     pub turned_down: Option<TurnedDown>,
     /// Why a changed carve was refused.
@@ -105,6 +107,7 @@ impl DriveMemory {
             owned: None,
             busy: None,
             trouble: None,
+            taken_out: None,
             turned_down: None,
             refusal: None,
             incarnation: 0,

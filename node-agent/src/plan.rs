@@ -152,20 +152,21 @@ fn work(known: &Known, for_operation: Option<Work>, now: &Now) -> Option<Work> {
     if due && (memory.owned.is_none() || !pooled) {
         return Some(Work::Observe);
     }
-    if !known.settled {
-        return None;
-    }
     let finding = finding?;
     let Some(owned) = &memory.owned else {
         let labelled = memory
             .label()
             .is_some_and(|label| view.pools.known.contains(&label.pool_id));
         return match finding.verdict {
+            // Also before the API was seen: what is ours by label and by a kept map goes on serving without it.
             Verdict::Pooled | Verdict::Failed if labelled => Some(Work::Resume),
-            Verdict::Stranded => view.order(memory).map(Work::Adopt),
+            Verdict::Stranded if known.settled => view.order(memory).map(Work::Adopt),
             _ => None,
         };
     };
+    if !known.settled {
+        return None;
+    }
     if let Some(wish) = view.wish()
         && view.lasting()
         && view.operation.is_none()

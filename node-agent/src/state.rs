@@ -10,13 +10,16 @@ use futures::stream::FuturesUnordered;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use strand_api::Drive;
+use strand_api::{ContextMemoryPolicy, Drive};
 use strand_drives::{DriveError, DriveHost, SeenDrive};
+use strand_placement::carve::Role;
+use strand_placement::verdict::{LabelState, Verdict};
 use strand_process::Health;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::config::AgentConfig;
+use crate::context::{ContextMemory, DriveStanding, Wanted, WantedPool};
 use crate::effects::{WriteError, Writer, Written};
 use crate::happening::{self, Happening};
 use crate::maps::{self, KeptMap, Maps, MapsError};
@@ -24,7 +27,7 @@ use crate::memory::DriveMemory;
 use crate::metrics::{Metrics, Standing};
 use crate::operation::Run;
 use crate::plan::{self, Known, Plan, Write, Writing};
-use crate::view::{Now, View};
+use crate::view::{Now, Pools, View};
 use crate::watches::Mirror;
 use crate::work::{Job, Outcome, Work, WorkKind};
 
@@ -91,6 +94,11 @@ pub(crate) struct State {
     tell_progress: mpsc::UnboundedSender<(String, u8)>,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) standing: BTreeMap<Standing, i64>,
+    pub(crate) context: Option<ContextMemory>,
+    /// What context memory was last told to serve.
+    wanted: Wanted,
+    /// Bytes that context memory holds, by drive.
+    context_used: BTreeMap<String, u64>,
 }
 
 impl State {
@@ -101,12 +109,16 @@ impl State {
         maps: Maps,
         metrics: Metrics,
         health: Health,
+        context: Option<ContextMemory>,
     ) -> Self {
         let now = Instant::now();
         let (tell_progress, progress) = mpsc::unbounded_channel();
         for kept in maps.kept().values() {
             metrics.map(&kept.pool, kept.epoch);
         }
+        let remembered = maps.newest().iter();
+        let names = remembered.map(|(id, newest)| (*id, newest.pool.clone()));
+        let mirror = Mirror::remembering(Pools::remembered(names));
         Self {
             config,
             host,
@@ -114,7 +126,7 @@ impl State {
             metrics,
             health,
             drives: BTreeMap::new(),
-            mirror: Mirror::default(),
+            mirror,
             runs: BTreeMap::new(),
             maps,
             keeping: false,
@@ -130,6 +142,9 @@ impl State {
             tell_progress,
             stop: Arc::default(),
             standing: BTreeMap::new(),
+            context,
+            wanted: Wanted::default(),
+            context_used: BTreeMap::new(),
         }
     }
 
@@ -167,7 +182,7 @@ impl State {
                 operation: self.mirror.operation(name),
                 ahead: &ahead,
                 peer_address: self.config.peer_address.as_deref(),
-                context_used: 0,
+                context_used: self.context_used.get(name).copied(),
             };
             let run = view
                 .operation
@@ -193,8 +208,69 @@ impl State {
                 self.start_write(&name, write, &now);
             }
         }
+        self.serve_context(now.at);
         self.show_standing(now.at);
         wake
+    }
+
+    /// Says what context memory shall serve, where that has changed.
+    fn serve_context(&mut self, now: Instant) {
+        let Some(context) = &self.context else {
+            return;
+        };
+        let wanted = self.wanted(now);
+        if wanted != self.wanted {
+            context.serve(wanted.clone());
+            self.wanted = wanted;
+        }
+    }
+
+    fn wanted(&self, now: Instant) -> Wanted {
+        let newest = self.maps.newest();
+        let map = |id: &Uuid| newest.get(id).map(|newest| newest.map.clone());
+        let index = &self.mirror.index;
+        let of_api = index.iter().map(|(id, pool)| {
+            let wanted = WantedPool {
+                name: pool.name_any(),
+                policy: pool.spec.context_memory.clone(),
+                map: map(id),
+            };
+            (*id, wanted)
+        });
+        // Before the API was seen, what the kept maps say.
+        let remembered = index.known.0.iter().map(|(id, name)| {
+            let wanted = WantedPool {
+                name: name.clone(),
+                policy: ContextMemoryPolicy::default(),
+                map: map(id),
+            };
+            (*id, wanted)
+        });
+        let drives = self.drives.iter().filter_map(|(name, entry)| {
+            let owned = entry.memory.owned.as_ref()?;
+            let finding = entry.memory.finding(&index.known, now)?;
+            let serves = finding.verdict == Verdict::Pooled
+                && owned.state == LabelState::Carved
+                && owned.partition(Role::Context).is_some();
+            serves.then(|| (name.clone(), owned.clone()))
+        });
+        Wanted {
+            pools: remembered.chain(of_api).collect(),
+            drives: drives.collect(),
+        }
+    }
+
+    /// Takes how context memory says that the drives stand.
+    pub(crate) fn stands(&mut self, standing: BTreeMap<String, DriveStanding>) {
+        for (name, drive) in &standing {
+            if let Some(why) = &drive.failed
+                && let Some(entry) = self.drives.get_mut(name)
+            {
+                entry.memory.taken_out = Some(why.clone());
+            }
+        }
+        let used = standing.into_iter().map(|(name, drive)| (name, drive.used));
+        self.context_used = used.collect();
     }
 
     fn start_scan(&mut self, now: &Now, wake: &mut Instant) {
@@ -278,8 +354,18 @@ impl State {
             stop: self.stop.clone(),
         });
         let (name, incarnation) = (name.to_owned(), memory.incarnation);
+        // What changes the partitions must find the context side closed.
+        let changes = matches!(
+            job.work.kind(),
+            WorkKind::Recarve | WorkKind::Release | WorkKind::Wipe
+        );
+        let context = self.context.clone().filter(|_| changes);
         let told = (operation.clone(), self.tell_progress.clone());
         self.effects.push(Box::pin(async move {
+            let _held = match &context {
+                Some(context) => context.hold(&name).await,
+                None => None,
+            };
             let doing = job.clone();
             let outcome = tokio::task::spawn_blocking(move || {
                 doing.perform(&mut |tens| {

@@ -153,7 +153,7 @@ fn status(
         phase: Some(phase),
         label: label.map(api_label),
         partitions: match (&memory.owned, ours) {
-            (Some(owned), true) => partitions(owned, view.context_used),
+            (Some(owned), true) => partitions(owned, live, view.context_used),
             _ => Vec::new(),
         },
         health: memory.health().and_then(|h| health(h, live, now)),
@@ -287,7 +287,18 @@ fn api_label(label: &Label) -> LabelStatus {
     }
 }
 
-fn partitions(owned: &OwnedDrive, context_used: u64) -> Vec<PartitionStatus> {
+/// The partitions. What is not known of their use stays as it was told.
+fn partitions(
+    owned: &OwnedDrive,
+    live: Option<&DriveStatus>,
+    context_used: Option<u64>,
+) -> Vec<PartitionStatus> {
+    let told = |role| {
+        let partitions = live.into_iter().flat_map(|status| &status.partitions);
+        let mut told = partitions.filter(|partition| partition.role == role);
+        told.next().map_or(0, |partition| partition.used.0)
+    };
+    let context_used = context_used.unwrap_or_else(|| told(PartitionRole::ContextMemory));
     let partition = |(role, extent): (Role, carve::Extent)| PartitionStatus {
         used: ByteQuantity(match role {
             Role::Storage => 0,

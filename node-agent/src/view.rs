@@ -51,6 +51,19 @@ impl Pools {
         index
     }
 
+    /// Pools of which no more than identity and name is known, from before the API was seen.
+    pub fn remembered(names: impl Iterator<Item = (Uuid, String)>) -> Self {
+        Self {
+            known: KnownPools(names.collect()),
+            by_id: BTreeMap::new(),
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&Uuid, &MemoryPool)> {
+        self.by_id.iter()
+    }
+
     /// The pool with this identity.
     pub fn get(&self, id: &Uuid) -> Option<&MemoryPool> {
         self.by_id.get(id)
@@ -72,8 +85,8 @@ pub struct View<'a> {
     pub ahead: &'a BTreeMap<String, i64>,
     /// Address at which this node serves its peers.
     pub peer_address: Option<&'a str>,
-    /// Bytes that context memory holds on the drive, in sixteenths of its partition.
-    pub context_used: u64,
+    /// Bytes that context memory holds on the drive, in sixteenths of its partition; none while that is not known.
+    pub context_used: Option<u64>,
 }
 
 /// What the operator asks for, complete.

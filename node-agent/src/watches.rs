@@ -78,6 +78,14 @@ pub struct Mirror {
 }
 
 impl Mirror {
+    /// Nothing but these pools, from before the API was seen.
+    pub fn remembering(index: Pools) -> Self {
+        Self {
+            index,
+            ..Self::default()
+        }
+    }
+
     /// Whether all lists were seen at least once.
     pub fn synced(&self) -> bool {
         self.drives.synced()
@@ -97,7 +105,10 @@ impl Mirror {
             }
             Heard::Pool(event) => {
                 self.pools.take(event.modify(|pool| pool.status = None));
-                self.index = Pools::new(self.pools.iter().map(|(_, pool)| pool));
+                // Until the list is whole, what is remembered stands.
+                if self.pools.synced() {
+                    self.index = Pools::new(self.pools.iter().map(|(_, pool)| pool));
+                }
             }
             Heard::Map(event) => self
                 .maps

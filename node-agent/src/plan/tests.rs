@@ -108,7 +108,7 @@ impl Desk {
                 operation: self.operation.as_ref(),
                 ahead: &ahead,
                 peer_address: None,
-                context_used: 0,
+                context_used: None,
             },
             run: &self.run,
             writing: self.writing,

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
+mod context;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod reconcile;

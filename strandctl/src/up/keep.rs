@@ -3,6 +3,7 @@
 use super::{
     Up,
     child::{self, News},
+    pods::{self, Pod},
     progress::Progress,
     rack::Rack,
     ready, watch,
@@ -17,8 +18,10 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
-/// Name of the operator's process; the others have those of their nodes.
+/// Name of the operator's process; the others have those of their nodes and pods.
 pub const OPERATOR: &str = "operator";
+/// What the names of pods, and so of their endpoints, begin with.
+pub const POD: &str = "pod-";
 /// A process that has ended this often as soon as it was started will not come up at all.
 const HOPELESS: u32 = 5;
 /// How often readiness is looked at.
@@ -32,6 +35,8 @@ pub struct Goal {
     pub nodes: Vec<(String, usize)>,
     /// Names and addresses of the processes that must say that they are ready.
     pub processes: Vec<(String, SocketAddr)>,
+    /// Pods whose doors must be open.
+    pub pods: Vec<Pod>,
 }
 
 impl Goal {
@@ -51,7 +56,11 @@ impl Up {
     pub(super) async fn keep(&mut self, client: Client, mut rack: Rack, goal: Goal) -> Result<()> {
         let (sender, mut news) = unbounded_channel();
         let mut operator = pin!(child::keep_all(&mut self.operator, sender.clone()));
-        let mut agents = pin!(child::keep_all(&mut self.agents, sender));
+        let mut agents = pin!(child::keep_all(&mut self.agents, sender.clone()));
+        let mut endpoints = pin!(child::keep_all(&mut self.endpoints, sender));
+        let pool = goal.pools.first().map_or("", String::as_str);
+        let mut doors = pin!(pods::open_doors(&goal.pods, pool));
+        let mut closed = goal.pods.len();
         let mut seen = pin!(watch::changes(&client));
         let mut progress = Progress::default();
         let mut glance = interval(GLANCE);
@@ -62,6 +71,8 @@ impl Up {
             tokio::select! {
                 () = &mut operator => {}
                 () = &mut agents => {}
+                () = &mut endpoints => {}
+                () = &mut doors, if closed > 0 => closed = 0,
                 Some(change) = seen.next() => {
                     if let Some(line) = change.told_by(&mut progress, teller.style) {
                         teller.say(&line);
@@ -83,7 +94,8 @@ impl Up {
                     }
                 },
                 _ = glance.tick(), if !is_up => {
-                    if progress.missing(&goal.pools, &goal.nodes).is_empty()
+                    if closed == 0
+                        && progress.missing(&goal.pools, &goal.nodes).is_empty()
                         && goal.waits_for().await.is_empty()
                     {
                         is_up = true;
@@ -94,6 +106,9 @@ impl Up {
                 () = sleep_until(deadline), if !is_up => {
                     let mut missing = progress.missing(&goal.pools, &goal.nodes);
                     missing.extend(goal.waits_for().await);
+                    if closed > 0 {
+                        missing.push("the agents have not opened the pods' doors".into());
+                    }
                     bail!(
                         "the rack was not ready within {} s:\n  {}\nIts logs are in {}",
                         self.args.timeout,
@@ -110,6 +125,7 @@ impl Up {
 pub fn title(process: &str) -> String {
     match process {
         OPERATOR => "the operator".into(),
+        pod if pod.starts_with(POD) => format!("the endpoint of {pod}"),
         node => format!("the agent of {node}"),
     }
 }

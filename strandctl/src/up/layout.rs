@@ -7,23 +7,26 @@
 //! ports.json           so that a rack that comes up again has the addresses it had
 //! api/                 the API server's objects
 //! logs/                one file a process
-//! nodes/node-1/        drives/node-1-drive-0.img …, state/, agent.sock
+//! peer.key             by which the agents know each other
+//! nodes/node-1/        drives/node-1-drive-0.img …, state/, agent.sock, pods/pod-1/door.sock …
 //! ```
 
 use anyhow::{Context, Result, bail};
 use std::{
     fs::{self, File, TryLockError},
     io::Write,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 use strand_api::ByteQuantity;
 
 /// What a rack's directory may hold at its top.
-const OURS: [&str; 7] = [
+const OURS: [&str; 8] = [
     "rack.lock",
     "rack.json",
     "kubeconfig",
     "ports.json",
+    "peer.key",
     "api",
     "logs",
     "nodes",
@@ -101,6 +104,26 @@ impl Layout {
         self.dir.join("ports.json")
     }
 
+    /// The key by which the agents know each other, made where there is none: 64 hexadecimal digits, for its owner alone.
+    pub fn peer_key(&self) -> Result<PathBuf> {
+        let path = self.dir.join("peer.key");
+        if !path.exists() {
+            let mut key = [0; 32];
+            rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())
+                .context("no random bytes can be had")?;
+            let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+            let aside = path.with_extension("new");
+            let write = || {
+                let mut options = File::options();
+                options.create(true).truncate(true).write(true).mode(0o600);
+                options.open(&aside)?.write_all(digits.as_bytes())?;
+                fs::rename(&aside, &path)
+            };
+            write().with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(path)
+    }
+
     /// Log of a process.
     pub fn log(&self, process: &str) -> PathBuf {
         self.logs().join(format!("{process}.log"))
@@ -170,14 +193,7 @@ impl NodeLayout {
     /// that was up before keeps what it has, unless a number is asked for; what is there is never
     /// touched. Returns the drives made.
     pub fn prepare(&self, drives: Option<u32>, size: ByteQuantity) -> Result<Vec<PathBuf>> {
-        let socket = self.socket();
-        if socket.as_os_str().len() > LONGEST_SOCKET {
-            bail!(
-                "{} is too long for the path of a socket ({LONGEST_SOCKET} bytes at most); use a \
-                 directory with a shorter path",
-                socket.display()
-            );
-        }
+        fits_a_socket(&self.socket())?;
         let known = self.state().is_dir();
         create(&self.drives())?;
         let wanted = drives.unwrap_or(if known { 0 } else { DEFAULT_DRIVES });
@@ -227,6 +243,19 @@ impl NodeLayout {
         self.dir.join("state")
     }
 
+    /// Directories of its pods.
+    pub fn pods(&self) -> PathBuf {
+        self.dir.join("pods")
+    }
+
+    /// Makes a pod's directory.
+    pub fn pod(&self, name: &str) -> Result<PathBuf> {
+        let directory = self.pods().join(name);
+        fits_a_socket(&directory.join("door.sock"))?;
+        create(&directory)?;
+        Ok(directory)
+    }
+
     /// The agent's socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("agent.sock")
@@ -243,6 +272,17 @@ pub fn replace(path: &Path, content: &str) -> Result<()> {
         fs::rename(&aside, path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn fits_a_socket(path: &Path) -> Result<()> {
+    if path.as_os_str().len() > LONGEST_SOCKET {
+        bail!(
+            "{} is too long for the path of a socket ({LONGEST_SOCKET} bytes at most); use a \
+             directory with a shorter path",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 fn create(folder: &Path) -> Result<()> {

@@ -25,6 +25,9 @@ spec:
     models: [\"*\"]
   carve:
     contextMemory: 60%
+  contextMemory:
+    # Files wear out by nothing; a drive's budget would stop a benchmark within a minute.
+    driveWritesPerDay: 100
 ";
 
 /// Reads all documents of a YAML text. `source` names it in errors.

@@ -10,6 +10,7 @@ mod layout;
 mod loops;
 mod manifest;
 mod objects;
+mod pods;
 mod ports;
 mod progress;
 mod rack;
@@ -20,9 +21,10 @@ mod watch;
 
 use self::{
     child::{Kept, Recipe},
-    keep::{Goal, OPERATOR},
+    keep::{Goal, OPERATOR, POD},
     layout::{Layout, NodeLayout},
     loops::Loops,
+    pods::Pod,
     ports::Ports,
     rack::{Rack, RackNode, RackOperator},
     stop::Stop,
@@ -57,6 +59,9 @@ pub struct UpArgs {
     /// Drives of each node [default: those that it had, or 4]
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(0..=64))]
     drives: Option<u32>,
+    /// Pods with a KV endpoint, one after the other on the nodes [default: as many as the rack had, or none]
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(0..=200))]
+    pods: Option<u32>,
     /// Size of each drive that is made; the files are sparse and take no space until they are
     /// written
     #[arg(long, value_name = "SIZE", default_value = "10Gi")]
@@ -83,6 +88,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let programs = Programs {
         operator: child::beside_this("operator")?,
         agent: child::beside_this("node-agent")?,
+        endpoint: child::beside_this("kv-endpoint")?,
     };
     let manifest = args.manifest.as_deref().map(read_manifest).transpose()?;
     let layout = Layout::open(&args.dir)?;
@@ -98,6 +104,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
         server: None,
         operator: Vec::new(),
         agents: Vec::new(),
+        endpoints: Vec::new(),
     };
     let outcome = tokio::select! {
         signal = stop.asked() => {
@@ -117,6 +124,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
 struct Programs {
     operator: PathBuf,
     agent: PathBuf,
+    endpoint: PathBuf,
 }
 
 /// A rack, from its first process to its last.
@@ -131,6 +139,7 @@ struct Up {
     server: Option<Server>,
     operator: Vec<Kept>,
     agents: Vec<Kept>,
+    endpoints: Vec<Kept>,
 }
 
 impl Up {
@@ -241,13 +250,15 @@ impl Up {
         Ok(manifest::pools(&objects))
     }
 
-    /// Starts operator and agents.
+    /// Starts operator, agents and endpoints.
     fn start(&mut self, plans: Vec<RackNodePlan>, pools: Vec<String>) -> Result<(Rack, Goal)> {
         let mut goal = Goal {
             pools,
             nodes: Vec::new(),
             processes: Vec::new(),
+            pods: self.pods(&plans)?,
         };
+        let peer_key = self.layout.peer_key()?;
         let kubeconfig = self.layout.kubeconfig();
 
         let listen = self.ports.give(OPERATOR)?;
@@ -269,6 +280,7 @@ impl Up {
                 metrics: metrics(listen),
             },
             nodes: Vec::new(),
+            endpoints: Vec::new(),
             kubeconfig,
         };
         self.operator.push(operator);
@@ -283,6 +295,8 @@ impl Up {
                 ("--socket", node.socket().into()),
                 ("--listen", listen.to_string().into()),
                 ("--peer-address", peer.to_string().into()),
+                ("--peer-listen", peer.to_string().into()),
+                ("--peer-key-file", peer_key.as_os_str().into()),
             ];
             match self.args.loop_devices {
                 true => flags.extend(drives.iter().map(|device| ("--stand-in", device.into()))),
@@ -305,16 +319,50 @@ impl Up {
             });
             self.agents.push(agent);
         }
+        self.start_endpoints(&mut rack, &mut goal)?;
+        let endpoints = match self.endpoints.len() {
+            0 => String::new(),
+            pods => format!(", {}", count(pods, "KV endpoint")),
+        };
         self.teller.say(&format!(
-            "operator and {}: started",
+            "operator, {}{endpoints}: started",
             count(self.agents.len(), "node agent")
         ));
         Ok((rack, goal))
     }
 
+    /// The rack's pods, dealt out over its nodes.
+    fn pods(&mut self, plans: &[RackNodePlan]) -> Result<Vec<Pod>> {
+        let had: usize = plans.iter().map(|plan| pods::had(&plan.node)).sum();
+        let number = self.args.pods.map_or(had, |asked| asked as usize);
+        let nodes = plans.iter().cycle();
+        let pods = (1..=number).zip(nodes).map(|(number, plan)| {
+            let name = format!("{POD}{number}");
+            let resp = self.ports.give(&name)?;
+            let metrics = self.ports.give(&format!("metrics of {name}"))?;
+            Pod::prepare(&name, &plan.node, resp, metrics)
+        });
+        pods.collect()
+    }
+
+    fn start_endpoints(&mut self, rack: &mut Rack, goal: &mut Goal) -> Result<()> {
+        for pod in &goal.pods {
+            let endpoint = Kept::start(Recipe {
+                name: pod.name.clone(),
+                program: self.programs.endpoint.clone(),
+                arguments: arguments(&pod.flags()),
+                log: self.layout.log(&pod.name),
+            })?;
+            goal.processes.push((pod.name.clone(), pod.metrics));
+            rack.endpoints.push(pod.endpoint(endpoint.pid()));
+            self.endpoints.push(endpoint);
+        }
+        Ok(())
+    }
+
     /// Takes down all that was started, the operator first, so that it does not see nodes leave.
     async fn down(mut self) -> Result<()> {
-        for children in [&mut self.operator, &mut self.agents] {
+        for children in [&mut self.operator, &mut self.endpoints, &mut self.agents] {
             for name in child::stop_all(children).await {
                 let name = keep::title(&name);
                 self.teller

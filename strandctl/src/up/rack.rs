@@ -17,6 +17,25 @@ pub struct Rack {
     pub operator: RackOperator,
     /// The nodes, in order of their numbers.
     pub nodes: Vec<RackNode>,
+    /// The pods' endpoints.
+    pub endpoints: Vec<RackEndpoint>,
+}
+
+/// A pod and the way in to context memory that it has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RackEndpoint {
+    /// Name of the pod.
+    pub pod: String,
+    /// Its node.
+    pub node: String,
+    /// Address for Redis clients.
+    pub resp: String,
+    /// Socket of its native door.
+    pub native: PathBuf,
+    /// URL of its metrics.
+    pub metrics: String,
+    /// Its endpoint's process id now; another after a restart.
+    pub pid: u32,
 }
 
 /// The operator's process.
@@ -46,10 +65,14 @@ pub struct RackNode {
 impl Rack {
     /// Notes the new process id of a process that was started again.
     pub fn restarted(&mut self, process: &str, pid: u32) {
-        match self.nodes.iter_mut().find(|node| node.name == process) {
-            Some(node) => node.pid = pid,
-            None => self.operator.pid = pid,
-        }
+        let node = self.nodes.iter_mut().find(|node| node.name == process);
+        let endpoint = self.endpoints.iter_mut().find(|end| end.pod == process);
+        let process = match (node, endpoint) {
+            (Some(node), _) => &mut node.pid,
+            (None, Some(endpoint)) => &mut endpoint.pid,
+            (None, None) => &mut self.operator.pid,
+        };
+        *process = pid;
     }
 
     /// Writes the file in one step.

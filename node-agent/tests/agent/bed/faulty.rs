@@ -6,8 +6,8 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use strand_drives::{
-    CarveOrder, DataOnRelease, DriveError, DriveHost, DriveKey, OpenPartition, OwnedDrive, Resumed, SeenDrive,
-    SimulatedHost, WipeOrder, WipeProgress,
+    CarveOrder, DataOnRelease, DriveError, DriveHost, DriveKey, OpenPartition, OwnedDrive, Resumed,
+    SeenDrive, SimulatedHost, WipeOrder, WipeProgress,
 };
 use strand_placement::carve::{Role, Split};
 use strand_placement::verdict::{Health, KnownPools, Observation};
