@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::io;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use strand_context_store::{
@@ -30,11 +30,11 @@ pub struct StoreArena {
     put: Pinned,
 }
 
-/// A region that is registered with the drive on its first use: that takes its pages, and pods may never use theirs.
+/// A region that is registered with each drive on its first use there: that takes its pages, and pods may never use theirs.
 #[derive(Debug)]
 struct Pinned {
     region: Arc<Region>,
-    registered: OnceLock<Arc<Registration>>,
+    registered: Mutex<Vec<Arc<Registration>>>,
 }
 
 /// Ends with the arena, or with the thread that makes it, whichever is later.
@@ -48,7 +48,7 @@ impl Pinned {
     fn new(memory: Memory<'_>) -> io::Result<Self> {
         Ok(Self {
             region: Region::map_shared(memory.0, memory.1)?,
-            registered: OnceLock::new(),
+            registered: Mutex::default(),
         })
     }
 
@@ -59,7 +59,7 @@ impl Pinned {
         range: (usize, usize),
         guard: Arc<dyn Any + Send + Sync>,
     ) -> Result<Span, Refused> {
-        self.registered.get_or_init(|| self.register(store));
+        self.register_once(store);
         self.span(range, guard)
     }
 
@@ -72,6 +72,19 @@ impl Pinned {
         let span = self.region.span(range.0, range.1);
         let span = span.ok_or_else(|| Refused::new(Code::Range, "bytes outside the arena"))?;
         Ok(span.guarded(guard))
+    }
+
+    fn register_once(&self, store: &Arc<Store>) {
+        let mut registered = self
+            .registered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = |one: &Arc<Registration>| std::ptr::eq(one.store.as_ptr(), Arc::as_ptr(store));
+        if !registered.iter().any(known) {
+            // What was made for drives that are gone is of no use; a weak reference keeps their place from new ones.
+            registered.retain(|one| one.store.strong_count() > 0);
+            registered.push(self.register(store));
+        }
     }
 
     /// On a thread of its own: 0.4 to 2.3 s a GiB. Transfers do not wait for it.

@@ -5,14 +5,17 @@ use std::io;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use crate::PAGE;
 
-/// No slot in an engine's table of registered buffers.
-const UNREGISTERED: u32 = u32::MAX;
+/// Engines that one region can be registered with at once: as many as a node has drives that are worth it.
+const ENGINES: usize = 32;
+
+/// No engine. Others are numbered from 1 on, and never again within a process.
+const NOBODY: u64 = 0;
 
 /// A mapped piece of memory, page-aligned, that I/O goes straight to and from: an arena, or private pages.
 ///
@@ -24,7 +27,8 @@ pub struct Region {
     len: usize,
     /// Nobody outside this process can hold these pages.
     private: bool,
-    slot: AtomicU32,
+    /// Where engines' tables of registered buffers have it: an engine's number above the slot's 16 bits.
+    slots: [AtomicU64; ENGINES],
 }
 
 // SAFETY: a region is an address range that stays mapped until drop; every access goes through raw pointers whose users
@@ -87,7 +91,7 @@ impl Region {
             start,
             len,
             private,
-            slot: AtomicU32::new(UNREGISTERED),
+            slots: [const { AtomicU64::new(NOBODY) }; ENGINES],
         }))
     }
 
@@ -115,13 +119,31 @@ impl Region {
         })
     }
 
-    pub(crate) fn registered_slot(&self) -> Option<u16> {
-        u16::try_from(self.slot.load(Ordering::Acquire)).ok()
+    /// The region's slot in the table of an engine.
+    pub(crate) fn registered_slot(&self, engine: u32) -> Option<u16> {
+        let all = self.slots.iter().map(|slot| slot.load(Ordering::Acquire));
+        let own = |entry: &u64| entry >> 16 == u64::from(engine);
+        all.into_iter().find(own).map(|entry| entry as u16)
     }
 
-    pub(crate) fn set_registered_slot(&self, slot: Option<u16>) {
-        self.slot
-            .store(slot.map_or(UNREGISTERED, u32::from), Ordering::Release);
+    /// Notes the region's slot in the table of an engine that it is not noted for. `false`: too many engines have it.
+    #[must_use]
+    pub(crate) fn note_slot(&self, engine: u32, slot: u16) -> bool {
+        let entry = u64::from(engine) << 16 | u64::from(slot);
+        let free = |at: &AtomicU64| {
+            at.compare_exchange(NOBODY, entry, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        };
+        self.slots.iter().any(free)
+    }
+
+    /// Forgets the region's slot in the table of an engine.
+    pub(crate) fn forget_slot(&self, engine: u32) {
+        for slot in &self.slots {
+            if slot.load(Ordering::Acquire) >> 16 == u64::from(engine) {
+                slot.store(NOBODY, Ordering::Release);
+            }
+        }
     }
 
     /// Gives every page its memory now, so that pinning them later takes no faults.

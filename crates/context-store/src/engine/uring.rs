@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -28,6 +28,9 @@ const FILE: types::Fixed = types::Fixed(0);
 /// User data of the read that a write to the event descriptor completes.
 const WAKE: u64 = u64::MAX;
 
+/// The next ring's number.
+static RINGS: AtomicU32 = AtomicU32::new(1);
+
 /// An io_uring and its thread.
 pub(crate) struct Uring {
     shared: Arc<Shared>,
@@ -36,6 +39,8 @@ pub(crate) struct Uring {
 }
 
 struct Shared {
+    /// What regions know this ring by.
+    number: u32,
     inbox: Mutex<Inbox>,
     /// The thread sleeps in the kernel, or is about to.
     asleep: AtomicBool,
@@ -82,6 +87,7 @@ impl Uring {
     /// The kernel's: EPERM or ENOSYS where io_uring is forbidden.
     pub(crate) fn new(file: Arc<File>) -> io::Result<Uring> {
         let shared = Arc::new(Shared {
+            number: RINGS.fetch_add(1, Ordering::Relaxed),
             inbox: Mutex::default(),
             asleep: AtomicBool::new(false),
             event: eventfd(0, EventfdFlags::CLOEXEC)?,
@@ -230,7 +236,7 @@ impl<'a> Thread<'a> {
 
     fn begin(&mut self, io: Io) {
         let vectors: Box<[libc::iovec]> = io.pieces.iter().map(vector).collect();
-        let entry = entry(&io, &vectors);
+        let entry = entry(&io, &vectors, self.shared.number);
         let transfer = Transfer {
             len: io.len(),
             io,
@@ -284,7 +290,8 @@ impl<'a> Thread<'a> {
 
     fn register(&mut self, registration: &Registration) -> io::Result<()> {
         let region = &registration.region;
-        let (slot, buffer) = match (registration.pin, region.registered_slot()) {
+        let number = self.shared.number;
+        let (slot, buffer) = match (registration.pin, region.registered_slot(number)) {
             (true, Some(_)) | (false, None) => return Ok(()),
             (true, None) => {
                 let Some(slot) = self.free_slots.pop() else {
@@ -301,7 +308,7 @@ impl<'a> Thread<'a> {
                     iov_base: std::ptr::null_mut(),
                     iov_len: 0,
                 };
-                region.set_registered_slot(None);
+                region.forget_slot(number);
                 (slot, nothing)
             }
         };
@@ -312,9 +319,9 @@ impl<'a> Thread<'a> {
                 .submitter()
                 .register_buffers_update(u32::from(slot), &[buffer], None)
         };
-        if registration.pin && updated.is_ok() {
-            region.set_registered_slot(Some(slot));
-        } else {
+        // The slot of a region that cannot note it is free again: the next one takes the kernel's entry over.
+        let noted = registration.pin && updated.is_ok() && region.note_slot(number, slot);
+        if !noted {
             self.free_slots.push(slot);
         }
         updated
@@ -340,7 +347,7 @@ fn vector(piece: &Span) -> libc::iovec {
 }
 
 /// The ring's entry for a transfer: one registered piece goes by its region's number, all else by addresses.
-fn entry(io: &Io, vectors: &[libc::iovec]) -> squeue::Entry {
+fn entry(io: &Io, vectors: &[libc::iovec], ring: u32) -> squeue::Entry {
     let count = vectors.len() as u32;
     match (io.verb, io.pieces.as_slice()) {
         (Verb::Flush, _) => opcode::Fsync::new(FILE)
@@ -348,7 +355,7 @@ fn entry(io: &Io, vectors: &[libc::iovec]) -> squeue::Entry {
             .build(),
         (verb, [piece]) => {
             let (address, len) = (piece.address(), piece.len() as u32);
-            match (verb, piece.region().registered_slot()) {
+            match (verb, piece.region().registered_slot(ring)) {
                 (Verb::Read, Some(slot)) => opcode::ReadFixed::new(FILE, address, len, slot)
                     .offset(io.offset)
                     .build(),
