@@ -42,6 +42,8 @@ pub(crate) struct Governor {
     /// Bytes left, times the milliseconds of a day, so that refills round nowhere.
     left: u128,
     at: u64,
+    /// Bytes that were counted so far.
+    counted: u64,
     tags: Vec<u16>,
 }
 
@@ -53,6 +55,7 @@ impl Governor {
             budget,
             left: full,
             at: millis,
+            counted: 0,
             tags: if budget.is_some() {
                 vec![0; TAGS]
             } else {
@@ -116,11 +119,18 @@ impl Governor {
         }
     }
 
-    /// Counts bytes that were written to the drive.
+    /// Counts bytes that are going to be written to the drive.
     pub(crate) fn spend(&mut self, bytes: u64) {
+        self.counted += bytes;
         self.left = self
             .left
             .saturating_sub(u128::from(bytes) * u128::from(DAY));
+    }
+
+    /// Counts what was `written` to the drive in all, as far as it was not counted before it was written: headers,
+    /// footers, facts, moved blocks.
+    pub(crate) fn settle(&mut self, written: u64) {
+        self.spend(written.saturating_sub(self.counted));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::admit::Governor;
+use crate::evict::Marks;
 use crate::expiry::Now;
 use crate::hash::{Fingerprint, FingerprintFn, FingerprintMap};
 use crate::index::{EXPIRY_MODULUS, Entry, Index};
@@ -80,6 +81,25 @@ pub(crate) struct Core {
     ready: Vec<u32>,
     /// Segments that a put waits for in a row.
     pub(crate) wanted: Option<u32>,
+    watermarks: Watermarks,
+}
+
+/// Per cent of the segments that are used where eviction starts and where it stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Watermarks {
+    pub(crate) high: u8,
+    pub(crate) low: u8,
+}
+
+/// What asking for a place came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placing {
+    /// Here.
+    At(Place),
+    /// A unit has to be opened first, and will be.
+    Wait,
+    /// The free segments that are left are for others.
+    Scarce,
 }
 
 /// What a block takes of the medium, about: for shares and for eviction.
@@ -92,7 +112,12 @@ pub(crate) fn weight_of(entry: &Entry) -> u64 {
 }
 
 impl Core {
-    pub(crate) fn new(fingerprint: FingerprintFn, space: Space, governor: Governor) -> Core {
+    pub(crate) fn new(
+        fingerprint: FingerprintFn,
+        space: Space,
+        governor: Governor,
+        watermarks: Watermarks,
+    ) -> Core {
         Core {
             fingerprint,
             index: Index::new(space.layout.capacity()),
@@ -116,6 +141,7 @@ impl Core {
             survivors_age: 0,
             ready: Vec::new(),
             wanted: None,
+            watermarks,
             space,
         }
     }
@@ -135,6 +161,11 @@ impl Core {
     pub(crate) fn resume(&mut self, sequence: u64, tick: u32) {
         self.sequence = self.sequence.max(sequence);
         self.tick = tick;
+    }
+
+    /// The tick of the last access.
+    pub(crate) fn tick(&self) -> u32 {
+        self.tick
     }
 
     /// The tick of an access that happens now.
@@ -172,6 +203,7 @@ impl Core {
             unit.blocks += 1;
             unit.live += bytes;
             unit.access += access;
+            *unit.owners.entry(entry.owner).or_default() += bytes;
             self.live_bytes += bytes;
             if let Some(owner) = owner {
                 owner.blocks += 1;
@@ -181,6 +213,12 @@ impl Core {
             unit.blocks = unit.blocks.saturating_sub(1);
             unit.live = unit.live.saturating_sub(bytes);
             unit.access = unit.access.saturating_sub(access);
+            if let Some(left) = unit.owners.get_mut(&entry.owner) {
+                *left = left.saturating_sub(bytes);
+                if *left == 0 {
+                    unit.owners.remove(&entry.owner);
+                }
+            }
             self.live_bytes = self.live_bytes.saturating_sub(bytes);
             if let Some(owner) = owner {
                 owner.blocks = owner.blocks.saturating_sub(1);
@@ -359,15 +397,15 @@ impl Core {
         }
     }
 
-    /// A place for `records` records of `bytes` together in a stream's open unit, or in one that is ready; none where
-    /// one has to be opened first: then it says how many segments are wanted.
-    pub(crate) fn place(&mut self, stream: Stream, bytes: u64, records: usize) -> Option<Place> {
+    /// A place for `records` records of `bytes` together in a stream's open unit, or in one that is ready. Where one has
+    /// to be opened first it says how many segments are wanted.
+    pub(crate) fn place(&mut self, stream: Stream, bytes: u64, records: usize) -> Placing {
         self.typical = bytes.max(self.typical - self.typical / 64);
         let open = *self.stream(stream);
         if let Some(open) = open
             && let Some(place) = self.space.place(open, bytes, records)
         {
-            return Some(place);
+            return Placing::At(place);
         }
         let scarce = match stream {
             Stream::Survivors => self.space.free() < self.reserve(),
@@ -383,12 +421,17 @@ impl Core {
             })
             .flatten();
         let Some(fits) = fits else {
+            if scarce && stream == Stream::Survivors {
+                return Placing::Scarce;
+            }
             let span = self.span(bytes);
             self.wanted = Some(self.wanted.unwrap_or(0).max(span));
-            return None;
+            return Placing::Wait;
         };
         let next = self.ready.swap_remove(fits);
-        let place = self.space.place(next, bytes, records);
+        let Some(place) = self.space.place(next, bytes, records) else {
+            return Placing::Wait;
+        };
         // Of two open units the one with more room goes on.
         let close = match open {
             Some(open) if self.room(open) > self.room(next) => next,
@@ -398,11 +441,11 @@ impl Core {
             }
             None => {
                 *self.stream(stream) = Some(next);
-                return place;
+                return Placing::At(place);
             }
         };
         self.close(close);
-        place
+        Placing::At(place)
     }
 
     fn room(&self, segment: u32) -> u64 {
@@ -489,22 +532,25 @@ impl Core {
         2 * self.usual_span()
     }
 
-    /// Free segments below which eviction starts, and up to which it goes on.
-    pub(crate) fn watermarks(&self) -> (u32, u32) {
+    /// Between how many free segments eviction works: the watermarks, but never so few that a handful of large blocks
+    /// takes them all, nor so many that a small partition holds nothing.
+    pub(crate) fn watermarks(&self) -> Marks {
         let (all, span) = (self.space.layout.segments, self.usual_span());
-        let low = (all / 32).max(4 * span).min(all / 4);
-        let high = (all / 20).max(6 * span).min(all / 3);
-        (low.max(3), high.max(4))
+        let free = |used: u8| u32::from(100 - used.min(100)) * all / 100;
+        let start = free(self.watermarks.high).max(4 * span).min(all / 4).max(3);
+        let stop = free(self.watermarks.low)
+            .max(start + 2 * span)
+            .min(all / 3)
+            .max(start + 1);
+        Marks { start, stop }
     }
 
-    /// Live bytes of a unit that eviction may not take: of namespaces below their share. Counted by the share of all
-    /// live bytes that such namespaces have where the unit's own mix is not known.
-    pub(crate) fn sheltered_slots(&self) -> Vec<u16> {
-        let capacity = self.space.layout.capacity();
-        (0..u16::MAX)
-            .take_while(|slot| self.namespaces.owner(*slot).is_some() || *slot < 16)
-            .filter(|slot| self.namespaces.is_below_share(*slot, capacity))
-            .collect()
+    /// Bytes that survivors may take now.
+    pub(crate) fn room_for_survivors(&self) -> u64 {
+        let open = self.survivors.map_or(0, |open| self.room(open));
+        let free = self.space.free().saturating_sub(self.reserve());
+        // Units are not filled to the last byte.
+        open + u64::from(free) * self.space.layout.segment_len / 8 * 7
     }
 }
 

@@ -5,6 +5,8 @@
 //! blocks of namespaces that use less than their share, and where they would be more than a victim may keep, another
 //! victim is taken: no namespace evicts another's share.
 
+use std::ops::Range;
+
 /// Share of all blocks, from the coldest, that is never worth moving.
 pub(crate) const QUANTILE: f64 = 0.20;
 
@@ -44,57 +46,143 @@ pub(crate) enum Occupant {
     },
 }
 
-/// The units to evict so that `run` adjacent segments come free; empty where none can.
+/// Free segments between which eviction works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// It starts where fewer are free: the high watermark of what is used.
+    pub(crate) start: u32,
+    /// It stops where as many are: the low watermark.
+    pub(crate) stop: u32,
+}
+
+/// How hard eviction works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Effort {
+    /// Units at once.
+    pub(crate) victims: usize,
+    /// Bytes of blocks that are moved at once.
+    pub(crate) bytes: u64,
+    /// Moves take turns with puts, instead of waiting until none is left.
+    pub(crate) urgent: bool,
+}
+
+impl Effort {
+    /// The least.
+    pub(crate) const LEAST: Effort = Effort {
+        victims: 1,
+        bytes: 4 << 20,
+        urgent: false,
+    };
+
+    /// The most.
+    const MOST: Effort = Effort {
+        victims: 16,
+        bytes: 32 << 20,
+        urgent: true,
+    };
+}
+
+/// How hard to work with `free` segments free and `coming` on their way; none: not at all. It grows with what is missing
+/// at the mark where eviction starts, so that in steady state as much comes free as is taken, long before none is left.
+/// `evicting` is kept between calls.
+pub(crate) fn effort(free: u32, coming: u32, marks: Marks, evicting: &mut bool) -> Option<Effort> {
+    if free + coming >= marks.stop {
+        *evicting = false;
+    } else if free + coming < marks.start {
+        *evicting = true;
+    }
+    if !*evicting {
+        return None;
+    }
+    let missing = f64::from(marks.start.saturating_sub(free)) / f64::from(marks.start.max(1));
+    let (least, most) = (Effort::LEAST, Effort::MOST);
+    Some(Effort {
+        victims: least.victims + (missing * (most.victims - least.victims) as f64) as usize,
+        bytes: least.bytes + (missing * (most.bytes - least.bytes) as f64) as u64,
+        urgent: missing > 0.5,
+    })
+}
+
+/// The units to evict so that up to `count` runs of `run` adjacent segments come free, the best first; empty where none
+/// can. Where all are crowded with what is protected, only the least crowded run goes.
 ///
-/// `oldest_first` takes the oldest unit instead of the coldest: then facts that outlive their blocks (tombstones) can be
+/// `oldest_first` takes the oldest units instead of the coldest: then facts that outlive their blocks (tombstones) can be
 /// forgotten.
 pub(crate) fn choose_victims(
     candidates: &[Candidate],
     run: u32,
     segment_len: u64,
     oldest_first: bool,
+    count: usize,
 ) -> Vec<u32> {
-    let mut best: Option<((bool, f64), std::ops::Range<usize>)> = None;
-    for first in 0..candidates.len() {
-        let mut width = 0;
-        let mut sums = Sums::default();
-        for (last, candidate) in candidates.iter().enumerate().skip(first) {
-            let adjacent = last == first
-                || candidates[last - 1].segment + candidates[last - 1].span == candidate.segment;
-            if !adjacent || !sums.add(candidate) {
-                break;
-            }
-            width += candidate.span;
-            if width < run {
-                continue;
-            }
-            if sums.units == 0 {
-                break;
-            }
-            let crowded =
-                sums.protected as f64 > MOST_KEPT * (u64::from(width) * segment_len) as f64;
-            let score = if crowded {
-                sums.protected as f64 / (u64::from(width) * segment_len) as f64
-            } else if oldest_first {
-                sums.generation as f64
-            } else {
-                sums.mean()
-            };
-            let rank = (crowded, score);
-            if best.as_ref().is_none_or(|(other, _)| rank < *other) {
-                best = Some((rank, first..last + 1));
-            }
+    let mut runs: Vec<(Rank, Range<usize>)> = (0..candidates.len())
+        .filter_map(|first| rank(candidates, first, run, segment_len, oldest_first))
+        .collect();
+    runs.sort_by(|(one, _), (other, _)| {
+        (one.crowded.cmp(&other.crowded)).then(one.score.total_cmp(&other.score))
+    });
+    let mut taken = vec![false; candidates.len()];
+    let mut victims = Vec::new();
+    let mut found = 0;
+    for (rank, range) in runs {
+        if found == count || (rank.crowded && found > 0) {
             break;
         }
+        if taken[range.clone()].contains(&true) {
+            continue;
+        }
+        taken[range.clone()].fill(true);
+        found += 1;
+        let sealed = candidates[range]
+            .iter()
+            .filter(|one| matches!(one.what, Occupant::Sealed { .. }));
+        victims.extend(sealed.map(|one| one.segment));
     }
-    let Some((_, range)) = best else {
-        return Vec::new();
-    };
-    candidates[range]
-        .iter()
-        .filter(|one| matches!(one.what, Occupant::Sealed { .. }))
-        .map(|one| one.segment)
-        .collect()
+    victims
+}
+
+/// What speaks for a run; the least goes first.
+struct Rank {
+    /// More of it is protected than a victim may keep.
+    crowded: bool,
+    score: f64,
+}
+
+/// The run that starts with candidate `first`, where there is one that holds anything.
+fn rank(
+    candidates: &[Candidate],
+    first: usize,
+    run: u32,
+    segment_len: u64,
+    oldest_first: bool,
+) -> Option<(Rank, Range<usize>)> {
+    let mut width = 0;
+    let mut sums = Sums::default();
+    for (last, candidate) in candidates.iter().enumerate().skip(first) {
+        let adjacent = last == first
+            || candidates[last - 1].segment + candidates[last - 1].span == candidate.segment;
+        if !adjacent || !sums.add(candidate) {
+            return None;
+        }
+        width += candidate.span;
+        if width < run {
+            continue;
+        }
+        if sums.units == 0 {
+            return None;
+        }
+        let protected = sums.protected as f64 / (u64::from(width) * segment_len) as f64;
+        let crowded = protected > MOST_KEPT;
+        let score = if crowded {
+            protected
+        } else if oldest_first {
+            sums.generation as f64
+        } else {
+            sums.mean()
+        };
+        return Some((Rank { crowded, score }, first..last + 1));
+    }
+    None
 }
 
 #[derive(Default)]
@@ -223,19 +311,46 @@ mod tests {
             free(3),
             sealed(4, 5, 0),
         ];
-        assert_eq!(choose_victims(&all, 1, 1000, false), [4]);
-        assert_eq!(choose_victims(&all, 1, 1000, true), [0]);
-        assert_eq!(choose_victims(&all, 2, 1000, false), [4]);
-        assert_eq!(choose_victims(&all, 3, 1000, false), [2, 4]);
-        assert!(choose_victims(&all, 4, 1000, false).is_empty());
+        let choose = |run, oldest, count| choose_victims(&all, run, 1000, oldest, count);
+        assert_eq!(choose(1, false, 1), [4]);
+        assert_eq!(choose(1, true, 1), [0]);
+        assert_eq!(choose(2, false, 1), [4]);
+        assert_eq!(choose(3, false, 1), [2, 4]);
+        assert!(choose(4, false, 1).is_empty());
+        assert_eq!(choose(1, false, 2), [4, 2]);
+        assert_eq!(choose(1, false, 9), [4, 2, 0]);
+        // Runs do not overlap.
+        assert_eq!(choose(2, false, 9), [4]);
     }
 
     #[test]
     fn a_unit_full_of_anothers_share_is_spared() {
         let all = [sealed(0, 1, 900), sealed(1, 50, 100)];
-        assert_eq!(choose_victims(&all, 1, 1000, false), [1]);
+        assert_eq!(choose_victims(&all, 1, 1000, false, 2), [1]);
         let all = [sealed(0, 1, 900), sealed(1, 50, 950)];
-        assert_eq!(choose_victims(&all, 1, 1000, false), [0]);
+        assert_eq!(choose_victims(&all, 1, 1000, false, 2), [0]);
+    }
+
+    #[test]
+    fn eviction_starts_and_stops_at_its_marks_and_works_harder_the_less_is_free() {
+        let marks = Marks {
+            start: 50,
+            stop: 100,
+        };
+        let mut evicting = false;
+        assert_eq!(effort(60, 0, marks, &mut evicting), None);
+        assert_eq!(effort(49, 0, marks, &mut evicting).unwrap().victims, 1);
+        assert_eq!(effort(80, 19, marks, &mut evicting), Some(Effort::LEAST));
+        assert_eq!(effort(80, 20, marks, &mut evicting), None);
+        assert_eq!(effort(60, 0, marks, &mut evicting), None);
+        assert_eq!(effort(0, 0, marks, &mut evicting), Some(Effort::MOST));
+        let mut last = Effort::MOST;
+        for free in 0..=50 {
+            let now = effort(free, 0, marks, &mut evicting).unwrap();
+            assert!(now.victims <= last.victims && now.bytes <= last.bytes);
+            assert_eq!(now.urgent, free < 25);
+            last = now;
+        }
     }
 
     proptest! {

@@ -1,32 +1,32 @@
-//! Makes room: carries out what `evict` decides, one victim after another, while free segments are scarce.
+//! Makes room: carries out what `evict` decides, several victims at a time, while free segments are scarce.
 //!
-//! The order makes each step safe to stop at. Survivors and facts that must outlive the unit are written elsewhere and
-//! flushed; then the unit's header says that it is retired; then the index forgets what is left in it. Once its readers
-//! are gone and the retired header is flushed, it is TRIMmed and free. So nothing that was deleted can come back: a fact
-//! is let go only when no older unit is left, on stable media too.
+//! The order makes each step safe to stop at. Survivors (`relocate`) and facts that must outlive a unit are written
+//! elsewhere and flushed; then the unit's header says that it is retired; then the index forgets what is left in it
+//! (`retire`). Once its readers are gone and the retired header is flushed, it is TRIMmed and free. So nothing that was
+//! deleted can come back: a fact is let go only when no older unit is left, on stable media too. One flush serves all
+//! victims of a round.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
-use crate::core::{Found, Stream, entry_of, weight_of};
+use crate::PAGE;
+use crate::core::{Stream, weight_of};
 use crate::engine::Verb;
-use crate::engine::memory::{Buffer, Span};
+use crate::engine::memory::Buffer;
 use crate::engine::queue::{Class, Flow};
-use crate::evict::{Live, QUANTILE, choose_victims, quantile, survivors};
-use crate::hash::{Fingerprint, chunk_seed};
-use crate::put::{Source, item_of, tail_checksum};
-use crate::record::{Kind, MAX_META, Meta, UNIT};
-use crate::segment::{Header, Item, decode_footer, footer_len};
+use crate::evict::{Effort, Live, QUANTILE, choose_victims, effort, quantile, survivors};
+use crate::record::{Kind, Meta};
+use crate::relocate::Moved;
+use crate::segment::{Item, decode_footer, footer_len};
 use crate::small::{SmallWrite, write_pack};
 use crate::space::State;
 use crate::store::Shared;
-use crate::trim::{Pace, batches};
-use crate::{CHUNK, PAGE};
+use crate::trim::Pace;
 
-/// How long the task sleeps at most, and how long a unit that could not be evicted rests.
+/// How long the task sleeps at most, and how many milliseconds a unit that could not be evicted rests.
 const PACE: Duration = Duration::from_millis(250);
 const REST: u64 = 200;
 
@@ -36,15 +36,19 @@ const SAMPLE: usize = 1024;
 /// Share of the partition that carried facts may take before the oldest unit goes first.
 const CARRIED: u64 = 64;
 
+/// Records that are looked at before others may have the lock.
+const STEP: usize = 512;
+
 /// Runs until the store is closed.
 pub(crate) fn spawn(shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
     shared.tasks.send_modify(|left| *left += 1);
     tokio::spawn(async move {
         let mut pace = Pace::new(shared.options.trim_rate, shared.now().millis);
+        let mut evicting = false;
         while !shared.core().closed {
             shared.purge_flushed();
-            shared.make_room(&mut pace).await;
+            shared.make_room(&mut pace, &mut evicting).await;
             // Whether woken or not, the next round looks at everything.
             let _woken = tokio::time::timeout(PACE, shared.room.notified()).await;
         }
@@ -52,12 +56,34 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
     });
 }
 
-/// What a victim's blocks and facts come to.
-struct Plan {
-    /// Blocks to move, most important first.
-    keep: Vec<(Item, bool)>,
+/// A unit on its way out.
+pub(crate) struct Victim {
+    pub(crate) segment: u32,
+    /// Every record in it.
+    pub(crate) items: Vec<Item>,
+    /// Blocks that stay, the most important first.
+    keep: Vec<Keep>,
     /// Facts that are still needed.
     facts: Vec<Item>,
+    /// Something in it has to stay and has nowhere to go.
+    stuck: bool,
+}
+
+/// A block that stays.
+#[derive(Clone, Copy)]
+struct Keep {
+    item: Item,
+    bytes: u64,
+    held: bool,
+}
+
+/// What a round goes by.
+struct Round {
+    effort: Effort,
+    /// Segments that have to come free in a row.
+    run: u32,
+    /// Owners whose blocks do not make room.
+    sheltered: Vec<u16>,
 }
 
 impl Shared {
@@ -70,7 +96,7 @@ impl Shared {
         let shards = self.core().index.shards();
         for shard in 0..shards {
             let mut core = self.core();
-            let gone: Vec<Fingerprint> = core
+            let gone: Vec<_> = core
                 .index
                 .shard(shard)
                 .filter(|(_, entry)| slots.contains(&entry.owner))
@@ -84,122 +110,150 @@ impl Shared {
     }
 
     /// Evicts until enough segments are free, or nothing more can go.
-    async fn make_room(self: &Arc<Self>, pace: &mut Pace) {
-        let mut target = 0;
+    async fn make_room(self: &Arc<Self>, pace: &mut Pace, evicting: &mut bool) {
         loop {
-            self.free_retired(pace).await;
-            let (run, goal) = {
-                let core = self.core();
-                let (low, high) = core.watermarks();
-                let free = core.space.free();
-                if free < low || core.wanted.is_some() {
-                    target = high;
-                }
-                let blocked = core.wanted.filter(|_| free >= low);
-                match blocked {
-                    // Enough is free, but not in a row.
-                    Some(run) if core.ready(run) == 0 => (run, u32::MAX),
-                    _ if free < target => (core.usual_span().max(core.wanted.unwrap_or(1)), target),
-                    _ => return,
-                }
-            };
-            if self.core().closed || !self.evict_one(run).await {
+            let round = self.next_round(evicting);
+            // What is on its way out needs a flush; the next round's serves as well, unless somebody waits.
+            let hurry = round.as_ref().is_none_or(|round| round.effort.urgent);
+            self.free_retired(pace, hurry).await;
+            let Some(round) = round else { return };
+            if self.core().closed || !self.evict(round).await {
+                // The flags of units that rest are looked at again after a while.
+                self.free_retired(pace, true).await;
                 return;
-            }
-            if goal == u32::MAX {
-                self.free_retired(pace).await;
-                self.upkeep.notify_one();
-                tokio::task::yield_now().await;
             }
         }
     }
 
-    /// Evicts what lies in one run of segments; whether anything came free.
-    async fn evict_one(self: &Arc<Self>, run: u32) -> bool {
-        let now = self.now();
-        let sheltered = self.sheltered_bytes();
-        let victims = {
-            let mut core = self.core();
-            let oldest = core.carried > core.space.layout.capacity() / CARRIED;
-            let segment_len = core.space.layout.segment_len;
-            let candidates = core.space.candidates(now.millis, |segment| {
-                sheltered.get(&segment).copied().unwrap_or(0)
+    /// What the next round has to do, if anything.
+    fn next_round(&self, evicting: &mut bool) -> Option<Round> {
+        let core = self.core();
+        let (free, usual) = (core.space.free(), core.usual_span());
+        let sheltered = || core.namespaces.below_share(core.live_bytes);
+        let wanted = core.wanted.filter(|run| core.ready(*run) == 0);
+        let marks = core.watermarks();
+        if let Some(run) = wanted
+            && free >= marks.start
+            && core.space.longest_free() < run
+        {
+            // Enough is free, but not in a row.
+            return Some(Round {
+                effort: Effort::LEAST,
+                run,
+                sheltered: sheltered(),
             });
-            let victims = choose_victims(&candidates, run, segment_len, oldest);
-            for victim in &victims {
-                core.space.get_mut(*victim).state = State::Leaving;
-            }
-            victims
+        }
+        let coming = core.space.retired();
+        let effort = effort(free, coming, marks, evicting)?;
+        Some(Round {
+            effort,
+            run: usual.max(wanted.unwrap_or(1)),
+            sheltered: sheltered(),
+        })
+    }
+
+    /// One round: whether anything came free.
+    async fn evict(self: &Arc<Self>, round: Round) -> bool {
+        let now = self.now();
+        let (candidates, segment_len, oldest) = {
+            let core = self.core();
+            let oldest = core.carried > core.space.layout.capacity() / CARRIED;
+            let candidates = core.space.candidates(now.millis, &round.sheltered);
+            (candidates, core.space.layout.segment_len, oldest)
         };
-        let mut progress = false;
-        for victim in victims {
-            let gone = self.evict_unit(victim).await;
-            if !gone {
-                let mut core = self.core();
-                let unit = core.space.get_mut(victim);
-                unit.state = State::Sealed;
-                unit.not_before = now.millis + REST;
+        let chosen = choose_victims(
+            &candidates,
+            round.run,
+            segment_len,
+            oldest,
+            round.effort.victims,
+        );
+        {
+            let mut core = self.core();
+            for segment in &chosen {
+                core.space.get_mut(*segment).state = State::Leaving;
             }
-            progress |= gone;
+        }
+        let mut victims = self.plan_all(chosen, &round.sheltered).await;
+        self.spare_what_has_no_room(&mut victims);
+        let facts = victims
+            .iter_mut()
+            .flat_map(|victim| std::mem::take(&mut victim.facts))
+            .collect();
+        let mut sound = self.carry_facts(facts).await;
+        if sound {
+            self.move_all(&mut victims, round.effort).await;
+            // Also covers the retired headers of earlier victims.
+            sound = self.flush_retired().await;
+        }
+        let (gone, stay): (Vec<_>, Vec<_>) =
+            (victims.into_iter()).partition(|victim| sound && !victim.stuck);
+        for victim in stay {
+            self.spare(victim.segment, now.millis + REST);
+        }
+        let mut retiring = JoinSet::new();
+        for victim in gone {
+            let shared = Arc::clone(self);
+            retiring.spawn(async move {
+                let gone = shared.retire(&victim).await;
+                if !gone {
+                    shared.spare(victim.segment, now.millis + REST);
+                }
+                gone
+            });
+        }
+        let mut progress = false;
+        while let Some(gone) = retiring.join_next().await {
+            progress |= gone.unwrap_or(false);
         }
         progress
     }
 
-    /// Bytes a unit of blocks that must not make room for others: of namespaces below their share.
-    fn sheltered_bytes(&self) -> HashMap<u32, u64> {
-        let (slots, shards) = {
-            let core = self.core();
-            (core.sheltered_slots(), core.index.shards())
-        };
-        let mut bytes = HashMap::new();
-        if slots.is_empty() {
-            return bytes;
-        }
-        for shard in 0..shards {
-            let core = self.core();
-            for (_, entry) in core.index.shard(shard) {
-                if slots.contains(&entry.owner) {
-                    *bytes.entry(u32::from(entry.segment)).or_default() += weight_of(&entry);
-                }
-            }
-        }
-        bytes
+    /// Leaves a unit alone until `not_before`.
+    fn spare(&self, segment: u32, not_before: u64) {
+        let mut core = self.core();
+        let unit = core.space.get_mut(segment);
+        unit.state = State::Sealed;
+        unit.not_before = not_before;
     }
 
-    /// Evicts a unit; not where something in it has to stay and has nowhere to go.
-    async fn evict_unit(self: &Arc<Self>, victim: u32) -> bool {
-        let items = self.items(victim).await;
-        let plan = self.plan(victim, &items);
-        if !self.carry_facts(plan.facts).await {
-            return false;
+    /// What becomes of the records of all victims.
+    async fn plan_all(self: &Arc<Self>, chosen: Vec<u32>, sheltered: &[u16]) -> Vec<Victim> {
+        let mut reading = JoinSet::new();
+        for (order, segment) in chosen.into_iter().enumerate() {
+            let shared = Arc::clone(self);
+            reading.spawn(async move { (order, segment, shared.items(segment).await) });
         }
-        for (item, held) in plan.keep {
-            let here = self.move_block(victim, &item).await;
-            if here == Moved::NoRoom {
-                if held {
-                    return false;
-                }
-                break;
-            }
+        let mut read = Vec::new();
+        while let Some(one) = reading.join_next().await {
+            read.extend(one);
         }
-        // Also covers the retired headers of earlier victims.
-        let flushed = self.disk.flush().await;
-        if let Err(error) = &flushed {
-            tracing::warn!(%error, "eviction could not flush");
-            return false;
-        }
-        self.mark_flushed();
-        self.retire(victim, &items).await
+        read.sort_unstable_by_key(|(order, _, _)| *order);
+        let threshold = self.threshold();
+        read.into_iter()
+            .map(|(_, segment, items)| self.plan(segment, items, threshold, sheltered))
+            .collect()
     }
 
-    /// The records of a unit: from its footer, or from the index alone where that cannot be read.
+    /// The last access that blocks have to be newer than to be worth moving.
+    fn threshold(&self) -> u32 {
+        let core = self.core();
+        let turn = core.tick() as usize;
+        let accesses = core
+            .index
+            .sample(SAMPLE, turn)
+            .iter()
+            .map(|entry| entry.access)
+            .collect();
+        quantile(accesses, QUANTILE)
+    }
+
+    /// The records of a unit: from its footer, or from the records themselves where that cannot be read.
     async fn items(&self, victim: u32) -> Vec<Item> {
-        if let Some(items) = self.read_footer(victim).await {
-            return items;
+        match self.read_footer(victim).await {
+            Some(items) => items,
+            None => self.scan_unit(victim).await,
         }
-        // Blocks that are forgotten are only misses; facts in an unreadable footer are gone, and so is what could have
-        // come back: the unit's blocks are found by the index, and older units go before it is used again.
-        self.scan_unit(victim).await
     }
 
     async fn read_footer(&self, segment: u32) -> Option<Vec<Item>> {
@@ -219,17 +273,12 @@ impl Shared {
         decode_footer(&pages, &self.superblock.secret, segment, nonce)
     }
 
-    pub(crate) async fn read_own(&self, segment: u32, offset: u64, len: usize) -> Option<Vec<u8>> {
+    async fn read_own(&self, segment: u32, offset: u64, len: usize) -> Option<Vec<u8>> {
         let span = Buffer::zeroed(len).ok()?.into_span();
         let at = self.address(segment, offset);
+        // They are small, and a whole unit waits for them.
         self.disk
-            .transfer(
-                Class::Background,
-                Flow::OWN,
-                Verb::Read,
-                at,
-                vec![span.clone()],
-            )
+            .transfer(Class::Write, Flow::OWN, Verb::Read, at, vec![span.clone()])
             .await
             .ok()?;
         let mut bytes = vec![0; len];
@@ -238,15 +287,15 @@ impl Shared {
     }
 
     async fn scan_unit(&self, segment: u32) -> Vec<Item> {
-        let (nonce, start, len) = {
+        let (nonce, start, len, fingerprint) = {
             let core = self.core();
             (
                 core.space.get(segment).nonce,
                 core.space.layout.start(segment),
                 core.space.unit_len(segment),
+                core.fingerprint,
             )
         };
-        let fingerprint = self.core().fingerprint;
         crate::recover::scan(
             &self.disk,
             &self.superblock.secret,
@@ -260,106 +309,97 @@ impl Shared {
     }
 
     /// What of a unit stays.
-    fn plan(&self, victim: u32, items: &[Item]) -> Plan {
+    fn plan(&self, segment: u32, items: Vec<Item>, threshold: u32, sheltered: &[u16]) -> Victim {
         let now = self.now();
-        let mut core = self.core();
-        let sheltered = core.sheltered_slots();
-        let turn = core.next_sequence() as usize;
-        let accesses = core
-            .index
-            .sample(SAMPLE, turn)
-            .iter()
-            .map(|entry| entry.access)
-            .collect();
-        let threshold = quantile(accesses, QUANTILE);
         let mut live = Vec::new();
         let mut facts = Vec::new();
-        for (number, item) in items.iter().enumerate() {
-            let entry = core
-                .live(item.namespace, item.fingerprint, now)
-                .filter(|entry| {
-                    item.kind == Kind::Value
-                        && (u32::from(entry.segment), entry.place) == (victim, item.place)
-                });
-            match entry {
-                Some(entry) => live.push(Live {
-                    number,
-                    access: entry.access,
-                    bytes: weight_of(&entry),
-                    held: core.is_held(item.fingerprint, now),
-                    sheltered: sheltered.contains(&entry.owner),
-                }),
-                None if item.replaces && core.space.has_older(item.sequence, victim) => {
-                    facts.push(*item);
+        for (step, some) in items.chunks(STEP).enumerate() {
+            let mut core = self.core();
+            for (number, item) in some.iter().enumerate() {
+                let entry = core
+                    .live(item.namespace, item.fingerprint, now)
+                    .filter(|entry| {
+                        item.kind == Kind::Value
+                            && (u32::from(entry.segment), entry.place) == (segment, item.place)
+                    });
+                match entry {
+                    Some(entry) => live.push(Live {
+                        number: step * STEP + number,
+                        access: entry.access,
+                        bytes: weight_of(&entry),
+                        held: core.is_held(item.fingerprint, now),
+                        sheltered: sheltered.binary_search(&entry.owner).is_ok(),
+                    }),
+                    None if item.replaces && core.space.has_older(item.sequence, segment) => {
+                        facts.push(*item);
+                    }
+                    None => {}
                 }
-                None => {}
             }
         }
-        let bytes = core.space.unit_len(victim);
+        let mut core = self.core();
         let all = live.clone();
-        let mut kept = survivors(live, threshold, bytes);
+        let mut kept = survivors(live, threshold, core.space.unit_len(segment));
         let moving: u64 = kept.iter().map(|block| block.bytes).sum();
         if !core.governor.may_move(moving, now.millis) {
             kept.retain(|block| block.held);
         }
         // A block that goes while an older one of its key is still on the medium leaves a tombstone.
+        let stays: std::collections::HashSet<usize> =
+            kept.iter().map(|block| block.number).collect();
         for block in &all {
             let item = items[block.number];
             if item.replaces
-                && !kept.iter().any(|one| one.number == block.number)
-                && core.space.has_older(item.sequence, victim)
+                && !stays.contains(&block.number)
+                && core.space.has_older(item.sequence, segment)
             {
                 facts.push(item);
             }
         }
-        Plan {
-            keep: kept
-                .into_iter()
-                .map(|block| (items[block.number], block.held))
-                .collect(),
+        let keep = kept.into_iter().map(|block| Keep {
+            item: items[block.number],
+            bytes: block.bytes,
+            held: block.held,
+        });
+        Victim {
+            segment,
+            keep: keep.collect(),
+            items,
             facts,
+            stuck: false,
+        }
+    }
+
+    /// Leaves the last victims where they are if the survivors of all together would take the last free segments.
+    fn spare_what_has_no_room(&self, victims: &mut Vec<Victim>) {
+        let mut left = self.core().room_for_survivors();
+        let mut fits = 0;
+        for victim in victims.iter() {
+            let bytes: u64 = victim.keep.iter().map(|keep| keep.bytes).sum();
+            if bytes > left && fits > 0 {
+                break;
+            }
+            left = left.saturating_sub(bytes);
+            fits += 1;
+        }
+        for victim in victims.drain(fits..) {
+            self.spare(victim.segment, 0);
         }
     }
 
     /// Writes facts that are still needed elsewhere; whether all of them are.
     async fn carry_facts(self: &Arc<Self>, facts: Vec<Item>) -> bool {
         let mut waiting = Vec::new();
-        let mut batch = Vec::new();
-        for item in facts {
-            let kind = if item.kind == Kind::Value {
-                Kind::Tombstone
-            } else {
-                item.kind
-            };
-            // The key is not needed: a fact counts for a fingerprint, and the footer has it.
-            let meta = Meta {
-                kind,
-                replaces: true,
-                hashed: true,
-                namespace: item.namespace,
-                key: item.fingerprint.0.to_vec(),
-                len: 0,
-                expiry: item.expiry,
-                sequence: item.sequence,
-                nonce: 0,
-                place: 0,
-                checksums: vec![],
-            };
-            let (done, answer) = oneshot::channel();
-            self.core().carried += meta.footprint() as u64;
-            batch.push(SmallWrite {
-                meta,
-                tail: Vec::new(),
-                fingerprint: item.fingerprint,
-                carried: true,
-                done,
-            });
-            waiting.push(answer);
-            if batch.len() == 1024 {
-                write_pack(self, std::mem::take(&mut batch), Stream::Facts).await;
+        for some in facts.chunks(1024) {
+            let mut batch = Vec::with_capacity(some.len());
+            let mut bytes = 0;
+            for item in some {
+                let (fact, answer) = carried(item);
+                bytes += fact.meta.footprint() as u64;
+                batch.push(fact);
+                waiting.push(answer);
             }
-        }
-        if !batch.is_empty() {
+            self.core().carried += bytes;
             write_pack(self, batch, Stream::Facts).await;
         }
         for answer in waiting {
@@ -370,271 +410,78 @@ impl Shared {
         true
     }
 
-    /// Moves a block to the survivors' unit, verified on the way.
-    async fn move_block(self: &Arc<Self>, victim: u32, item: &Item) -> Moved {
-        let Some((found, expiry)) = self.still_there(victim, item) else {
-            return Moved::Gone;
-        };
-        // Keeps nothing busy that could be waited for: a unit that leaves is not used again before it has left.
-        let reading = self.reading(found);
-        let Some((mut meta, source)) = self.read_block(&found).await else {
-            return Moved::Gone;
-        };
-        meta.expiry = expiry;
-        let (records, bytes) = (1, meta.footprint().next_multiple_of(PAGE) as u64);
-        let place = {
-            let mut core = self.core();
-            let same = core.index.get(item.fingerprint).is_some_and(|entry| {
-                (u32::from(entry.segment), entry.place) == (victim, item.place)
-            });
-            // A copy must never lie in a unit that was opened after something newer of its key got its sequence.
-            if !same || core.is_racing(item.fingerprint) {
-                return Moved::Gone;
-            }
-            meta.replaces &= core.space.has_older(meta.sequence, victim);
-            core.place(Stream::Survivors, bytes, records)
-        };
-        let Some(place) = place else {
-            return Moved::NoRoom;
-        };
-        meta.nonce = place.nonce;
-        meta.place = (place.offset / UNIT as u64) as u32;
-        let written = self
-            .write(Class::Background, Flow::OWN, &meta, source, place)
-            .await;
-        drop(reading);
-        let new = item_of(&meta, item.fingerprint);
-        let mut core = self.core();
-        core.end_place(place.segment);
-        if written.is_err() {
-            return Moved::Gone;
+    /// Moves the blocks that stay, so many bytes at a time.
+    async fn move_all(self: &Arc<Self>, victims: &mut [Victim], effort: Effort) {
+        let mut moving = JoinSet::new();
+        let (mut flying, mut full) = (0, false);
+        let mut queue = Vec::new();
+        for (number, victim) in victims.iter_mut().enumerate() {
+            let keep = std::mem::take(&mut victim.keep);
+            queue.extend(keep.into_iter().map(|keep| (number, victim.segment, keep)));
         }
-        core.governor.spend(bytes);
-        core.record(place.segment, &new);
-        let current = core
-            .index
-            .get(item.fingerprint)
-            .filter(|entry| (u32::from(entry.segment), entry.place) == (victim, item.place));
-        if let Some(current) = current {
-            let mut entry = entry_of(&new, place.segment, current.owner, current.access);
-            entry.expiry = current.expiry;
-            core.insert(item.fingerprint, &entry);
-            core.stats.moved_blocks += 1;
-            core.stats.moved_bytes += u64::from(entry.len);
-        }
-        drop(core);
-        self.upkeep.notify_one();
-        Moved::Here
-    }
-
-    /// The block that an item lists, with a reader, if it is still what its key has; and its expiry.
-    fn still_there(&self, victim: u32, item: &Item) -> Option<(Found, u32)> {
-        let now = self.now();
-        let mut core = self.core();
-        let entry = core.live(item.namespace, item.fingerprint, now)?;
-        if (u32::from(entry.segment), entry.place) != (victim, item.place) {
-            return None;
-        }
-        let found = core.begin_read(item.namespace, item.fingerprint, now)?;
-        Some((found, now.widen(entry.expiry)))
-    }
-
-    /// Reads a block into memory of the store's own and verifies it.
-    async fn read_block(&self, found: &Found) -> Option<(Meta, Source)> {
-        let bytes = self.read_meta(found, Flow::OWN, MAX_META).await.ok()?;
-        let (meta, tail) = Meta::decode(
-            &bytes,
-            &self.superblock.secret,
-            found.nonce,
-            found.entry.place,
-        )?;
-        let tail = tail.to_vec();
-        let shape = meta.shape();
-        let seed = self
-            .superblock
-            .secret
-            .seed(meta.namespace, &meta.key, meta.len);
-        let mut body: Vec<Span> = Vec::new();
-        if shape.body() > 0 {
-            let whole = Buffer::zeroed(shape.body()).ok()?.into_span();
-            let offset =
-                u64::from(found.entry.place) * UNIT as u64 + (shape.meta_pages() * PAGE) as u64;
-            let at = self.address(u32::from(found.entry.segment), offset);
-            self.disk
-                .transfer(
-                    Class::Background,
-                    Flow::OWN,
-                    Verb::Read,
-                    at,
-                    vec![whole.clone()],
-                )
-                .await
-                .ok()?;
-            for number in 0..shape.chunks() {
-                let len = (shape.body() - number * CHUNK).min(CHUNK);
-                body.extend(whole.part(number * CHUNK, len));
-            }
-        }
-        let sound = body.iter().enumerate().all(|(number, chunk)| {
-            meta.checksums.get(number) == Some(&chunk.hash(chunk_seed(seed, number)))
-        }) && (tail.is_empty()
-            || meta.checksums.last() == Some(&tail_checksum(seed, body.len(), &tail)));
-        sound.then_some((meta, Source { body, tail }))
-    }
-
-    /// Everything retired before this flush is so on stable media.
-    fn mark_flushed(&self) {
-        let mut core = self.core();
-        let retired: Vec<u32> = core
-            .space
-            .units()
-            .filter(|(_, unit)| matches!(unit.state, State::Retired { flushed: false }))
-            .map(|(segment, _)| segment)
-            .collect();
-        for segment in retired {
-            core.space.get_mut(segment).state = State::Retired { flushed: true };
-        }
-    }
-
-    /// Says on the medium that a unit is retired, then forgets what it held.
-    async fn retire(&self, victim: u32, items: &[Item]) -> bool {
-        let header = {
-            let core = self.core();
-            let unit = core.space.get(victim);
-            Header {
-                store: self.superblock.store,
-                segment: victim,
-                generation: unit.generation,
-                nonce: unit.nonce,
-                span: unit.span,
-                retired: true,
-            }
-        };
-        let page = header.encode(&self.superblock.secret);
-        if self.write_own(victim, 0, &page).await.is_err() {
-            return false;
-        }
-        let mut gone = Vec::new();
-        {
-            let mut core = self.core();
-            for item in items {
-                gone.extend(self.drop_entry(&mut core, victim, item.fingerprint));
-            }
-        }
-        self.drop_strays(victim);
-        let mut core = self.core();
-        core.evicted();
-        core.stats.evicted_blocks += gone.len() as u64;
-        core.stats.evicted_bytes += gone.iter().sum::<u64>();
-        core.space.get_mut(victim).state = State::Retired { flushed: false };
-        let oldest = !core
-            .space
-            .has_older(core.space.get(victim).generation, victim);
-        if oldest {
-            core.carried = 0;
-        }
-        true
-    }
-
-    fn drop_entry(
-        &self,
-        core: &mut crate::core::Core,
-        victim: u32,
-        fingerprint: Fingerprint,
-    ) -> Option<u64> {
-        let entry = core.index.get(fingerprint)?;
-        if u32::from(entry.segment) != victim {
-            return None;
-        }
-        core.remove(fingerprint);
-        Some(u64::from(entry.len))
-    }
-
-    /// Forgets blocks of a unit that its footer did not list.
-    fn drop_strays(&self, victim: u32) {
-        if self.core().space.get(victim).blocks == 0 {
-            return;
-        }
-        let shards = self.core().index.shards();
-        for shard in 0..shards {
-            let mut core = self.core();
-            let strays: Vec<Fingerprint> = core
-                .index
-                .shard(shard)
-                .filter(|(_, entry)| u32::from(entry.segment) == victim)
-                .map(|(fingerprint, _)| fingerprint)
-                .collect();
-            for stray in strays {
-                core.remove(stray);
-            }
-        }
-    }
-
-    /// Frees retired units whose readers are gone: flushed, TRIMmed at a limited rate, in batches of neighbours.
-    async fn free_retired(&self, pace: &mut Pace) {
-        let (idle, unflushed) = {
-            let core = self.core();
-            let idle: Vec<(u32, u32, bool)> = core
-                .space
-                .units()
-                .filter_map(|(segment, unit)| match unit.state {
-                    State::Retired { flushed } if unit.readers == 0 => {
-                        Some((segment, unit.span, flushed))
-                    }
-                    _ => None,
-                })
-                .collect();
-            let unflushed = idle.iter().any(|(_, _, flushed)| !flushed);
-            (idle, unflushed)
-        };
-        if idle.is_empty() {
-            return;
-        }
-        if unflushed {
-            if self.disk.flush().await.is_err() {
-                return;
-            }
-            self.mark_flushed();
-        }
-        let (segment_len, urgent) = {
-            let core = self.core();
-            let urgent = core.space.free() < core.watermarks().0;
-            (core.space.layout.segment_len, urgent)
-        };
-        let runs = idle
-            .iter()
-            .map(|(first, span, _)| *first..first + span)
-            .collect();
-        for batch in batches(runs) {
-            let bytes = u64::from(batch.end - batch.start) * segment_len;
-            // A segment that is needed now is written over instead: that frees its old pages as well.
-            let goes = pace.take(bytes, self.now().millis);
-            if !goes && !urgent {
-                continue;
-            }
-            if goes {
-                let at = self.address(batch.start, 0);
-                match self.disk.discard(at, bytes).await {
-                    Ok(()) => self.core().stats.trimmed_bytes += bytes,
-                    Err(error) => tracing::debug!(%error, "this medium cannot TRIM"),
+        let mut queue = queue.into_iter().peekable();
+        loop {
+            while let Some((number, segment, keep)) = queue.next_if(|(_, _, keep)| {
+                flying == 0 || flying + keep.bytes <= effort.bytes || (full && !keep.held)
+            }) {
+                // Where one that may go found no room, others that may go find none either.
+                if full && !keep.held {
+                    continue;
                 }
+                flying += keep.bytes;
+                let shared = Arc::clone(self);
+                moving.spawn(async move {
+                    let moved = shared.relocate(segment, &keep.item, effort.urgent).await;
+                    (number, keep, moved)
+                });
             }
-            let mut core = self.core();
-            for (first, _, _) in idle.iter().filter(|(first, _, _)| batch.contains(first)) {
-                core.space.release(*first);
+            let Some(done) = moving.join_next().await else {
+                return;
+            };
+            let Ok((number, keep, moved)) = done else {
+                // A task that broke off has moved nothing; the count is right again when all are done.
+                continue;
+            };
+            flying -= keep.bytes;
+            if moved == Moved::NoRoom {
+                full = true;
+                victims[number].stuck |= keep.held;
             }
         }
-        self.upkeep.notify_one();
     }
 }
 
-/// What became of a block that was to move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Moved {
-    /// It lies with the survivors.
-    Here,
-    /// It is no longer what its key has, or cannot be read.
-    Gone,
-    /// No segment may be taken for it.
-    NoRoom,
+/// A fact as eviction carries it on. The key is not needed: a fact counts for a fingerprint, and the footer has it.
+fn carried(
+    item: &Item,
+) -> (
+    SmallWrite,
+    oneshot::Receiver<Result<Option<crate::small::Done>, String>>,
+) {
+    let kind = match item.kind {
+        Kind::Value => Kind::Tombstone,
+        fact => fact,
+    };
+    let meta = Meta {
+        kind,
+        replaces: true,
+        hashed: true,
+        namespace: item.namespace,
+        key: item.fingerprint.0.to_vec(),
+        len: 0,
+        expiry: item.expiry,
+        sequence: item.sequence,
+        nonce: 0,
+        place: 0,
+        checksums: vec![],
+    };
+    let (done, answer) = oneshot::channel();
+    let fact = SmallWrite {
+        meta,
+        tail: Vec::new(),
+        fingerprint: item.fingerprint,
+        carried: true,
+        done,
+    };
+    (fact, answer)
 }

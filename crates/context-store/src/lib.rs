@@ -5,8 +5,8 @@
 //!
 //! The partition is a log. `superblock` says whose it is, `layout` where its segments lie, `segment` and `record` what
 //! stands in them. `index` finds a block, `space` knows what each segment is for, `core` holds both behind one lock.
-//! `put`, `small` and `get` carry blocks, `upkeep` opens and closes units, `evictor` makes room as `evict` decides,
-//! `recover` reads it all back. `engine` moves bytes.
+//! `put`, `small` and `get` carry blocks, `upkeep` opens and closes units, `evictor` makes room as `evict` decides
+//! (`relocate` and `retire` are its steps), `recover` reads it all back. `engine` moves bytes.
 
 mod admit;
 mod codec;
@@ -29,6 +29,8 @@ mod presence;
 mod put;
 mod record;
 mod recover;
+mod relocate;
+mod retire;
 mod segment;
 mod small;
 mod space;

@@ -99,12 +99,20 @@ impl Namespaces {
         share as u64
     }
 
-    /// Whether a namespace uses less than its share while there are others: then its blocks do not make room.
-    pub(crate) fn is_below_share(&self, slot: u16, capacity: u64) -> bool {
-        self.current.len() > 1
-            && self
-                .owner(slot)
-                .is_some_and(|owner| !owner.flushed && owner.bytes < self.share(slot, capacity))
+    /// Slots of namespaces that hold clearly less than their share of the `live` bytes, while others hold more: their
+    /// blocks do not make room. In order. Between equals nobody is sheltered, or nothing could go.
+    pub(crate) fn below_share(&self, live: u64) -> Vec<u16> {
+        if self.current.len() < 2 {
+            return Vec::new();
+        }
+        let is_below = |slot: &u16| {
+            self.owner(*slot).is_some_and(|owner| {
+                owner.bytes > 0 && owner.bytes < self.share(*slot, live) / 10 * 9
+            })
+        };
+        let mut below: Vec<u16> = self.current.values().copied().filter(is_below).collect();
+        below.sort_unstable();
+        below
     }
 
     /// Flushes a namespace as of `sequence`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::admit::Admission;
-use crate::core::Stream;
+use crate::core::{Placing, Stream};
 use crate::engine::Verb;
 use crate::engine::memory::Span;
 use crate::engine::queue::Class;
@@ -371,7 +371,7 @@ impl Shared {
                 {
                     return Ok(Some((None, flow)));
                 }
-                if let Some(place) = core.place(Stream::Fresh, shape.footprint() as u64, 1) {
+                if let Placing::At(place) = core.place(Stream::Fresh, shape.footprint() as u64, 1) {
                     meta.replaces =
                         core.index.get(fingerprint).is_some() || core.is_racing(fingerprint);
                     meta.sequence = core.begin_write(fingerprint);

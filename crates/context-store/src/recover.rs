@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 use tokio::sync::{Notify, oneshot};
 
 use crate::admit::Governor;
-use crate::core::{Core, Stream, entry_of};
+use crate::core::{Core, Stream, Watermarks, entry_of};
 use crate::engine::disk::Disk;
 use crate::engine::memory::Buffer;
 use crate::engine::pool::Pool;
@@ -115,7 +115,12 @@ pub(crate) async fn open(
     };
     let now = Now::new((options.clock)(), superblock.created);
     let governor = Governor::new(options.daily_write_budget, now.millis);
-    let mut core = Core::new(fingerprint, Space::new(layout), governor);
+    let high = options.high_watermark.clamp(1, 99);
+    let watermarks = Watermarks {
+        high,
+        low: options.low_watermark.min(high - 1),
+    };
+    let mut core = Core::new(fingerprint, Space::new(layout), governor, watermarks);
     let disk = Arc::new(disk);
     let mut forgotten = Vec::new();
     if !report.formatted {

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::PAGE;
-use crate::core::Stream;
+use crate::core::{Placing, Stream};
 use crate::engine::Verb;
 use crate::engine::memory::Buffer;
 use crate::engine::queue::{Class, Flow};
@@ -195,7 +195,7 @@ async fn wait_for_place(
         let opened = shared.opened.notified();
         tokio::pin!(opened);
         opened.as_mut().enable();
-        if let Some(place) = shared.core().place(stream, pages, records) {
+        if let Placing::At(place) = shared.core().place(stream, pages, records) {
             shared.upkeep.notify_one();
             return Some(place);
         }

@@ -1,5 +1,7 @@
 //! The segments of one partition: what each holds, who reads or writes it, which are free. No I/O.
 
+use std::collections::BTreeMap;
+
 use crate::PAGE;
 use crate::evict::{Candidate, Occupant};
 use crate::layout::Layout;
@@ -57,6 +59,8 @@ pub(crate) struct Segment {
     pub(crate) blocks: u32,
     pub(crate) live: u64,
     pub(crate) access: u64,
+    /// Live bytes of each owner.
+    pub(crate) owners: BTreeMap<u16, u64>,
     /// Eviction was tried in vain; not again before this millisecond.
     pub(crate) not_before: u64,
 }
@@ -100,6 +104,7 @@ impl Space {
             blocks: 0,
             live: 0,
             access: 0,
+            owners: BTreeMap::new(),
             not_before: 0,
         };
         Space {
@@ -163,6 +168,7 @@ impl Space {
         (unit.generation, unit.nonce) = (once.generation, once.nonce);
         unit.span = span;
         (unit.blocks, unit.live, unit.access, unit.not_before) = (0, 0, 0, 0);
+        unit.owners.clear();
         self.free -= span;
     }
 
@@ -212,8 +218,34 @@ impl Space {
         })
     }
 
-    /// The run of segments as eviction sees it. `shelter` says how many of a unit's live bytes are protected.
-    pub(crate) fn candidates(&self, now: u64, shelter: impl Fn(u32) -> u64) -> Vec<Candidate> {
+    /// Segments that are free as soon as a flush says so.
+    pub(crate) fn retired(&self) -> u32 {
+        self.units()
+            .filter(|(_, unit)| matches!(unit.state, State::Retired { .. }) && unit.readers == 0)
+            .map(|(_, unit)| unit.span)
+            .sum()
+    }
+
+    /// The most adjacent free segments.
+    pub(crate) fn longest_free(&self) -> u32 {
+        let (mut run, mut longest) = (0, 0);
+        for segment in &self.segments {
+            run = match segment.state {
+                State::Free => run + 1,
+                _ => 0,
+            };
+            longest = longest.max(run);
+        }
+        longest
+    }
+
+    /// The segments as eviction sees them, with blocks of the `sheltered` owners protected.
+    pub(crate) fn candidates(&self, now: u64, sheltered: &[u16]) -> Vec<Candidate> {
+        let protected = |unit: &Segment| {
+            let owned = unit.owners.iter();
+            let sheltered = owned.filter(|(owner, _)| sheltered.binary_search(owner).is_ok());
+            sheltered.map(|(_, bytes)| bytes).sum()
+        };
         self.units()
             .map(|(segment, unit)| Candidate {
                 segment,
@@ -224,7 +256,7 @@ impl Space {
                         access: unit.access,
                         blocks: unit.blocks,
                         live: unit.live,
-                        protected: shelter(segment),
+                        protected: protected(unit),
                         generation: unit.generation,
                     },
                     _ => Occupant::Fixed,

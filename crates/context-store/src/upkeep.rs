@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::engine::Verb;
@@ -27,9 +28,10 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
             if closed {
                 break;
             }
-            shared.seal_closing().await;
-            shared.open_ahead().await;
+            tokio::join!(shared.seal_closing(), shared.open_ahead());
             shared.watch();
+            let written = shared.disk.written();
+            shared.core().governor.settle(written);
             let sequence = shared.core().sequence();
             if flushed.0.elapsed() >= shared.options.flush_every && flushed.1 != sequence {
                 if let Err(error) = shared.persist().await {
@@ -79,90 +81,125 @@ impl Shared {
             .await
     }
 
-    /// Writes the footers of closed units that nobody writes into any more.
-    async fn seal_closing(&self) {
+    /// Writes the footers of closed units that nobody writes into any more, all at once.
+    async fn seal_closing(self: &Arc<Self>) {
         let closing: Vec<(u32, u64, Cursor)> = {
-            let core = self.core();
-            core.space
+            let mut core = self.core();
+            let ripe: Vec<u32> = core
+                .space
                 .units()
-                .filter_map(|(segment, unit)| match &unit.state {
-                    State::Closing(cursor) if unit.writers == 0 => {
-                        Some((segment, unit.nonce, cursor.clone()))
+                .filter(|(_, unit)| matches!(unit.state, State::Closing(_)) && unit.writers == 0)
+                .map(|(segment, _)| segment)
+                .collect();
+            ripe.into_iter()
+                .filter_map(|segment| {
+                    let unit = core.space.get_mut(segment);
+                    let nonce = unit.nonce;
+                    match &mut unit.state {
+                        State::Closing(cursor) => Some((segment, nonce, std::mem::take(cursor))),
+                        _ => None,
                     }
-                    _ => None,
                 })
                 .collect()
         };
+        let mut sealing = JoinSet::new();
         for (segment, nonce, cursor) in closing {
-            let footer = encode_footer(&self.superblock.secret, segment, nonce, &cursor.items);
-            let end = self.core().space.unit_len(segment);
-            let written = self
-                .write_own(segment, end - footer.len() as u64, &footer)
-                .await;
-            // Without a footer the unit is scanned after a restart: its records describe themselves.
-            if let Err(error) = written {
-                tracing::warn!(%error, segment, "a footer could not be written");
-            }
-            self.core().space.get_mut(segment).state = State::Sealed;
-            self.room.notify_one();
+            let shared = Arc::clone(self);
+            sealing.spawn(async move { shared.seal(segment, nonce, &cursor).await });
         }
+        while sealing.join_next().await.is_some() {}
+    }
+
+    async fn seal(&self, segment: u32, nonce: u64, cursor: &Cursor) {
+        let footer = encode_footer(&self.superblock.secret, segment, nonce, &cursor.items);
+        let end = self.core().space.unit_len(segment);
+        let written = self
+            .write_own(segment, end - footer.len() as u64, &footer)
+            .await;
+        // Without a footer the unit is scanned after a restart: its records describe themselves.
+        if let Err(error) = written {
+            tracing::warn!(%error, segment, "a footer could not be written");
+        }
+        self.core().space.get_mut(segment).state = State::Sealed;
+        self.room.notify_one();
     }
 
     /// Keeps units ready, and opens one that a put waits for.
-    async fn open_ahead(&self) {
+    async fn open_ahead(self: &Arc<Self>) {
         loop {
-            let taken = {
-                let mut core = self.core();
-                let usual = core.usual_span();
-                let wanted = core.wanted.unwrap_or(0);
-                let span = if wanted > 0 && core.ready(wanted) == 0 {
-                    wanted
-                } else if core.ready(usual) < core.ready_target() {
-                    usual
-                } else {
-                    core.wanted = None;
-                    return;
-                };
-                let once = Use {
-                    generation: core.next_sequence(),
-                    nonce: random(),
-                };
-                let low = core.space.free() < core.watermarks().0;
-                if low {
-                    self.room.notify_one();
-                }
-                let Some(segment) = core.space.take(span, once) else {
-                    core.wanted = Some(wanted.max(span));
-                    drop(core);
-                    self.room.notify_one();
-                    return;
-                };
-                (segment, span, once)
-            };
-            let (segment, span, once) = taken;
-            let header = Header {
-                store: self.superblock.store,
-                segment,
-                generation: once.generation,
-                nonce: once.nonce,
-                span,
-                retired: false,
-            };
-            let page = header.encode(&self.superblock.secret);
-            let written = self.write_own(segment, 0, &page).await;
-            let mut core = self.core();
-            match written {
-                Ok(()) => {
-                    core.opened(segment);
-                    drop(core);
-                    self.opened.notify_waiters();
-                }
-                Err(error) => {
-                    tracing::warn!(%error, segment, "a segment could not be opened");
-                    // Whatever its header says now, nothing in it is younger than its last use.
-                    core.space.release(segment);
+            let mut opening = JoinSet::new();
+            while let Some((segment, once)) = self.take_unit(opening.len()) {
+                let shared = Arc::clone(self);
+                opening.spawn(async move { shared.open_unit(segment, once).await });
+            }
+            if opening.is_empty() {
+                return;
+            }
+            while let Some(opened) = opening.join_next().await {
+                if !opened.unwrap_or(false) {
+                    // Tried again at the next round.
                     return;
                 }
+            }
+        }
+    }
+
+    /// Takes segments for one more unit where one is needed; `opening` are on their way.
+    fn take_unit(&self, opening: usize) -> Option<(u32, Use)> {
+        let mut core = self.core();
+        let usual = core.usual_span();
+        let wanted = core.wanted.unwrap_or(0);
+        let span = if wanted > usual && core.ready(wanted) == 0 && opening == 0 {
+            wanted
+        } else if core.ready(usual) + opening < core.ready_target().max(usize::from(wanted > 0)) {
+            usual
+        } else {
+            if opening == 0 {
+                core.wanted = None;
+            }
+            return None;
+        };
+        let once = Use {
+            generation: core.next_sequence(),
+            nonce: random(),
+        };
+        let low = core.space.free() < core.watermarks().start;
+        let taken = core.space.take(span, once);
+        if taken.is_none() {
+            core.wanted = Some(wanted.max(span));
+        }
+        drop(core);
+        if low || taken.is_none() {
+            self.room.notify_one();
+        }
+        taken.map(|segment| (segment, once))
+    }
+
+    /// Writes a unit's header; whether records may go into it now.
+    async fn open_unit(&self, segment: u32, once: Use) -> bool {
+        let header = Header {
+            store: self.superblock.store,
+            segment,
+            generation: once.generation,
+            nonce: once.nonce,
+            span: self.core().space.get(segment).span,
+            retired: false,
+        };
+        let page = header.encode(&self.superblock.secret);
+        let written = self.write_own(segment, 0, &page).await;
+        let mut core = self.core();
+        match written {
+            Ok(()) => {
+                core.opened(segment);
+                drop(core);
+                self.opened.notify_waiters();
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, segment, "a segment could not be opened");
+                // Whatever its header says now, nothing in it is younger than its last use.
+                core.space.release(segment);
+                false
             }
         }
     }
@@ -179,7 +216,7 @@ impl Shared {
     }
 
     /// Seals everything that is open, once the last write is done, and flushes.
-    async fn leave_in_order(&self) {
+    async fn leave_in_order(self: &Arc<Self>) {
         let patience = Instant::now() + self.options.stall;
         loop {
             let busy = {

@@ -230,6 +230,11 @@ impl Disk {
         &self.inner.counters
     }
 
+    /// Bytes written so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.inner.counters.written_bytes.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn load(&self) -> Load {
         let state = self.inner.state();
         let (flying, flying_bytes) = state.queue.flying();

@@ -40,6 +40,12 @@ impl Flow {
         id: u32::MAX,
         weight: 1,
     };
+
+    /// Eviction that puts wait for.
+    pub(crate) const URGENT: Flow = Flow {
+        id: u32::MAX - 2,
+        weight: 4,
+    };
 }
 
 /// Bounds of a queue.
