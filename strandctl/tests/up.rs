@@ -7,6 +7,8 @@
 use serde_json::Value;
 use std::{
     fs::{self, File},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Once,
@@ -129,13 +131,14 @@ fn build_the_others() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "operator", "-p", "node-agent"]);
+        build.args(["build", "--quiet"]);
+        build.args(["-p", "operator", "-p", "node-agent", "-p", "kv-endpoint"]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
         assert!(
             build.status().unwrap().success(),
-            "operator and node-agent must build"
+            "the rack's programs must build"
         );
     });
 }
@@ -153,7 +156,10 @@ fn pids(rack: &Value) -> Vec<u32> {
         .unwrap()
         .iter()
         .map(|node| &node["pid"]);
-    let all = nodes.chain([&rack["operator"]["pid"]]);
+    let endpoints = rack["endpoints"].as_array().unwrap();
+    let all = nodes
+        .chain([&rack["operator"]["pid"]])
+        .chain(endpoints.iter().map(|endpoint| &endpoint["pid"]));
     all.map(|pid| pid.as_u64().unwrap().try_into().unwrap())
         .collect()
 }
@@ -298,4 +304,119 @@ fn a_manifest_that_cannot_be_read_starts_nothing() {
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(words.contains("pool.yaml"), "{words}");
     assert!(!bed.path("").exists());
+}
+
+/// A client of a pod's endpoint, on one connection that is never opened again (RESP2).
+struct Redis(BufReader<TcpStream>);
+
+impl Redis {
+    fn of(rack: &Value, pod: &str) -> Redis {
+        let endpoints = rack["endpoints"].as_array().unwrap();
+        let endpoint = endpoints.iter().find(|end| end["pod"] == pod).unwrap();
+        let stream = TcpStream::connect(endpoint["resp"].as_str().unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Redis(BufReader::new(stream))
+    }
+
+    fn ask(&mut self, parts: &[&[u8]]) -> String {
+        let mut bytes = format!("*{}\r\n", parts.len()).into_bytes();
+        for part in parts {
+            bytes.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
+            bytes.extend_from_slice(part);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        self.0.get_mut().write_all(&bytes).unwrap();
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn set(&mut self, key: &str, value: &[u8]) {
+        assert_eq!(self.ask(&[b"set", key.as_bytes(), value]), "+OK");
+    }
+
+    fn get(&mut self, key: &str) -> Option<Vec<u8>> {
+        // In small letters: no padding of misses for LMCache's native client.
+        let header = self.ask(&[b"get", key.as_bytes()]);
+        if header == "$-1" {
+            return None;
+        }
+        let length: usize = header.strip_prefix('$').unwrap().parse().unwrap();
+        let mut value = vec![0; length + 2];
+        self.0.read_exact(&mut value).unwrap();
+        value.truncate(length);
+        Some(value)
+    }
+}
+
+const BLOCKS: u8 = 32;
+
+fn block(number: u8) -> Vec<u8> {
+    vec![number; 256 << 10]
+}
+
+/// How many blocks are hits; a wrong byte or an error ends the test.
+fn hits(redis: &mut Redis) -> u8 {
+    let mut hits = 0;
+    for number in 0..BLOCKS {
+        if let Some(value) = redis.get(&format!("block-{number}")) {
+            assert!(value == block(number), "block {number} has other bytes");
+            hits += 1;
+        }
+    }
+    hits
+}
+
+fn until_all_are_hits(redis: &mut Redis) {
+    let start = Instant::now();
+    while hits(redis) < BLOCKS {
+        assert!(start.elapsed() < PATIENCE, "the blocks do not come back");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn pods_share_their_blocks_over_nodes_and_restarts() {
+    let mut bed = Bed::new();
+    let size = ["--nodes", "2", "--drives", "2", "--drive-size", "512Mi"];
+    let rack = bed.up(&[&size[..], &["--pods", "2"]].concat());
+    let endpoint = &rack["endpoints"][1];
+    assert_eq!(
+        (&endpoint["pod"], &endpoint["node"]),
+        (&"pod-2".into(), &"node-2".into())
+    );
+    assert!(Path::new(endpoint["native"].as_str().unwrap()).exists());
+
+    let mut writer = Redis::of(&rack, "pod-1");
+    for number in 0..BLOCKS {
+        writer.set(&format!("block-{number}"), &block(number));
+    }
+    let mut reader = Redis::of(&rack, "pod-2");
+    assert_eq!(
+        hits(&mut reader),
+        BLOCKS,
+        "written on node-1, read on node-2"
+    );
+
+    send("KILL", pids(&rack)[0]);
+    until_all_are_hits(&mut reader);
+    until_all_are_hits(&mut writer);
+
+    let endpoint = pids(&rack)[3];
+    send("KILL", endpoint);
+    bed.wait("a killed endpoint is started again", |bed| {
+        let pid = pids(&bed.rack())[3];
+        pid != endpoint && runs(&pid)
+    });
+    let address = rack["endpoints"][0]["resp"].as_str().unwrap().to_owned();
+    bed.wait("it listens again", |_| TcpStream::connect(&address).is_ok());
+    until_all_are_hits(&mut Redis::of(&bed.rack(), "pod-1"));
+
+    let rack = bed.rack();
+    assert!(bed.end("TERM"), "{}", bed.output());
+    assert!(!pids(&rack).iter().any(runs));
+    let again = bed.up(&[]);
+    assert_eq!(again["endpoints"].as_array().unwrap().len(), 2);
+    until_all_are_hits(&mut Redis::of(&again, "pod-2"));
+    assert!(bed.end("TERM"), "{}", bed.output());
 }

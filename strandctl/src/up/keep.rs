@@ -71,7 +71,7 @@ impl Up {
             tokio::select! {
                 () = &mut operator => {}
                 () = &mut agents => {}
-                () = &mut endpoints => {}
+                () = &mut endpoints, if !goal.pods.is_empty() => {}
                 () = &mut doors, if closed > 0 => closed = 0,
                 Some(change) = seen.next() => {
                     if let Some(line) = change.told_by(&mut progress, teller.style) {
