@@ -3,7 +3,7 @@
 help:
 	@echo "make demo    a rack of 3 nodes x 4 drives on this machine, step by step (about two minutes once built)"
 	@echo "make test    everything that CI checks; installs the tools it needs"
-	@echo "make bench   measurements, in the release profile"
+	@echo "make bench   measurements, in the release profile; installs what it measures against"
 	@echo "make crds    writes crds/ from the types in crates/api"
 
 demo:
@@ -16,7 +16,9 @@ test:
 	scripts/test
 
 bench:
-	cargo run --release --locked -p strand-bench -- $(ARGS)
+	scripts/install-bench-tools
+	cargo build --release --locked -p strand-bench -p operator -p node-agent -p kv-endpoint
+	target/release/strand-bench $(ARGS)
 
 crds:
 	cargo run --locked -p strand-api --bin crdgen crds

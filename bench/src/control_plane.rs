@@ -121,7 +121,11 @@ async fn measure(nodes: usize, per_node: usize, rest: Duration) -> anyhow::Resul
     until_epoch(&handles, map.spec.epoch).await?;
     let ready = Counted::between(&before, &settled(&cluster).await);
 
-    let (resting, cpu, since) = (cluster.server.stats(), operator.process().cpu()?, Instant::now());
+    let (resting, cpu, since) = (
+        cluster.server.stats(),
+        operator.process().cpu()?,
+        Instant::now(),
+    );
     tokio::time::sleep(rest).await;
     let at_rest = Counted::between(&resting, &cluster.server.stats());
     let minutes = since.elapsed().as_secs_f64() / 60.0;
@@ -208,12 +212,7 @@ async fn complete_map(cluster: &Cluster, drives: usize) -> anyhow::Result<PoolMa
     let begun = Instant::now();
     loop {
         if let Some(map) = maps.get_opt("default").await? {
-            let listed: usize = map
-                .spec
-                .nodes
-                .iter()
-                .map(|n| n.drives.matches([':', ',']).count())
-                .sum();
+            let listed: usize = map.spec.nodes.iter().map(|n| n.drives.len()).sum();
             if listed == drives {
                 return Ok(map);
             }

@@ -71,13 +71,20 @@ pub async fn run(drives: usize, seconds: u64) -> anyhow::Result<Result> {
         .await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
 
-    let (agent_cpu, operator_cpu, since) = (agent.cpu()?, operator.cpu()?, Instant::now());
+    let (agent_cpu, operator_cpu, since) = (
+        agent.process().cpu()?,
+        operator.process().cpu()?,
+        Instant::now(),
+    );
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let percent = |used: Duration| used.as_secs_f64() / since.elapsed().as_secs_f64() * 100.0;
-    let agent_cpu_percent = percent(agent.cpu()? - agent_cpu);
-    let operator_cpu_percent = percent(operator.cpu()? - operator_cpu);
-    let (agent_bytes, agent_peak_bytes, operator_bytes) =
-        (agent.resident()?, agent.peak()?, operator.resident()?);
+    let agent_cpu_percent = percent(agent.process().cpu()? - agent_cpu);
+    let operator_cpu_percent = percent(operator.process().cpu()? - operator_cpu);
+    let (agent_bytes, agent_peak_bytes, operator_bytes) = (
+        agent.process().resident()?,
+        agent.process().peak()?,
+        operator.process().resident()?,
+    );
     agent.stop().await?;
     operator.stop().await?;
     cluster.server.shutdown().await;

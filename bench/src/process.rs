@@ -1,41 +1,33 @@
-//! A process that is measured: started, read from /proc, and stopped again.
+//! Processes that are measured: started, read from /proc, and stopped again.
 
 use anyhow::{Context, bail};
-use std::{ffi::OsStr, fs, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 use tokio::process::{Child, Command};
 
-/// A running child; killed when dropped.
-pub struct Measured {
-    child: Child,
+/// A running process, as /proc shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
     pid: u32,
 }
 
-impl Measured {
-    /// Starts the binary of that name that stands beside this one. Its log goes to `log`.
-    pub fn start<S: AsRef<OsStr>>(
-        name: &str,
-        args: impl IntoIterator<Item = S>,
-        log: PathBuf,
-    ) -> anyhow::Result<Self> {
-        let path = std::env::current_exe()?.with_file_name(name);
-        if !path.exists() {
-            bail!(
-                "{} is missing; build it first: cargo build --release -p {name}",
-                path.display()
-            );
+impl Process {
+    /// This very process.
+    pub fn own() -> Self {
+        Self {
+            pid: std::process::id(),
         }
-        let log =
-            fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let child = Command::new(&path)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("cannot start {}", path.display()))?;
+    }
+
+    /// A child.
+    pub fn of(child: &Child) -> anyhow::Result<Self> {
         let pid = child.id().context("the process ended at once")?;
-        Ok(Self { child, pid })
+        Ok(Self { pid })
     }
 
     fn status(&self, key: &str) -> anyhow::Result<u64> {
@@ -59,6 +51,11 @@ impl Measured {
         self.status("VmRSS")
     }
 
+    /// Of it, what is shared: arenas among it.
+    pub fn shared(&self) -> anyhow::Result<u64> {
+        self.status("RssShmem")
+    }
+
     /// Highest resident memory so far, in bytes.
     pub fn peak(&self) -> anyhow::Result<u64> {
         self.status("VmHWM")
@@ -74,6 +71,63 @@ impl Measured {
         // The first field behind the name is number 3. Linux counts in ticks of 10 ms on every architecture we build for.
         let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
         Ok(Duration::from_millis(ticks * 10))
+    }
+}
+
+/// Path of the program of that name that stands beside this one.
+pub fn beside(name: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    if !path.exists() {
+        bail!(
+            "{} is missing; build it first: cargo build --release -p {name}",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+/// A running child; killed when dropped.
+pub struct Measured {
+    child: Child,
+    process: Process,
+}
+
+impl Measured {
+    /// Starts the binary of that name that stands beside this one. Its log goes to `log`.
+    pub fn start<S: AsRef<OsStr>>(
+        name: &str,
+        args: impl IntoIterator<Item = S>,
+        log: PathBuf,
+    ) -> anyhow::Result<Self> {
+        Self::program(&beside(name)?, args, log)
+    }
+
+    /// Starts a program. Its log goes to `log`.
+    pub fn program<S: AsRef<OsStr>>(
+        path: &Path,
+        args: impl IntoIterator<Item = S>,
+        log: PathBuf,
+    ) -> anyhow::Result<Self> {
+        let log =
+            fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        // Ends with this process, however that ends.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(path)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", path.display()))?;
+        let process = Process::of(&child)?;
+        Ok(Self { child, process })
+    }
+
+    /// What /proc says of it.
+    pub fn process(&self) -> Process {
+        self.process
     }
 
     /// Stops it and waits for its end.

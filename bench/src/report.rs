@@ -1,5 +1,6 @@
 //! Under which conditions a figure was measured, and where it is kept.
 
+use crate::context::pairs::{Pairs, Verdict};
 use anyhow::Context;
 use serde::Serialize;
 use std::{fmt, fs, path::Path};
@@ -62,9 +63,17 @@ pub fn keep(
     conditions: &Conditions,
     result: &impl Serialize,
 ) -> anyhow::Result<()> {
-    let path = dir.join(format!("{name}.json"));
+    keep_at(&dir.join(format!("{name}.json")), conditions, result)
+}
+
+/// Writes a result with its conditions to a file.
+pub fn keep_at(
+    path: &Path,
+    conditions: &Conditions,
+    result: &impl Serialize,
+) -> anyhow::Result<()> {
     let json = serde_json::json!({"conditions": conditions, "result": result});
-    fs::write(&path, serde_json::to_vec_pretty(&json)?)
+    fs::write(path, serde_json::to_vec_pretty(&json)?)
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -77,18 +86,27 @@ pub struct Row {
     pub figure: String,
     /// The goal, or empty.
     pub goal: String,
-    /// Whether it was reached; `None` where there is no goal.
-    pub reached: Option<bool>,
+    /// What may be said of it; `None` where there is no goal.
+    pub verdict: Option<Verdict>,
+    /// What it was measured from, where it is a comparison.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<Pairs>,
 }
 
 impl Row {
     /// A figure with a goal.
     pub fn goal(what: impl Into<String>, figure: String, goal: &str, reached: bool) -> Self {
+        let verdict = if reached {
+            Verdict::Reached
+        } else {
+            Verdict::Missed
+        };
         Self {
             what: what.into(),
             figure,
             goal: goal.into(),
-            reached: Some(reached),
+            verdict: Some(verdict),
+            pairs: None,
         }
     }
 
@@ -98,22 +116,45 @@ impl Row {
             what: what.into(),
             figure,
             goal: String::new(),
-            reached: None,
+            verdict: None,
+            pairs: None,
+        }
+    }
+
+    /// A figure of interleaved pairs.
+    pub fn compared(
+        what: impl Into<String>,
+        figure: String,
+        goal: &str,
+        verdict: Verdict,
+        pairs: Pairs,
+    ) -> Self {
+        Self {
+            what: what.into(),
+            figure,
+            goal: goal.into(),
+            verdict: Some(verdict),
+            pairs: Some(pairs),
         }
     }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = match self.reached {
-            Some(true) => "  reached",
-            Some(false) => "  MISSED",
+        let mark = match self.verdict {
+            Some(Verdict::Reached) => "  reached",
+            Some(Verdict::Missed) => "  MISSED",
+            Some(Verdict::Inconclusive) => "  inconclusive",
             None => "",
         };
         write!(
             f,
-            "  {:<58} {:>16}   {}{mark}",
+            "  {:<62} {:>24}   {}{mark}",
             self.what, self.figure, self.goal
-        )
+        )?;
+        if let Some(pairs) = &self.pairs {
+            write!(f, "  (baseline to itself {:.3})", pairs.control())?;
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,145 @@
+//! Devices to measure on: loop devices with direct I/O over a file in memory or on disk.
+//!
+//! The file has no name and the device clears itself with its last user: whatever ends this process, nothing is left.
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+use std::{
+    fs::File,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Where a file lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Kind {
+    /// On tmpfs.
+    Memory,
+    /// Where temporary files are.
+    Disk,
+}
+
+impl Kind {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Memory => "RAM-backed",
+            Self::Disk => "disk-backed",
+        }
+    }
+
+    fn directory(self) -> PathBuf {
+        match self {
+            Self::Memory => "/dev/shm".into(),
+            Self::Disk => "/var/tmp".into(),
+        }
+    }
+}
+
+/// A loop device; gone with its last user after this is dropped.
+#[derive(Debug)]
+pub struct Device {
+    path: PathBuf,
+    len: u64,
+    /// Holds the device, which was told to clear itself.
+    _open: File,
+}
+
+impl Device {
+    /// A device of `len` bytes, all of them allocated; reads as zeroes in its first MiB, as noise behind.
+    pub fn new(kind: Kind, len: u64) -> anyhow::Result<Self> {
+        let directory = kind.directory();
+        let file = tempfile::tempfile_in(&directory)
+            .with_context(|| format!("cannot make a file in {}", directory.display()))?;
+        file.set_len(len)?;
+        let own = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        let path = run(
+            "losetup",
+            &[
+                "--find",
+                "--show",
+                "--direct-io=on",
+                "--sector-size=4096",
+                &own,
+            ],
+        )?;
+        let path = PathBuf::from(path.trim());
+        let open = File::open(&path);
+        // Busy, it is only marked, and cleared when the last one closes it.
+        run("losetup", &["--detach", &path.to_string_lossy()])?;
+        let device = Self {
+            _open: open.with_context(|| format!("cannot open {}", path.display()))?,
+            path,
+            len,
+        };
+        device.allocate()?;
+        Ok(device)
+    }
+
+    fn allocate(&self) -> anyhow::Result<()> {
+        const BLANK: u64 = 1 << 20;
+        let file = format!("--filename={}", self.path.display());
+        let (offset, size) = (
+            format!("--offset={BLANK}"),
+            format!("--size={}", self.len - BLANK),
+        );
+        run(
+            "fio",
+            &[
+                "--name=allocate",
+                &file,
+                &offset,
+                &size,
+                "--rw=write",
+                "--bs=1M",
+                "--ioengine=io_uring",
+                "--iodepth=16",
+                "--direct=1",
+                "--minimal",
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Bytes that were written to it so far. Source: Documentation/block/stat.rst, field 7, in sectors of 512 bytes.
+    pub fn written(&self) -> anyhow::Result<u64> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let path = format!("/sys/block/{name}/stat");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let sectors: u64 = text
+            .split_whitespace()
+            .nth(6)
+            .with_context(|| format!("{path} is too short"))?
+            .parse()?;
+        Ok(sectors * 512)
+    }
+}
+
+/// Runs a program to its end; what it printed.
+pub fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| {
+            format!("cannot run {program}; scripts/install-bench-tools installs it")
+        })?;
+    if !output.status.success() {
+        bail!(
+            "{program} {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,65 @@
+//! Native PUT into a full partition, until three times its size went in, against the drive written from end to end.
+
+use super::{MIB, gigabytes, ratio};
+use crate::{
+    context::{
+        Plan, fio,
+        load::{self, Blocks},
+        medium::{Device, Kind},
+        pairs::{Goal, Pairs, interleave},
+        serving::Serving,
+    },
+    report::Row,
+};
+use std::{cell::Cell, time::Instant};
+
+const DEPTH: usize = 32;
+
+pub async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
+    let device = Device::new(Kind::Disk, plan.size(6 << 30, 1 << 30))?;
+    let partition = device.len() / 2;
+    let mut serving = Serving::part(device.path(), (0, partition)).await?;
+    let client = serving.client(1, 0.25).await?;
+    let blocks = Blocks::filling(partition, MIB);
+    load::put(&client, blocks, 0..blocks.count, DEPTH).await?;
+    let next = Cell::new(blocks.count);
+    let each = 3 * blocks.count / plan.rounds as u64;
+    let dropped = serving.stats().await?.dropped;
+    let rounds = interleave(
+        plan.rounds,
+        async || {
+            let raw = fio::Job {
+                device: device.path(),
+                pattern: "write",
+                block: MIB as u64,
+                depth: DEPTH,
+                part: (partition, partition),
+                time: plan.slot,
+            };
+            Ok(fio::run(raw).await?.rate)
+        },
+        async || {
+            let numbers = next.get()..next.get() + each;
+            next.set(numbers.end);
+            let begun = Instant::now();
+            load::put(&client, blocks, numbers, DEPTH).await?;
+            Ok((each * MIB as u64) as f64 / begun.elapsed().as_secs_f64())
+        },
+    )
+    .await?;
+    let stats = serving.stats().await?;
+    drop(client);
+    serving.end().await?;
+    Ok(vec![
+        ratio(
+            "PUT of 3 x the partition, disk-backed, 1 MiB, depth 32 / raw",
+            Pairs::of(&rounds, |rate| *rate),
+            Goal::AtLeast(0.9),
+            gigabytes,
+        ),
+        Row::plain(
+            "… puts that were dropped and sent again",
+            (stats.dropped - dropped).to_string(),
+        ),
+    ])
+}
