@@ -10,7 +10,7 @@ use futures::stream::FuturesUnordered;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use strand_api::{ContextMemoryPolicy, Drive};
+use strand_api::Drive;
 use strand_drives::{DriveError, DriveHost, SeenDrive};
 use strand_placement::carve::Role;
 use strand_placement::verdict::{LabelState, Verdict};
@@ -232,7 +232,7 @@ impl State {
         let of_api = index.iter().map(|(id, pool)| {
             let wanted = WantedPool {
                 name: pool.name_any(),
-                policy: pool.spec.context_memory.clone(),
+                policy: Some(pool.spec.context_memory.clone()),
                 map: map(id),
             };
             (*id, wanted)
@@ -241,7 +241,7 @@ impl State {
         let remembered = index.known.0.iter().map(|(id, name)| {
             let wanted = WantedPool {
                 name: name.clone(),
-                policy: ContextMemoryPolicy::default(),
+                policy: None,
                 map: map(id),
             };
             (*id, wanted)

@@ -310,6 +310,7 @@ fn partitions(
         },
         start: saturating(extent.start),
         size: ByteQuantity(extent.len),
+        usable: None,
     };
     owned.layout.partitions().map(partition).collect()
 }

@@ -61,6 +61,8 @@ fn options(policy: &ContextMemoryPolicy, drive_bytes: u64, on_fault: OnFault) ->
         default_ttl: policy
             .ttl_seconds
             .map(|seconds| Duration::from_secs(seconds.unsigned_abs())),
+        high_watermark: policy.high_watermark_percent.clamp(2, 99) as u8,
+        low_watermark: policy.low_watermark_percent.clamp(1, 98) as u8,
         health: on_fault,
         ..Options::default()
     }

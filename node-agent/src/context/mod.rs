@@ -14,6 +14,7 @@ mod doors;
 mod drive;
 mod metrics;
 mod network;
+mod policies;
 mod pool;
 mod report;
 mod serving;

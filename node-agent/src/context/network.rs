@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use strand_api::ContextMemoryPolicy;
 use strand_kv_rack::{PeerKey, Peers, Rack, RackOptions};
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -47,9 +48,11 @@ impl Network {
     }
 
     /// This node's part of a pool.
-    pub(super) fn rack(&self, pool: Uuid) -> io::Result<Rack> {
-        let options = RackOptions::new(&self.node, pool.to_string(), self.key.clone());
-        let rack = Rack::new(options)?;
+    pub(super) fn rack(&self, pool: Uuid, policy: &ContextMemoryPolicy) -> io::Result<Rack> {
+        let rack = Rack::new(RackOptions {
+            copies: usize::try_from(policy.copies).unwrap_or(1),
+            ..RackOptions::new(&self.node, pool.to_string(), self.key.clone())
+        })?;
         if let Some(peers) = &self.peers {
             peers.add(&rack);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use strand_api::PoolMapSpec;
+use strand_api::{ContextMemoryPolicy, PoolMapSpec};
 use strand_context_store::Store;
 use strand_drives::OwnedDrive;
 use strand_kv_door::{ArenaBudget, Door, DoorOptions, Node};
@@ -30,10 +30,11 @@ impl Pool {
     pub(super) fn new(
         id: Uuid,
         name: &str,
+        policy: &ContextMemoryPolicy,
         network: &Network,
         budget: &Arc<ArenaBudget>,
     ) -> io::Result<Self> {
-        let rack = network.rack(id)?;
+        let rack = network.rack(id, policy)?;
         Ok(Self {
             name: name.to_owned(),
             node: Node::new(rack.clone(), Arc::clone(budget)),

@@ -21,8 +21,8 @@ pub struct Wanted {
 pub struct WantedPool {
     /// Its name.
     pub name: String,
-    /// Its policy.
-    pub policy: ContextMemoryPolicy,
+    /// Its policy; none before the API was seen.
+    pub policy: Option<ContextMemoryPolicy>,
     /// Its newest map.
     pub map: Option<Arc<PoolMapSpec>>,
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use strand_api::ContextMemoryPolicy;
 use strand_context_store::{DriveFault, Recovery, Store};
 use strand_drives::OwnedDrive;
 use uuid::Uuid;
@@ -16,7 +17,7 @@ const RETRY: Duration = Duration::from_secs(10);
 
 /// A drive on its way into service and out of it.
 pub(super) enum Slot {
-    Opening(OwnedDrive),
+    Opening(OwnedDrive, ContextMemoryPolicy),
     Serving(Box<Serves>),
     Closing,
     Failed {
@@ -29,6 +30,8 @@ pub(super) enum Slot {
 /// A drive whose store is open.
 pub(super) struct Serves {
     pub(super) drive: OwnedDrive,
+    /// By which the store was opened; another one needs it opened anew.
+    policy: ContextMemoryPolicy,
     pub(super) store: Store,
     faults: Faults,
     pub(super) joined: Joined,
@@ -60,13 +63,15 @@ impl Serving {
                     self.open(name, wanted);
                 }
             }
-            (Some(Slot::Serving(serves)), Some(wanted)) if same(&serves.drive, &wanted) => {}
+            (Some(Slot::Serving(serves)), Some(wanted))
+                if same(&serves.drive, &wanted)
+                    && serves.policy == self.policies.of(&wanted.pool_id) => {}
             (Some(Slot::Serving(serves)), _) if serves.joined == Joined::Joining => {}
             (Some(Slot::Serving(_)), _) => self.close(name),
             (Some(Slot::Failed { .. }), None) => {
                 self.slots.remove(name);
             }
-            (Some(Slot::Opening(_) | Slot::Closing) | None, _) => {}
+            (Some(Slot::Opening(..) | Slot::Closing) | None, _) => {}
         }
         if !self.slots.contains_key(name) {
             for held in self.waiting.remove(name).into_iter().flatten() {
@@ -81,14 +86,14 @@ impl Serving {
     }
 
     fn open(&mut self, name: &str, drive: OwnedDrive) {
-        let Some(pool) = self.wanted.pools.get(&drive.pool_id) else {
-            return;
-        };
-        let (host, policy) = (Arc::clone(&self.host), pool.policy.clone());
+        let policy = self.policies.of(&drive.pool_id);
+        let host = Arc::clone(&self.host);
         let (asks, told) = (self.asks.clone(), self.asks.clone());
         let (named, of) = (name.to_owned(), name.to_owned());
-        self.slots
-            .insert(name.to_owned(), Slot::Opening(drive.clone()));
+        self.slots.insert(
+            name.to_owned(),
+            Slot::Opening(drive.clone(), policy.clone()),
+        );
         tokio::spawn(async move {
             let on_fault = Arc::new(move |fault| {
                 // An agent that ends counts no faults.
@@ -108,7 +113,7 @@ impl Serving {
     }
 
     pub(super) fn opened(&mut self, name: &str, result: Result<(Store, Recovery), ServeError>) {
-        let Some(Slot::Opening(drive)) = self.slots.remove(name) else {
+        let Some(Slot::Opening(drive, policy)) = self.slots.remove(name) else {
             return;
         };
         match result {
@@ -123,6 +128,7 @@ impl Serving {
                 );
                 let serves = Serves {
                     drive,
+                    policy,
                     store,
                     faults: Faults::default(),
                     joined: Joined::No,
@@ -235,7 +241,7 @@ impl Serving {
 impl Slot {
     pub(super) fn drive(&self) -> Option<&OwnedDrive> {
         match self {
-            Slot::Opening(drive) | Slot::Failed { drive, .. } => Some(drive),
+            Slot::Opening(drive, _) | Slot::Failed { drive, .. } => Some(drive),
             Slot::Serving(serves) => Some(&serves.drive),
             Slot::Closing => None,
         }

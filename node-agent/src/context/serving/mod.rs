@@ -21,6 +21,7 @@ use super::discard::Good;
 use super::doors::{DoorRequest, Records};
 use super::drive::ServeError;
 use super::network::Network;
+use super::policies::Policies;
 use super::pool::Pool;
 use super::report::{DriveStanding, Open, Shown};
 use super::wanted::Wanted;
@@ -81,6 +82,7 @@ impl Drop for Hold {
 pub(super) struct Serving {
     host: Arc<dyn DriveHost>,
     kept: Option<Kept>,
+    policies: Policies,
     budget: Arc<ArenaBudget>,
     network: Network,
     asks: mpsc::UnboundedSender<Ask>,
@@ -125,6 +127,7 @@ impl Serving {
         Ok(Self {
             host,
             kept: state_dir.map(kept).transpose()?,
+            policies: Policies::open(state_dir)?,
             budget: ArenaBudget::new(arena_bytes),
             network,
             asks: channels.asks,
@@ -169,6 +172,11 @@ impl Serving {
             Ask::Serve(wanted) => {
                 self.failed
                     .retain(|drive, _| wanted.drives.contains_key(drive));
+                for (id, pool) in &wanted.pools {
+                    if let Some(policy) = &pool.policy {
+                        self.policies.learn(*id, policy);
+                    }
+                }
                 self.wanted = *wanted;
                 self.serve();
             }
@@ -234,7 +242,8 @@ impl Serving {
         let drives: BTreeSet<Uuid> = self.wanted.drives.values().map(|d| d.pool_id).collect();
         for (id, wanted) in &self.wanted.pools {
             if drives.contains(id) && !self.pools.contains_key(id) {
-                match Pool::new(*id, &wanted.name, &self.network, &self.budget) {
+                let policy = self.policies.of(id);
+                match Pool::new(*id, &wanted.name, &policy, &self.network, &self.budget) {
                     Ok(pool) => {
                         self.pools.insert(*id, pool);
                     }

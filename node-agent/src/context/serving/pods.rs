@@ -72,7 +72,9 @@ impl Serving {
         let pool = match self.pools.entry(pool_id) {
             Entry::Occupied(pool) => pool.into_mut(),
             Entry::Vacant(place) => {
-                let new = Pool::new(pool_id, &request.pool, &self.network, &self.budget);
+                let policy = self.policies.of(&pool_id);
+                let network = &self.network;
+                let new = Pool::new(pool_id, &request.pool, &policy, network, &self.budget);
                 place.insert(new.map_err(DoorError::Rack)?)
             }
         };

@@ -15,7 +15,7 @@ impl Serving {
                 .drive()
                 .and_then(|drive| self.pools.get(&drive.pool_id));
             let (state, message) = match slot {
-                Slot::Opening(_) => (DriveState::Opening, None),
+                Slot::Opening(..) => (DriveState::Opening, None),
                 Slot::Serving(serves) if serves.joined == Joined::Yes => {
                     (DriveState::Serving, None)
                 }
