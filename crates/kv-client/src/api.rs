@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::frame::FOREVER;
+
 /// The longest key, in bytes. A key has at least one byte.
 pub const MAX_KEY: usize = 1024;
 
@@ -59,7 +61,7 @@ pub enum Connection {
         version: u16,
         /// Size of the GET arena: the longest value that can be read whole.
         get_bytes: u64,
-        /// Size of the PUT arena: the longest value that can be written.
+        /// Size of the PUT arena: the longest value that can be written whole.
         put_bytes: u64,
     },
 }
@@ -71,6 +73,18 @@ pub struct PutOptions {
     pub ttl: Option<Duration>,
     /// Store only where the key is absent.
     pub only_if_absent: bool,
+}
+
+impl PutOptions {
+    /// As frames have it.
+    pub(crate) fn ttl_ms(&self) -> u64 {
+        self.ttl.map_or(0, |ttl| milliseconds(ttl).max(1))
+    }
+}
+
+/// A time in milliseconds, no longer than a frame can say.
+pub(crate) fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).map_or(FOREVER - 1, |ms| ms.min(FOREVER - 1))
 }
 
 /// How a put ended.
@@ -124,14 +138,22 @@ pub enum Error {
         /// Bytes in the key.
         length: usize,
     },
-    /// Longer than the arena.
+    /// Empty, or longer than what was reserved for can be.
     #[error(
-        "a value of {length} bytes: the arena of this session takes at most {max}; ask for a larger arena or use smaller blocks"
+        "a value of {length} bytes: 1 to {max} bytes are taken here; use smaller blocks, or a larger arena"
     )]
     ValueLength {
         /// Bytes in the value.
         length: u64,
         /// The longest that this session takes.
+        max: u64,
+    },
+    /// To a get: it has to be read in parts.
+    #[error(
+        "the value does not fit the {max} bytes of this session's GET arena; fetch it in parts"
+    )]
+    Larger {
+        /// Bytes in GET.
         max: u64,
     },
     /// No agent, and the call's effect cannot be dropped silently.
@@ -152,6 +174,20 @@ pub enum Error {
         /// The agent's words.
         words: String,
     },
+}
+
+/// The rest of a value that is read in parts cannot be had: what was given of it is right, and worth nothing.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the rest of a value of {length} bytes is lost after {given}: {reason}; read it again, or take it for a miss"
+)]
+pub struct Lost {
+    /// Bytes in the value.
+    pub length: u64,
+    /// Bytes of it that were given.
+    pub given: u64,
+    /// Why.
+    pub reason: String,
 }
 
 /// What the client has seen since it was made.
@@ -175,6 +211,10 @@ pub struct Counters {
     pub dropped_down: u64,
     /// Puts sent a second time after the agent went away.
     pub puts_resent: u64,
+    /// Values read in parts whose rest was lost.
+    pub lost: u64,
+    /// Values read in parts that went on in another session.
+    pub resumed: u64,
     /// Sessions opened.
     pub sessions: u64,
 }

@@ -10,11 +10,19 @@ use tokio::sync::oneshot;
 
 use crate::api::{
     Connection, Counters, Error, MAX_KEY, NamespaceStats, Options, Page, Put, PutOptions, Ttl,
+    milliseconds,
 };
 use crate::arena::WriteLease;
-use crate::frame::{self, Code, FOREVER, MAX_BODY, Reply, Request};
+use crate::count::{Count, Counts};
+use crate::fetch::Value;
+use crate::frame::{FOREVER, MAX_BODY, Reply, Request};
 use crate::link::{Link, Unanswered};
+use crate::outcome::{Found, Refusal, found, missed, stored, unexpected};
 use crate::session::{Answer, Block, Session};
+use crate::upload::{Next, Upload};
+
+/// The longest value that is fetched whole, and so verified before its first byte is passed on.
+const WHOLE: u64 = 32 << 20;
 
 /// A client of one door. Cheap to clone; all clones share one session, its arenas and its counters. The session
 /// ends when the last clone is dropped; blocks stay readable until they are dropped.
@@ -68,25 +76,58 @@ impl Client {
             key: checked(key)?,
             room: u64::MAX,
         };
-        let counts = &self.link.counts;
-        let miss = match self.link.ask(&request).await {
-            Ok(Answer::Block(block)) => {
-                counts.hits.one();
-                return Ok(Some(block));
-            }
-            Ok(Answer::Reply(Reply::Miss)) => None,
-            Ok(Answer::Reply(reply)) => match Refusal::of("get", reply) {
-                Refusal::Passing => Some(&counts.misses_busy),
-                Refusal::Lasting(error) => return Err(error),
-            },
-            Err(Unanswered::Down(_)) => Some(&counts.misses_down),
-            Err(Unanswered::Late) => Some(&counts.misses_busy),
-        };
-        counts.misses.one();
-        if let Some(why) = miss {
-            why.one();
+        match found(&self.link.counts, self.link.ask(&request).await)? {
+            Found::Whole(block) => Ok(Some(block)),
+            Found::Larger => Err(Error::Larger {
+                max: match self.connection() {
+                    Connection::Up { get_bytes, .. } => get_bytes,
+                    Connection::Down { .. } => 0,
+                },
+            }),
+            Found::Nothing => Ok(None),
         }
-        Ok(None)
+    }
+
+    /// Reads a block of any length. `None` is a miss, as of [`Client::get`].
+    pub async fn fetch(&self, key: &[u8]) -> Result<Option<Value>, Error> {
+        let key = checked(key)?;
+        let request = Request::Get {
+            key: key.clone(),
+            room: WHOLE,
+        };
+        match found(&self.link.counts, self.link.ask(&request).await)? {
+            Found::Whole(block) => return Ok(Some(Value::whole(block))),
+            Found::Larger => {}
+            Found::Nothing => return Ok(None),
+        }
+        let patience = self.link.options.patience;
+        let opened = tokio::time::timeout(patience, async {
+            let session = self.link.up()?;
+            match self.link.open(Arc::clone(&session), &key).await {
+                Err(Unanswered::Down(_)) => {
+                    let next = self.link.successor(&session).await?;
+                    self.link.counts.gets_resent.one();
+                    self.link.open(next, &key).await
+                }
+                opened => opened,
+            }
+        });
+        match opened.await.unwrap_or(Err(Unanswered::Late)) {
+            Ok(Some(open)) => {
+                self.link.counts.hits.one();
+                let link = Arc::clone(&self.link);
+                Ok(Some(Value::parts(link, key, open)))
+            }
+            other => {
+                let why: Option<fn(&Counts) -> &Count> = match other {
+                    Ok(_) => None,
+                    Err(Unanswered::Down(_)) => Some(|counts| &counts.misses_down),
+                    Err(Unanswered::Late) => Some(|counts| &counts.misses_busy),
+                };
+                missed(&self.link.counts, why);
+                Ok(None)
+            }
+        }
     }
 
     /// Reads many blocks at once, in whatever order they arrive: index into `keys`, and what [`Client::get`]
@@ -101,9 +142,12 @@ impl Client {
             .collect::<FuturesUnordered<_>>()
     }
 
-    /// Takes room in PUT for a value of `length` bytes (0 is allowed), waiting where there is none.
+    /// Takes room in PUT for a value of `length` bytes, waiting where there is none.
     /// `None`: the put is already dropped, and counted (no agent, no room in time); throw the bytes away.
     pub async fn reserve(&self, length: u64) -> Result<Option<Reservation>, Error> {
+        if length == 0 {
+            return Err(Error::ValueLength { length, max: WHOLE });
+        }
         let counts = &self.link.counts;
         let reserved =
             tokio::time::timeout(self.link.options.patience, self.link.room(length)).await;
@@ -123,16 +167,61 @@ impl Client {
         Ok(None)
     }
 
-    /// Writes a block from bytes held elsewhere: reserve, copy, commit.
-    pub async fn put(&self, key: &[u8], value: &[u8], options: PutOptions) -> Result<Put, Error> {
-        checked(key)?;
-        match self.reserve(value.len() as u64).await? {
-            None => Ok(Put::Dropped),
-            Some(mut room) => {
-                room.copy_from_slice(value);
-                room.commit(key, options).await
+    /// Takes room for a value of any length, whole or part by part, waiting where there is none. `None` as of
+    /// [`Client::reserve`].
+    pub async fn upload(&self, key: &[u8], length: u64) -> Result<Option<Upload>, Error> {
+        let key = checked(key)?;
+        for _ in 0..2 {
+            let Ok(session) = self.link.up() else {
+                break;
+            };
+            if length <= session.limits.put_bytes {
+                let room = self.reserve(length).await?;
+                return Ok(room.map(Upload::whole));
+            }
+            let began = self.link.begin(&session, &key, length);
+            match tokio::time::timeout(self.link.options.patience, began).await {
+                Ok(Some((Answer::Begun(kept), permit))) => {
+                    let link = Arc::clone(&self.link);
+                    let upload = Upload::parts(link, session, kept, permit, length);
+                    return Ok(Some(upload));
+                }
+                Ok(Some((answer, _))) => {
+                    if let Refusal::Lasting(error) = Refusal::of("put", answer) {
+                        return Err(error);
+                    }
+                    self.link.counts.dropped.one();
+                    return Ok(None);
+                }
+                // The session has ended: once more, in the next one.
+                Ok(None) => {
+                    if self.link.successor(&session).await.is_err() {
+                        break;
+                    }
+                }
+                Err(_) => {
+                    self.link.counts.dropped.one();
+                    return Ok(None);
+                }
             }
         }
+        self.link.counts.dropped.one();
+        self.link.counts.dropped_down.one();
+        Ok(None)
+    }
+
+    /// Writes a block from bytes held elsewhere.
+    pub async fn put(&self, key: &[u8], value: &[u8], options: PutOptions) -> Result<Put, Error> {
+        let Some(mut upload) = self.upload(key, value.len() as u64).await? else {
+            return Ok(Put::Dropped);
+        };
+        let mut left = value;
+        while let Next::Fill(room) = upload.next().await {
+            let (here, rest) = left.split_at(room.len().min(left.len()));
+            room[..here.len()].copy_from_slice(here);
+            left = rest;
+        }
+        upload.commit(key, options).await
     }
 
     /// Whether the block is there. `true` grants it a lease: it is not evicted for some seconds.
@@ -211,11 +300,20 @@ impl Client {
 
     /// Deletes a block for good: it does not come back after any restart. `false`: it was not there.
     pub async fn delete(&self, key: &[u8]) -> Result<bool, Error> {
-        let request = Request::Delete { key: checked(key)? };
-        match self.effect("delete", &request).await? {
-            Reply::Count { count } => Ok(count > 0),
-            other => Err(unexpected("delete", &other)),
+        Ok(self.delete_many(&[key]).await? > 0)
+    }
+
+    /// [`Client::delete`] for many keys, in one round trip for each 1,000 or so; how many of them were there. Where it fails,
+    /// some may have been deleted.
+    pub async fn delete_many<K: AsRef<[u8]> + Sync>(&self, keys: &[K]) -> Result<u64, Error> {
+        let mut deleted = 0;
+        for keys in parts(keys)? {
+            match self.effect("delete", &Request::Delete { keys }).await? {
+                Reply::Count { count } => deleted += count,
+                other => return Err(unexpected("delete", &other)),
+            }
         }
+        Ok(deleted)
     }
 
     /// Deletes every block of this pod's namespace.
@@ -246,12 +344,12 @@ impl Client {
     /// For calls where an agent that is away means "not there": `None`.
     async fn answer(&self, call: &'static str, request: &Request) -> Result<Option<Reply>, Error> {
         match self.link.ask(request).await {
-            Ok(Answer::Reply(reply @ Reply::Refused { .. })) => match Refusal::of(call, reply) {
+            Ok(answer @ Answer::Reply(Reply::Refused { .. })) => match Refusal::of(call, answer) {
                 Refusal::Passing => Ok(None),
                 Refusal::Lasting(error) => Err(error),
             },
             Ok(Answer::Reply(reply)) => Ok(Some(reply)),
-            Ok(Answer::Block(_)) | Err(_) => Ok(None),
+            Ok(_) | Err(_) => Ok(None),
         }
     }
 
@@ -259,7 +357,7 @@ impl Client {
     async fn effect(&self, call: &'static str, request: &Request) -> Result<Reply, Error> {
         match self.link.ask(request).await {
             Ok(Answer::Reply(reply)) => Ok(reply),
-            Ok(Answer::Block(_)) => Err(unexpected(call, &Reply::Miss)),
+            Ok(_) => Err(unexpected(call, &Reply::Miss)),
             Err(Unanswered::Down(reason)) => Err(Error::Down { call, reason }),
             Err(Unanswered::Late) => Err(Error::Down {
                 call,
@@ -283,32 +381,16 @@ impl Reservation {
             room,
         } = self;
         let key = checked(key)?;
-        let counts = &link.counts;
         let answer = link
             .put(session, room, |room| Request::Put {
                 key: key.clone(),
                 offset: room.offset() as u64,
                 length: room.len() as u64,
-                ttl_ms: options.ttl.map_or(0, |ttl| milliseconds(ttl).max(1)),
+                ttl_ms: options.ttl_ms(),
                 only_if_absent: options.only_if_absent,
             })
             .await;
-        match answer {
-            Ok(Answer::Reply(Reply::Put(frame::Put::Stored))) => {
-                counts.puts.one();
-                return Ok(Put::Stored);
-            }
-            Ok(Answer::Reply(Reply::Put(frame::Put::Present))) => return Ok(Put::Present),
-            Ok(Answer::Reply(reply @ Reply::Refused { .. })) => {
-                if let Refusal::Lasting(error) = Refusal::of("put", reply) {
-                    return Err(error);
-                }
-            }
-            Ok(_) | Err(Unanswered::Late) => {}
-            Err(Unanswered::Down(_)) => counts.dropped_down.one(),
-        }
-        counts.dropped.one();
-        Ok(Put::Dropped)
+        stored(&link.counts, answer)
     }
 }
 
@@ -322,38 +404,6 @@ impl Deref for Reservation {
 impl DerefMut for Reservation {
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.room
-    }
-}
-
-/// A refusal that passes (busy, closing, a store in trouble) is a miss or a dropped put; one that lasts is the
-/// caller's to know.
-enum Refusal {
-    Passing,
-    Lasting(Error),
-}
-
-impl Refusal {
-    fn of(call: &'static str, reply: Reply) -> Self {
-        let passing = [Code::Busy, Code::Store, Code::Closing].map(Code::number);
-        match reply {
-            Reply::Refused { code, .. } if passing.contains(&code) => Self::Passing,
-            other => Self::Lasting(unexpected(call, &other)),
-        }
-    }
-}
-
-fn unexpected(call: &'static str, reply: &Reply) -> Error {
-    match reply {
-        Reply::Refused { code, words } => Error::Refused {
-            call,
-            code: *code,
-            words: words.clone(),
-        },
-        other => Error::Refused {
-            call,
-            code: Code::Malformed.number(),
-            words: format!("it answered with {other:?}; client and agent do not fit"),
-        },
     }
 }
 
@@ -382,8 +432,4 @@ fn parts<K: AsRef<[u8]>>(keys: &[K]) -> Result<Vec<Vec<Vec<u8>>>, Error> {
         parts.push(part);
     }
     Ok(parts)
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).map_or(FOREVER - 1, |ms| ms.min(FOREVER - 1))
 }

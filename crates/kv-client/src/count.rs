@@ -30,6 +30,8 @@ pub(crate) struct Counts {
     pub(crate) dropped: Count,
     pub(crate) dropped_down: Count,
     pub(crate) puts_resent: Count,
+    pub(crate) lost: Count,
+    pub(crate) resumed: Count,
     pub(crate) sessions: Count,
 }
 
@@ -45,6 +47,8 @@ impl Counts {
             dropped: self.dropped.get(),
             dropped_down: self.dropped_down.get(),
             puts_resent: self.puts_resent.get(),
+            lost: self.lost.get(),
+            resumed: self.resumed.get(),
             sessions: self.sessions.get(),
         }
     }

@@ -10,20 +10,28 @@
 //! in the arenas: a [`Block`] is a lease on slots of GET and gives them back when it is dropped, a
 //! [`Reservation`] is a lease on slots of PUT.
 //!
+//! [`Client::get`] and [`Client::reserve`] take values that fit the arenas. [`Client::fetch`] and [`Client::upload`] take all
+//! lengths: what does not fit, and on the way out whatever is larger than 32 MiB, passes in parts.
+//!
 //! Everything here needs a tokio runtime with I/O and time.
 
 mod api;
 pub mod arena;
 mod client;
 mod count;
+mod fetch;
 pub mod frame;
 mod link;
+mod outcome;
 mod session;
 pub mod slots;
+mod upload;
 pub mod wire;
 
 pub use api::{
-    Connection, Counters, Error, MAX_KEY, NamespaceStats, Options, Page, Put, PutOptions, Ttl,
+    Connection, Counters, Error, Lost, MAX_KEY, NamespaceStats, Options, Page, Put, PutOptions, Ttl,
 };
 pub use client::{Client, Reservation};
+pub use fetch::Value;
 pub use session::Block;
+pub use upload::{Next, Upload};

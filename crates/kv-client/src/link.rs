@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::api::{Connection, Error, Options};
 use crate::arena::WriteLease;
 use crate::count::Counts;
-use crate::frame::Request;
+use crate::fetch::Opened;
+use crate::frame::{Reply, Request};
 use crate::session::{Answer, Session};
 use crate::slots::NoSlots;
 
@@ -194,20 +195,70 @@ impl Link {
         }
     }
 
-    async fn successor(&self, lost: &Session) -> Result<Arc<Session>, Unanswered> {
+    /// Opens a block in this session, when it may have one more.
+    pub(crate) async fn open(
+        &self,
+        session: Arc<Session>,
+        key: &[u8],
+    ) -> Result<Option<Opened>, Unanswered> {
+        let Ok(_permit) = Arc::clone(&session.open).acquire_owned().await else {
+            return Err(self.down());
+        };
+        let request = Request::Open { key: key.to_vec() };
+        match session.call(&request, None, Duration::ZERO).await.answer {
+            None => Err(self.down()),
+            Some(Answer::Opened(length, digest, kept)) => Ok(Some(Opened {
+                session,
+                length,
+                digest,
+                kept,
+                _permit,
+            })),
+            Some(Answer::Reply(Reply::Miss)) => Ok(None),
+            Some(_) => Err(Unanswered::Late),
+        }
+    }
+
+    /// Begins a put in this session, when it may have one more. `None`: the session has ended.
+    pub(crate) async fn begin(
+        &self,
+        session: &Arc<Session>,
+        key: &[u8],
+        length: u64,
+    ) -> Option<(Answer, OwnedSemaphorePermit)> {
+        let permit = Arc::clone(&session.begun).acquire_owned().await.ok()?;
+        let request = Request::Begin {
+            key: key.to_vec(),
+            length,
+        };
+        let outcome = session.call(&request, None, Duration::ZERO).await;
+        outcome.answer.map(|answer| (answer, permit))
+    }
+
+    /// The session that there is, or the one that comes.
+    pub(crate) async fn session_alive(&self) -> Arc<Session> {
+        let ended = |session: &Arc<Session>| session.has_ended();
+        match self.up() {
+            Ok(session) if !ended(&session) => session,
+            Ok(session) => self.session_other_than(Some(session.epoch)).await,
+            Err(_) => self.session_other_than(None).await,
+        }
+    }
+
+    pub(crate) async fn successor(&self, lost: &Session) -> Result<Arc<Session>, Unanswered> {
         let next = self.session_other_than(Some(lost.epoch));
         let within = self.options.resend_within;
         (tokio::time::timeout(within, next).await).map_err(|_| self.down())
     }
 
-    fn up(&self) -> Result<Arc<Session>, Unanswered> {
+    pub(crate) fn up(&self) -> Result<Arc<Session>, Unanswered> {
         match &*self.state.borrow() {
             State::Up(session) => Ok(Arc::clone(session)),
             State::Down(reason) => Err(Unanswered::Down(reason.clone())),
         }
     }
 
-    fn down(&self) -> Unanswered {
+    pub(crate) fn down(&self) -> Unanswered {
         match &*self.state.borrow() {
             State::Up(_) => Unanswered::Down("sessions keep ending".into()),
             State::Down(reason) => Unanswered::Down(reason.clone()),

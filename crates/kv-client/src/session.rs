@@ -30,6 +30,10 @@ pub(crate) struct Session {
     wire: Wire,
     waiting: Mutex<Waiting>,
     permits: Arc<Semaphore>,
+    /// Blocks that may be open.
+    pub(crate) open: Arc<Semaphore>,
+    /// Puts that may be begun.
+    pub(crate) begun: Arc<Semaphore>,
     opened: Instant,
     /// Milliseconds from `opened` to the last reply.
     heard: AtomicU64,
@@ -60,6 +64,10 @@ pub(crate) struct Outcome {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Block(Block),
+    /// A block that is open: bytes, digest.
+    Opened(u64, u64, Kept),
+    /// A put that is begun.
+    Begun(Kept),
     Reply(Reply),
 }
 
@@ -121,7 +129,9 @@ impl Session {
             arenas,
             wire: Wire::new(socket),
             waiting: Mutex::default(),
-            permits: Arc::new(Semaphore::new(limits.in_flight.clamp(1, 1 << 16) as usize)),
+            permits: permits(limits.in_flight),
+            open: permits(limits.open),
+            begun: permits(limits.begun),
             opened: Instant::now(),
             heard: AtomicU64::new(0),
         }))
@@ -151,6 +161,8 @@ impl Session {
             std::mem::take(&mut waiting.calls)
         };
         self.permits.close();
+        self.open.close();
+        self.begun.close();
         self.arenas.close();
         self.wire.shut_down();
         for (_, call) in calls {
@@ -209,6 +221,11 @@ impl Session {
         })
     }
 
+    /// Whether it has ended, or is about to.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.waiting().ended
+    }
+
     /// How long ago the agent was last heard.
     pub(crate) fn silent_for(&self) -> Duration {
         let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
@@ -225,17 +242,21 @@ impl Session {
         let Some(call) = self.waiting().calls.remove(&header.id) else {
             return Err(Malformed(format!("a reply to {}, which was not asked", header.id)).into());
         };
+        let kept = |at_once| Kept {
+            session: Arc::clone(self),
+            id: header.id,
+            at_once,
+        };
         let answer = match reply {
             Reply::Hit { offset, length } => Answer::Block(Block {
                 lease: self
                     .arenas
                     .read(offset, length)
                     .ok_or_else(|| Malformed(format!("a hit at {offset}, outside GET")))?,
-                _release: Release {
-                    session: Arc::clone(self),
-                    id: header.id,
-                },
+                _kept: kept(length > self.limits.get_bytes / 8),
             }),
+            Reply::Opened { length, digest } => Answer::Opened(length, digest, kept(true)),
+            Reply::Begun => Answer::Begun(kept(true)),
             other => Answer::Reply(other),
         };
         // A caller that gave up: a block goes back by its drop.
@@ -276,13 +297,16 @@ async fn connect(path: &Path) -> Result<UnixStream, NoSession> {
 #[derive(Debug)]
 pub struct Block {
     lease: ReadLease,
-    _release: Release,
+    _kept: Kept,
 }
 
+/// What the agent keeps under a request's id, until dropped.
 #[derive(Debug)]
-struct Release {
+pub(crate) struct Kept {
     session: Arc<Session>,
-    id: u64,
+    pub(crate) id: u64,
+    /// Whether others are likely to wait for it.
+    at_once: bool,
 }
 
 impl Deref for Block {
@@ -298,11 +322,21 @@ impl AsRef<[u8]> for Block {
     }
 }
 
-impl Drop for Release {
+impl Drop for Kept {
     fn drop(&mut self) {
-        let Self { session, id } = self;
-        session
-            .wire
-            .push(|out| Request::Release.encode(out, session.epoch, *id));
+        let Self {
+            session,
+            id,
+            at_once,
+        } = self;
+        let release = |out: &mut Vec<u8>| Request::Release.encode(out, session.epoch, *id);
+        match at_once {
+            true => session.wire.send(release),
+            false => session.wire.push(release),
+        }
     }
+}
+
+fn permits(count: u32) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(count.clamp(1, 1 << 16) as usize))
 }

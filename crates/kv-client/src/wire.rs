@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -27,10 +28,20 @@ pub struct Wire {
     arrived: Mutex<Inbox>,
 }
 
+/// Frames that can wait are sent with the next ones, or after this time, or once there are [`MANY`] bytes.
+const LINGER: Duration = Duration::from_millis(1);
+
+/// Bytes of frames that do not wait any longer.
+const MANY: usize = 8 * HEADER;
+
 #[derive(Debug, Default)]
 struct Out {
     bytes: Vec<u8>,
     sent: usize,
+    /// The socket takes no more at present.
+    full: bool,
+    /// Something waits, and [`Wire::flush`] knows.
+    lingers: bool,
 }
 
 /// Why reading ended.
@@ -68,10 +79,17 @@ impl Wire {
         }
     }
 
-    /// Appends frames that can wait until something else is sent or [`Wire::flush`] comes round.
+    /// Appends frames that can wait a little, to be sent with others.
     pub fn push(&self, frames: impl FnOnce(&mut Vec<u8>)) {
-        frames(&mut lock(&self.out).bytes);
-        self.more_out.notify_one();
+        let mut out = lock(&self.out);
+        frames(&mut out.bytes);
+        let sent = out.bytes.len() - out.sent < MANY || {
+            let sent = out.send(self.socket.as_fd());
+            !matches!(sent, Ok(true))
+        };
+        if sent && !std::mem::replace(&mut out.lingers, true) {
+            self.more_out.notify_one();
+        }
     }
 
     /// Bytes that wait to be sent.
@@ -84,6 +102,10 @@ impl Wire {
     pub async fn flush(&self) -> io::Error {
         loop {
             self.more_out.notified().await;
+            if !lock(&self.out).full {
+                tokio::time::sleep(LINGER).await;
+            }
+            lock(&self.out).lingers = false;
             loop {
                 let tried = self.socket.try_io(Interest::WRITABLE, || {
                     match lock(&self.out).send(self.socket.as_fd())? {
@@ -114,20 +136,20 @@ impl Wire {
             .await
             .map_err(|error| E::from(Broken::Io(error)))?;
         let mut arrived = lock(&self.arrived);
-        let mut read = Ok(0);
-        let tried = self.socket.try_io(Interest::READABLE, || {
+        let mut read = Ok(Filled::Empty);
+        // What is returned to tokio is only whether to wait for the next readiness: also after a read that emptied the
+        // socket, which saves the one that would find it empty.
+        let _ = self.socket.try_io(Interest::READABLE, || {
             read = arrived.fill(self.socket.as_fd());
             match &read {
-                Err(Broken::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
-                    Err(ErrorKind::WouldBlock.into())
-                }
-                _ => Ok(()),
+                Ok(Filled::Empty | Filled::Emptied) => Err(ErrorKind::WouldBlock.into()),
+                Ok(Filled::More) | Err(_) => Ok(()),
             }
         });
-        if tried.is_ok() {
-            read.map_err(E::from)?;
+        match read.map_err(E::from)? {
+            Filled::Empty => Ok(()),
+            Filled::Emptied | Filled::More => arrived.frames(&mut on),
         }
-        arrived.frames(&mut on)
     }
 
     /// Takes what has arrived without waiting, for a caller that polls. `false`: nothing had, or
@@ -139,10 +161,8 @@ impl Wire {
         let Ok(mut arrived) = self.arrived.try_lock() else {
             return Ok(false);
         };
-        match arrived.fill(self.socket.as_fd()) {
-            Ok(_) => {}
-            Err(Broken::Io(error)) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(E::from(error)),
+        if matches!(arrived.fill(self.socket.as_fd())?, Filled::Empty) {
+            return Ok(false);
         }
         arrived.frames(&mut on)?;
         Ok(true)
@@ -165,15 +185,29 @@ impl Out {
             ) {
                 Ok(count) => self.sent += count,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return Ok(false),
+                Err(rustix::io::Errno::AGAIN) => {
+                    self.full = true;
+                    return Ok(false);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
+        self.full = false;
         self.bytes.clear();
         self.bytes.shrink_to(READ);
         self.sent = 0;
         Ok(true)
     }
+}
+
+/// What a look into the socket found.
+enum Filled {
+    /// Nothing.
+    Empty,
+    /// All that had arrived.
+    Emptied,
+    /// As much as there was room for.
+    More,
 }
 
 /// Bytes that arrived, cut into frames.
@@ -185,7 +219,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    fn fill(&mut self, socket: BorrowedFd<'_>) -> Result<usize, Broken> {
+    fn fill(&mut self, socket: BorrowedFd<'_>) -> Result<Filled, Broken> {
         if self.buffer.len() < self.filled + READ {
             self.buffer.resize(self.filled + READ, 0);
         }
@@ -200,8 +234,12 @@ impl Inbox {
             Ok((0, _)) => Err(Broken::Closed),
             Ok((count, _)) => {
                 self.filled += count;
-                Ok(count)
+                Ok(match self.filled < self.buffer.len() {
+                    true => Filled::Emptied,
+                    false => Filled::More,
+                })
             }
+            Err(rustix::io::Errno::AGAIN) => Ok(Filled::Empty),
             Err(error) => Err(Broken::Io(error.into())),
         }
     }

@@ -43,7 +43,22 @@ fn request() -> impl Strategy<Value = Request> {
         keys().prop_map(|keys| Request::LeadingRun { keys }),
         key().prop_map(|key| Request::Describe { key }),
         (key(), any::<u64>()).prop_map(|(key, ttl_ms)| Request::Expire { key, ttl_ms }),
-        key().prop_map(|key| Request::Delete { key }),
+        keys().prop_map(|keys| Request::Delete { keys }),
+        key().prop_map(|key| Request::Open { key }),
+        (any::<u64>(), any::<u64>()).prop_map(|(block, part)| Request::Read { block, part }),
+        (key(), any::<u64>()).prop_map(|(key, length)| Request::Begin { key, length }),
+        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(put, part, offset)| Request::Part {
+            put,
+            part,
+            offset
+        }),
+        (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(put, ttl_ms, only_if_absent)| {
+            Request::Commit {
+                put,
+                ttl_ms,
+                only_if_absent,
+            }
+        }),
         Just(Request::Flush),
         (any::<u64>(), any::<u32>()).prop_map(|(cursor, limit)| Request::Scan { cursor, limit }),
         Just(Request::Stats),
@@ -54,6 +69,9 @@ fn reply() -> impl Strategy<Value = Reply> {
     prop_oneof![
         (any::<u64>(), any::<u64>()).prop_map(|(offset, length)| Reply::Hit { offset, length }),
         Just(Reply::Miss),
+        Just(Reply::Larger),
+        Just(Reply::Begun),
+        (any::<u64>(), any::<u64>()).prop_map(|(length, digest)| Reply::Opened { length, digest }),
         prop_oneof![Just(Put::Stored), Just(Put::Present), Just(Put::Dropped)].prop_map(Reply::Put),
         vec(any::<u8>(), 0..200).prop_map(|bits| Reply::Presence { bits }),
         any::<u64>().prop_map(|count| Reply::Count { count }),
@@ -145,7 +163,7 @@ proptest! {
         let mut bytes = hello.encode()[12..].to_vec();
         bytes.extend(&extra);
         prop_assert_eq!(Hello::decode(&bytes).unwrap(), hello.clone());
-        let limits = Limits { get_bytes: get, put_bytes: put, slot_bytes: 1, key_bytes: 2, in_flight: 3 };
+        let limits = Limits { get_bytes: get, put_bytes: put, slot_bytes: 1, key_bytes: 2, in_flight: 3, open: 4, begun: 5 };
         let welcome = Welcome { version: 1, epoch: put, limits };
         let mut bytes = welcome.encode()[12..].to_vec();
         bytes.extend(&extra);

@@ -11,7 +11,8 @@ use tokio::sync::{Semaphore, watch};
 use crate::arenas::Arenas;
 use crate::node::Node;
 use crate::session::{self, Ends};
-use crate::{Blocks, Namespace, Refused, socket};
+use crate::streams::Streams;
+use crate::{Blocks, Namespace, Refused, greet, socket};
 
 /// Connections that a pod may have: as many as could have a slot of each arena by default.
 const SESSIONS: usize = 32;
@@ -73,6 +74,7 @@ impl Door {
             })?;
         let (open, closed) = watch::channel(());
         let pod = Arc::new(Pod {
+            streams: Streams::default(),
             arenas: Arenas::new(options.arena_bytes, Arc::clone(&node.budget)),
             namespace: options.namespace,
             node,
@@ -100,6 +102,7 @@ pub(crate) struct Pod<B: Blocks> {
     pub(crate) node: Arc<Node<B>>,
     pub(crate) namespace: Namespace,
     pub(crate) arenas: Arc<Arenas<B::Arena>>,
+    pub(crate) streams: Streams,
 }
 
 impl<B: Blocks> Pod<B> {
@@ -133,5 +136,5 @@ impl<B: Blocks> Pod<B> {
 
 async fn too_many(socket: &UnixStream) {
     let words = format!("this pod has {SESSIONS} sessions already; share one client between tasks");
-    session::refuse(socket, Refused::new(Code::PodBudget, words)).await;
+    greet::refuse(socket, Refused::new(Code::PodBudget, words)).await;
 }

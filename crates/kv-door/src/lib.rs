@@ -8,6 +8,7 @@
 //!  node     Node ── ArenaBudget (bytes of all pods, of all nodes that share it)
 //!  door     Door: accept task ── Arenas (this pod's memory, reused session after session)
 //!  session  one task reads frames, one task a request answers (serve), replies go straight to the socket
+//!  streams  values that do not fit an arena: read in parts, gathered from parts
 //!  blocks   Blocks: the context store, or an in-memory one for tests
 //! ```
 //!
@@ -19,6 +20,7 @@ mod arenas;
 mod blocks;
 mod budget;
 mod door;
+mod greet;
 mod memory;
 mod node;
 mod refused;
@@ -27,6 +29,7 @@ mod serve;
 mod session;
 mod socket;
 mod store;
+mod streams;
 
 pub use blocks::{Blocks, Described, Landed, Life, Opened, PART, Page, Put, PutOptions, Totals};
 pub use budget::ArenaBudget;

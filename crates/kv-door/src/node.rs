@@ -26,6 +26,10 @@ pub struct Usage {
     pub requests: usize,
     /// Values in GET that pods have not released.
     pub leases: usize,
+    /// Blocks that are open to be read in parts, and puts that come in parts.
+    pub streams: usize,
+    /// Bytes in which puts are gathered that come in parts, by all that share the budget.
+    pub gathered_bytes: usize,
     /// Arena bytes granted to pods by the budget, whichever node's they are; free ones of open doors included.
     pub granted_bytes: usize,
     /// Arenas that sessions, requests or clients of ended sessions still use or map.
@@ -38,6 +42,7 @@ pub(crate) struct Tally {
     pub(crate) sessions: AtomicUsize,
     pub(crate) requests: AtomicUsize,
     pub(crate) leases: AtomicUsize,
+    pub(crate) streams: AtomicUsize,
     pub(crate) arenas: AtomicUsize,
 }
 
@@ -95,6 +100,8 @@ impl<B: Blocks> Node<B> {
             sessions: load(&self.tally.sessions),
             requests: load(&self.tally.requests),
             leases: load(&self.tally.leases),
+            streams: load(&self.tally.streams),
+            gathered_bytes: self.budget.gathered(),
             granted_bytes: self.budget.granted(),
             arenas: load(&self.tally.arenas),
         }

@@ -1,34 +1,35 @@
 //! One connection of a pod, from its hello to its end.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use strand_kv_client::MAX_KEY;
+use futures::FutureExt;
+use futures::future::{Fuse, FusedFuture};
 use strand_kv_client::arena::{AgentArenas, GetSlot};
-use strand_kv_client::frame::{
-    Code, Header, Hello, Limits, Refusal, Reply, Request, Versions, Welcome,
-};
-use strand_kv_client::slots::SLOT;
-use strand_kv_client::wire::{Broken, Wire, receive_hello, send_hello};
+use strand_kv_client::frame::{Code, Header, Reply, Request};
+use strand_kv_client::wire::{Broken, Wire};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use crate::arenas::Lent;
+use crate::blocks::Opened;
 use crate::door::Pod;
-use crate::node::Counted;
+use crate::greet::{HELLO, Turned, refuse, welcome};
+use crate::node::{Counted, Tally};
 use crate::serve::{Done, answer};
+use crate::streams::{Gathering, OpenBlock};
 use crate::{Blocks, Refused};
 
-/// How long a client may take over its part of the hello.
-const HELLO: Duration = Duration::from_secs(5);
-
 /// Requests of a session that may wait for their reply.
-const IN_FLIGHT: usize = 512;
+pub(crate) const IN_FLIGHT: usize = 512;
 
 /// Replies that a client may leave unread, bytes, before it is taken for dead.
 const UNREAD: usize = 2 << 20;
+
+/// How often streams are looked at that take too long.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// Closed when the door is.
 pub(crate) type Ends = watch::Receiver<()>;
@@ -39,20 +40,41 @@ pub(crate) struct Session<B: Blocks> {
     pub(crate) arenas: Arc<AgentArenas<B::Arena>>,
     epoch: u64,
     wire: Wire,
-    open: Mutex<Open<B::Arena>>,
+    open: Mutex<Open<B>>,
 }
 
 /// The ids that mean something now.
-struct Open<A> {
+struct Open<B: Blocks> {
     ended: bool,
     asked: HashSet<u64>,
-    leases: HashMap<u64, Lease<A>>,
+    held: HashMap<u64, (Held<B>, Counted)>,
 }
 
-/// A value that the pod may read.
-struct Lease<A> {
-    _slot: Arc<GetSlot<A>>,
-    _counted: Counted,
+/// What a pod has, until it releases it.
+enum Held<B: Blocks> {
+    /// A value that it may read.
+    Slot { _slot: Arc<GetSlot<B::Arena>> },
+    /// A block that it reads in parts.
+    Open(Arc<OpenBlock<B::Opened>>),
+    /// A put that it sends in parts.
+    Begun(Arc<Gathering>),
+}
+
+impl<B: Blocks> Held<B> {
+    fn is_over(&self, now: Instant) -> bool {
+        match self {
+            Self::Slot { .. } => false,
+            Self::Open(open) => open.until < now,
+            Self::Begun(begun) => begun.until < now,
+        }
+    }
+}
+
+/// A request that was let in.
+struct Asked {
+    id: u64,
+    request: Request,
+    counted: Counted,
 }
 
 /// Serves a connection until it ends, and brings its arenas home.
@@ -75,114 +97,64 @@ pub(crate) async fn serve<B: Blocks>(pod: Arc<Pod<B>>, socket: UnixStream, mut e
         open: Mutex::new(Open {
             ended: false,
             asked: HashSet::new(),
-            leases: HashMap::new(),
+            held: HashMap::new(),
         }),
     });
     let reason = tokio::select! {
         reason = session.read() => reason,
         error = session.wire.flush() => error.to_string(),
+        never = session.sweep() => never,
         _ = ends.changed() => "the door was closed".into(),
     };
     tracing::debug!(epoch, reason, "session ended");
     session.end();
 }
 
-/// Why there is no session.
-enum Turned {
-    /// Refused, in words.
-    Away(Refused),
-    /// The client left.
-    Gone,
-}
-
-type Welcomed<B> = (Arc<AgentArenas<<B as Blocks>::Arena>>, u64);
-
-async fn welcome<B: Blocks>(pod: &Pod<B>, socket: &UnixStream) -> Result<Welcomed<B>, Turned> {
-    let malformed = |words: String| Turned::Away(Refused::new(Code::Malformed, words));
-    let (body, _descriptors) = receive_hello(socket).await.map_err(|broken| match broken {
-        Broken::Malformed(why) => malformed(why.to_string()),
-        Broken::Closed | Broken::Io(_) => Turned::Gone,
-    })?;
-    let hello = Hello::decode(&body).map_err(|why| malformed(why.to_string()))?;
-    let version = hello.versions.best().ok_or_else(|| {
-        let (ours, theirs) = (Versions::ours(), hello.versions);
-        Turned::Away(Refused::new(
-            Code::Version,
-            format!(
-                "this agent speaks versions {} to {} of the native protocol, the client {} to {}; upgrade the older one",
-                ours.oldest, ours.newest, theirs.oldest, theirs.newest
-            ),
-        ))
-    })?;
-    let lent: Lent<B::Arena> = (pod.arenas.lend(&pod.node.blocks, &hello)).map_err(Turned::Away)?;
-    let epoch = pod.node.next_epoch();
-    let (arenas, hold, back) = lent.parts();
-    let home = Arc::clone(&pod.arenas);
-    let counted = Counted::new(&pod.node.tally, |tally| &tally.arenas);
-    tokio::spawn(async move {
-        back.to(&home).await;
-        drop(counted);
-    });
-    let memory = arenas.memory();
-    let welcome = Welcome {
-        version: version.number(),
-        epoch,
-        limits: Limits {
-            get_bytes: memory.get_bytes() as u64,
-            put_bytes: memory.put_bytes() as u64,
-            slot_bytes: SLOT as u32,
-            key_bytes: MAX_KEY as u32,
-            in_flight: IN_FLIGHT as u32,
-        },
-    };
-    send_welcome(socket, &welcome, &arenas, hold)
-        .await
-        .map_err(|_| Turned::Gone)?;
-    tracing::debug!(epoch, client = ?hello.name, "session opened");
-    Ok((arenas, epoch))
-}
-
-async fn send_welcome<A>(
-    socket: &UnixStream,
-    welcome: &Welcome,
-    arenas: &AgentArenas<A>,
-    hold: OwnedFd,
-) -> std::io::Result<()> {
-    let [get, put] = arenas.memory().descriptors();
-    send_hello(socket, &welcome.encode(), &[get, put, hold.as_fd()]).await
-}
-
-/// Says why there is no session. A client that does not listen is not waited for.
-pub(crate) async fn refuse(socket: &UnixStream, refused: Refused) {
-    let refusal = Refusal {
-        code: refused.code.number(),
-        versions: Versions::ours(),
-        words: refused.words,
-    };
-    let _ = tokio::time::timeout(HELLO, send_hello(socket, &refusal.encode(), &[])).await;
-}
-
 impl<B: Blocks> Session<B> {
     async fn read(self: &Arc<Self>) -> String {
+        let mut asked = Vec::new();
+        // A request that comes alone is answered by this task: starting another one takes longer than most requests do.
+        let mut alone = pin!(Fuse::terminated());
         loop {
-            let read = self.wire.read(|header, body| self.take(header, body)).await;
-            match read {
-                Ok(()) if self.wire.backlog() > UNREAD => {
-                    return format!("the client leaves {UNREAD} bytes of replies unread");
-                }
-                Ok(()) => {}
-                Err(broken) => {
-                    if let Broken::Malformed(why) = &broken {
-                        self.reply(0, &Refused::new(Code::Malformed, why.to_string()).reply());
+            tokio::select! {
+                biased;
+                () = &mut alone => {}
+                read = self.wire.read(|header, body| self.take(header, body, &mut asked)) => match read {
+                    Ok(()) if self.wire.backlog() > UNREAD => {
+                        return format!("the client leaves {UNREAD} bytes of replies unread");
                     }
-                    return broken.to_string();
-                }
+                    Ok(()) => {}
+                    Err(broken) => {
+                        if let Broken::Malformed(why) = &broken {
+                            self.reply(0, &Refused::new(Code::Malformed, why.to_string()).reply());
+                        }
+                        return broken.to_string();
+                    }
+                },
+            }
+            if asked.len() == 1 && alone.is_terminated() && self.open().asked.len() == 1 {
+                let one = asked.pop().map(|one| Arc::clone(self).answer(one));
+                alone.set(one.map_or_else(Fuse::terminated, FutureExt::fuse));
+            }
+            for one in asked.drain(..) {
+                tokio::spawn(Arc::clone(self).answer(one));
             }
         }
     }
 
-    /// Takes a frame: a release at once, everything else by a task of its own.
-    fn take(self: &Arc<Self>, header: Header, body: &[u8]) -> Result<(), Broken> {
+    async fn answer(self: Arc<Self>, asked: Asked) {
+        let done = answer(&self, asked.request).await;
+        self.finish(asked.id, done);
+        drop(asked.counted);
+    }
+
+    /// Takes a frame: a release at once, everything else if it may come in.
+    fn take(
+        self: &Arc<Self>,
+        header: Header,
+        body: &[u8],
+        asked: &mut Vec<Asked>,
+    ) -> Result<(), Broken> {
         let Header {
             id,
             epoch,
@@ -203,61 +175,114 @@ impl<B: Blocks> Session<B> {
             return Ok(());
         };
         if request == Request::Release {
-            let lease = self.open().leases.remove(&id);
-            drop(lease);
+            let held = self.open().held.remove(&id);
+            drop(held);
             return Ok(());
         }
         if let Err((code, words)) = self.open().admit(id) {
             self.refuse(id, code, words);
             return Ok(());
         }
-        let session = Arc::clone(self);
         let counted = Counted::new(&self.pod.node.tally, |tally| &tally.requests);
-        tokio::spawn(async move {
-            let done = answer(&session, request).await;
-            session.finish(id, done);
-            drop(counted);
+        asked.push(Asked {
+            id,
+            request,
+            counted,
         });
         Ok(())
     }
 
-    fn finish(&self, id: u64, done: Done<B::Arena>) {
+    fn finish(&self, id: u64, done: Done<B>) {
+        let tally = &self.pod.node.tally;
         let reply = {
             let mut open = self.open();
             open.asked.remove(&id);
             if open.ended {
                 return;
             }
-            match done {
-                Done::Reply(reply) => reply,
+            let counted = |of: fn(&Tally) -> &AtomicUsize| Counted::new(tally, of);
+            let (held, reply) = match done {
+                Done::Reply(reply) => (None, reply),
                 Done::Hit(landed) => {
                     let reply = Reply::Hit {
                         offset: landed.slot.offset() as u64,
                         length: landed.length as u64,
                     };
-                    let counted = Counted::new(&self.pod.node.tally, |tally| &tally.leases);
-                    open.leases.insert(
-                        id,
-                        Lease {
-                            _slot: landed.slot,
-                            _counted: counted,
-                        },
-                    );
-                    reply
+                    let held = Held::Slot { _slot: landed.slot };
+                    (Some((held, counted(|tally| &tally.leases))), reply)
                 }
-            }
+                Done::Opened(block) => {
+                    let reply = Reply::Opened {
+                        length: block.block.length(),
+                        digest: block.block.digest(),
+                    };
+                    let held = Held::Open(Arc::new(block));
+                    (Some((held, counted(|tally| &tally.streams))), reply)
+                }
+                Done::Begun(begun) => {
+                    let held = Held::Begun(Arc::new(begun));
+                    (Some((held, counted(|tally| &tally.streams))), Reply::Begun)
+                }
+            };
+            open.held.extend(held.map(|held| (id, held)));
+            reply
         };
         self.reply(id, &reply);
     }
 
+    /// The block that is open under this id.
+    pub(crate) fn opened(&self, id: u64) -> Result<Arc<OpenBlock<B::Opened>>, Refused> {
+        match self.open().held.get(&id) {
+            Some((Held::Open(open), _)) => Ok(Arc::clone(open)),
+            _ => Err(gone(id)),
+        }
+    }
+
+    /// The put that was begun under this id.
+    pub(crate) fn begun(&self, id: u64) -> Result<Arc<Gathering>, Refused> {
+        match self.open().held.get(&id) {
+            Some((Held::Begun(begun), _)) => Ok(Arc::clone(begun)),
+            _ => Err(gone(id)),
+        }
+    }
+
+    /// The put that was begun under this id, which is free from now on.
+    pub(crate) fn committed(&self, id: u64) -> Result<Arc<Gathering>, Refused> {
+        let begun = self.begun(id)?;
+        let held = self.open().held.remove(&id);
+        drop(held);
+        Ok(begun)
+    }
+
+    /// Closes what takes too long. Ends with the session.
+    async fn sweep(&self) -> ! {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            let now = Instant::now();
+            let over: Vec<_> = {
+                let mut open = self.open();
+                open.held
+                    .extract_if(|_, (held, _)| held.is_over(now))
+                    .collect()
+            };
+            if !over.is_empty() {
+                tracing::debug!(
+                    epoch = self.epoch,
+                    streams = over.len(),
+                    "given up: too slow"
+                );
+            }
+        }
+    }
+
     /// Gives everything back. Requests that still run keep what they use until they are done.
     fn end(&self) {
-        let leases = {
+        let held = {
             let mut open = self.open();
             open.ended = true;
-            std::mem::take(&mut open.leases)
+            std::mem::take(&mut open.held)
         };
-        drop(leases);
+        drop(held);
         self.arenas.close();
         self.wire.shut_down();
     }
@@ -270,14 +295,19 @@ impl<B: Blocks> Session<B> {
         self.wire.send(|out| reply.encode(out, self.epoch, id));
     }
 
-    fn open(&self) -> MutexGuard<'_, Open<B::Arena>> {
+    fn open(&self) -> MutexGuard<'_, Open<B>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<A> Open<A> {
+fn gone(id: u64) -> Refused {
+    let words = format!("nothing is open under {id}; it was released, or took too long");
+    Refused::new(Code::Gone, words)
+}
+
+impl<B: Blocks> Open<B> {
     fn admit(&mut self, id: u64) -> Result<(), (Code, String)> {
-        if self.asked.contains(&id) || self.leases.contains_key(&id) {
+        if self.asked.contains(&id) || self.held.contains_key(&id) {
             return Err((Code::Id, format!("id {id} is in use; release it first")));
         }
         if self.asked.len() >= IN_FLIGHT {

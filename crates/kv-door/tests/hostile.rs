@@ -116,7 +116,9 @@ async fn frames_that_lie_are_refused() {
         let reply = raw.ask(1, &put(offset, length)).await;
         assert_eq!(refused(&reply), Code::Range.number(), "{offset} {length}");
     }
-    let long = Request::Delete { key: vec![0; 2000] };
+    let long = Request::Delete {
+        keys: vec![vec![0; 2000]],
+    };
     assert_eq!(refused(&raw.ask(2, &long).await), Code::Key.number());
 
     // Another session's epoch.
@@ -162,6 +164,98 @@ async fn frames_that_lie_are_refused() {
         Code::Malformed.number()
     );
     assert!(raw.reply().await.is_err());
+    drop(raw);
+    bed.at_rest().await;
+}
+
+#[tokio::test]
+async fn streams_that_lie_are_refused() {
+    let bed = Bed::with(8 << 20, 64 << 20);
+    let mut raw = Raw::open(bed.door.path()).await;
+    let refused = |reply: &Reply| match reply {
+        Reply::Refused { code, .. } => *code,
+        other => panic!("{other:?}"),
+    };
+    let begin = |length| Request::Begin {
+        key: b"k".to_vec(),
+        length,
+    };
+    let part = |put, part, offset| Request::Part { put, part, offset };
+    let commit = |put| Request::Commit {
+        put,
+        ttl_ms: 0,
+        only_if_absent: false,
+    };
+    for length in [0, (128 << 20) + 1, u64::MAX] {
+        let reply = raw.ask(1, &begin(length)).await;
+        assert_eq!(refused(&reply), Code::Length.number(), "{length}");
+    }
+    for lie in [
+        part(77, 0, 0),
+        commit(77),
+        Request::Read { block: 77, part: 0 },
+    ] {
+        assert_eq!(refused(&raw.ask(1, &lie).await), Code::Gone.number());
+    }
+    let length = (5 << 20) + 10;
+    assert_eq!(raw.ask(10, &begin(length)).await, Reply::Begun);
+    assert_eq!(
+        refused(&raw.ask(10, &begin(length)).await),
+        Code::Id.number()
+    );
+    assert_eq!(bed.node.usage().gathered_bytes, 6 << 20);
+    let size = raw.welcome.limits.put_bytes;
+    for lie in [
+        part(10, 6, 0),
+        part(10, u64::MAX, 0),
+        part(10, 0, 1),
+        part(10, 0, size),
+        part(10, 0, u64::MAX),
+    ] {
+        assert_eq!(refused(&raw.ask(1, &lie).await), Code::Range.number());
+    }
+    for number in [5, 0, 3, 1] {
+        assert_eq!(raw.ask(1, &part(10, number, 0)).await, Reply::Done);
+    }
+    // Twice.
+    let again = raw.ask(1, &part(10, 3, 0)).await;
+    assert_eq!(refused(&again), Code::Range.number());
+    // Not all are there; and with that it is over.
+    assert_eq!(
+        refused(&raw.ask(1, &commit(10)).await),
+        Code::Range.number()
+    );
+    assert_eq!(refused(&raw.ask(1, &commit(10)).await), Code::Gone.number());
+    bed.until(|usage| (usage.streams, usage.gathered_bytes) == (0, 0))
+        .await;
+
+    assert_eq!(raw.ask(11, &begin(length)).await, Reply::Begun);
+    for number in 0..6 {
+        assert_eq!(raw.ask(1, &part(11, number, 1 << 20)).await, Reply::Done);
+    }
+    let stored = Reply::Put(strand_kv_client::frame::Put::Stored);
+    assert_eq!(raw.ask(1, &commit(11)).await, stored);
+    let get = Request::Get {
+        key: b"k".to_vec(),
+        room: FOREVER,
+    };
+    assert_eq!(raw.ask(12, &get).await, Reply::Larger);
+    let open = Request::Open { key: b"k".to_vec() };
+    let opened = raw.ask(12, &open).await;
+    assert!(matches!(opened, Reply::Opened { length: l, .. } if l == length));
+    for part in [6, u64::MAX] {
+        let reply = raw.ask(1, &Request::Read { block: 12, part }).await;
+        assert_eq!(refused(&reply), Code::Range.number());
+    }
+    // What is open is no begun put, and the other way round.
+    let reply = raw.ask(1, &part(12, 0, 0)).await;
+    assert_eq!(refused(&reply), Code::Gone.number());
+    let last = raw.ask(13, &Request::Read { block: 12, part: 5 }).await;
+    assert!(matches!(last, Reply::Hit { length: 10, .. }));
+    assert_eq!((bed.node.usage().streams, bed.node.usage().leases), (1, 1));
+    raw.send(12, &Request::Release);
+    let read = Request::Read { block: 12, part: 0 };
+    assert_eq!(refused(&raw.ask(1, &read).await), Code::Gone.number());
     drop(raw);
     bed.at_rest().await;
 }
@@ -215,7 +309,7 @@ async fn one_who_never_reads_is_cut_off() {
             for _ in 0..100 {
                 id += 1;
                 let key = vec![0; 2000];
-                raw.send(id, &Request::Delete { key });
+                raw.send(id, &Request::Delete { keys: vec![key] });
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -96,6 +96,10 @@ pub struct Limits {
     pub key_bytes: u32,
     /// Requests that may wait for their reply.
     pub in_flight: u32,
+    /// Blocks that may be open at once.
+    pub open: u32,
+    /// Puts that may be begun at once.
+    pub begun: u32,
 }
 
 /// The agent's acceptance. With its first byte come three descriptors: GET, PUT, and the writing end of a pipe
@@ -165,6 +169,8 @@ impl Welcome {
         out.extend_from_slice(&self.limits.slot_bytes.to_le_bytes());
         out.extend_from_slice(&self.limits.key_bytes.to_le_bytes());
         out.extend_from_slice(&self.limits.in_flight.to_le_bytes());
+        out.extend_from_slice(&self.limits.open.to_le_bytes());
+        out.extend_from_slice(&self.limits.begun.to_le_bytes());
         finish(out)
     }
 
@@ -181,6 +187,8 @@ impl Welcome {
                     slot_bytes: fields.u32("the slot's size")?,
                     key_bytes: fields.u32("the key's size")?,
                     in_flight: fields.u32("the requests in flight")?,
+                    open: fields.u32("the open blocks")?,
+                    begun: fields.u32("the begun puts")?,
                 },
             })),
             REFUSED => Ok(Err(Refusal {

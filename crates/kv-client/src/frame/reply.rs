@@ -26,6 +26,15 @@ pub enum Reply {
     },
     /// No such block, or none that could be verified.
     Miss,
+    /// To a get: there is a value, and it is larger than the room for it. Open it.
+    Larger,
+    /// To an open.
+    Opened {
+        /// Bytes in the value.
+        length: u64,
+        /// A number that differs where values of the key differ.
+        digest: u64,
+    },
     /// To a put.
     Put(Put),
     /// To exists: one bit a key, the first key in the lowest bit of the first byte.
@@ -45,7 +54,9 @@ pub enum Reply {
         /// Milliseconds left, [`FOREVER`](super::FOREVER) without expiry.
         ttl_ms: u64,
     },
-    /// To a flush.
+    /// To a begin: the put's parts may come.
+    Begun,
+    /// To a flush or a part.
     Done,
     /// To a scan.
     Page {
@@ -81,6 +92,9 @@ const DONE: u16 = REPLY | 7;
 const PAGE: u16 = REPLY | 8;
 const STATS: u16 = REPLY | 9;
 const REFUSED: u16 = REPLY | 10;
+const LARGER: u16 = REPLY | 11;
+const OPENED: u16 = REPLY | 12;
+const BEGUN: u16 = REPLY | 13;
 
 impl Reply {
     /// Appends the reply to request `id` as a frame of the session `epoch`.
@@ -89,6 +103,10 @@ impl Reply {
             Self::Hit { offset, length } => {
                 out.extend_from_slice(&offset.to_le_bytes());
                 out.extend_from_slice(&length.to_le_bytes());
+            }
+            Self::Opened { length, digest } => {
+                out.extend_from_slice(&length.to_le_bytes());
+                out.extend_from_slice(&digest.to_le_bytes());
             }
             Self::Put(put) => out.push(match put {
                 Put::Stored => 0,
@@ -113,7 +131,7 @@ impl Reply {
                 out.extend_from_slice(&code.to_le_bytes());
                 put_short(out, words.as_bytes());
             }
-            Self::Miss | Self::Done => {}
+            Self::Miss | Self::Done | Self::Larger | Self::Begun => {}
         });
     }
 
@@ -155,6 +173,12 @@ impl Reply {
                 code: fields.u16("the code")?,
                 words: String::from_utf8_lossy(&fields.short("the words")?).into_owned(),
             },
+            LARGER => Self::Larger,
+            BEGUN => Self::Begun,
+            OPENED => Self::Opened {
+                length: fields.u64("the length")?,
+                digest: fields.u64("the digest")?,
+            },
             other => return Err(Malformed::new(format!("reply {other:#06x} is unknown"))),
         };
         fields.end()?;
@@ -173,6 +197,9 @@ impl Reply {
             Self::Page { .. } => PAGE,
             Self::Stats { .. } => STATS,
             Self::Refused { .. } => REFUSED,
+            Self::Larger => LARGER,
+            Self::Begun => BEGUN,
+            Self::Opened { .. } => OPENED,
         }
     }
 }

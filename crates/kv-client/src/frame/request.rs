@@ -9,15 +9,27 @@ pub const FOREVER: u64 = u64::MAX;
 /// A request of protocol version 1. Keys are opaque bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Read a block into GET, no more than `room` bytes of it.
+    /// Read a block into GET, if its value has no more than `room` bytes and fits GET.
     Get {
         /// The block's key.
         key: Vec<u8>,
         /// The longest value that the client wants, in bytes.
         room: u64,
     },
-    /// Give the slots back that the get of this id holds. Has no reply.
+    /// Give back what this id holds: the slots of a get or a read, an open block, a begun put. Has no reply.
     Release,
+    /// Open a block whose value is larger than a get's room, to read it in parts.
+    Open {
+        /// The block's key.
+        key: Vec<u8>,
+    },
+    /// Read a part of an open block into a slot of GET.
+    Read {
+        /// The id under which the block was opened.
+        block: u64,
+        /// Which part, from 0 on; each has as many bytes as a slot, the last one what is left.
+        part: u64,
+    },
     /// Store what lies in PUT.
     Put {
         /// The block's key.
@@ -29,6 +41,31 @@ pub enum Request {
         /// Milliseconds to live; 0 leaves it to the pool's policy, [`FOREVER`] means no expiry.
         ttl_ms: u64,
         /// Only where the key is absent.
+        only_if_absent: bool,
+    },
+    /// Begin to put a value that is larger than PUT. What is gathered of it lies in the agent's memory.
+    Begin {
+        /// The block's key.
+        key: Vec<u8>,
+        /// Bytes in the value.
+        length: u64,
+    },
+    /// A part of a begun put, which lies in PUT.
+    Part {
+        /// The id under which the put was begun.
+        put: u64,
+        /// Which part, from 0 on, in any order; each has as many bytes as a slot, the last one what is left.
+        part: u64,
+        /// Where in PUT it begins, in bytes; a multiple of the slot size.
+        offset: u64,
+    },
+    /// Store a begun put, all of whose parts are there. Its id is free again, whatever the reply.
+    Commit {
+        /// The id under which the put was begun.
+        put: u64,
+        /// As in a put.
+        ttl_ms: u64,
+        /// As in a put.
         only_if_absent: bool,
     },
     /// Which of the keys are there; grants a lease on each that is.
@@ -53,10 +90,10 @@ pub enum Request {
         /// Milliseconds from now, 0 for gone at once, [`FOREVER`] for no expiry.
         ttl_ms: u64,
     },
-    /// Delete a block.
+    /// Delete blocks.
     Delete {
-        /// The block's key.
-        key: Vec<u8>,
+        /// Their keys.
+        keys: Vec<Vec<u8>>,
     },
     /// Delete every block of the namespace.
     Flush,
@@ -82,6 +119,11 @@ const DELETE: u16 = 8;
 const FLUSH: u16 = 9;
 const SCAN: u16 = 10;
 const STATS: u16 = 11;
+const OPEN: u16 = 12;
+const READ: u16 = 13;
+const BEGIN: u16 = 14;
+const PART: u16 = 15;
+const COMMIT: u16 = 16;
 
 impl Request {
     /// Appends the request as a frame of the session `epoch`.
@@ -104,8 +146,32 @@ impl Request {
                 out.push(u8::from(*only_if_absent));
                 put_short(out, key);
             }
-            Self::Exists { keys } | Self::LeadingRun { keys } => put_shorts(out, keys),
-            Self::Describe { key } | Self::Delete { key } => put_short(out, key),
+            Self::Read { block, part } => {
+                out.extend_from_slice(&block.to_le_bytes());
+                out.extend_from_slice(&part.to_le_bytes());
+            }
+            Self::Begin { key, length } => {
+                out.extend_from_slice(&length.to_le_bytes());
+                put_short(out, key);
+            }
+            Self::Part { put, part, offset } => {
+                out.extend_from_slice(&put.to_le_bytes());
+                out.extend_from_slice(&part.to_le_bytes());
+                out.extend_from_slice(&offset.to_le_bytes());
+            }
+            Self::Commit {
+                put,
+                ttl_ms,
+                only_if_absent,
+            } => {
+                out.extend_from_slice(&put.to_le_bytes());
+                out.extend_from_slice(&ttl_ms.to_le_bytes());
+                out.push(u8::from(*only_if_absent));
+            }
+            Self::Exists { keys } | Self::LeadingRun { keys } | Self::Delete { keys } => {
+                put_shorts(out, keys);
+            }
+            Self::Describe { key } | Self::Open { key } => put_short(out, key),
             Self::Expire { key, ttl_ms } => {
                 out.extend_from_slice(&ttl_ms.to_le_bytes());
                 put_short(out, key);
@@ -131,11 +197,7 @@ impl Request {
                 offset: fields.u64("the offset")?,
                 length: fields.u64("the length")?,
                 ttl_ms: fields.u64("the time to live")?,
-                only_if_absent: match fields.u8("the condition")? {
-                    0 => false,
-                    1 => true,
-                    other => return Err(Malformed::new(format!("put condition {other}"))),
-                },
+                only_if_absent: condition(&mut fields)?,
                 key: fields.short("the key")?,
             },
             EXISTS => Self::Exists {
@@ -152,7 +214,7 @@ impl Request {
                 key: fields.short("the key")?,
             },
             DELETE => Self::Delete {
-                key: fields.short("the key")?,
+                keys: fields.shorts("the keys")?,
             },
             FLUSH => Self::Flush,
             SCAN => Self::Scan {
@@ -160,6 +222,27 @@ impl Request {
                 limit: fields.u32("the limit")?,
             },
             STATS => Self::Stats,
+            OPEN => Self::Open {
+                key: fields.short("the key")?,
+            },
+            READ => Self::Read {
+                block: fields.u64("the block")?,
+                part: fields.u64("the part")?,
+            },
+            BEGIN => Self::Begin {
+                length: fields.u64("the length")?,
+                key: fields.short("the key")?,
+            },
+            PART => Self::Part {
+                put: fields.u64("the put")?,
+                part: fields.u64("the part")?,
+                offset: fields.u64("the offset")?,
+            },
+            COMMIT => Self::Commit {
+                put: fields.u64("the put")?,
+                ttl_ms: fields.u64("the time to live")?,
+                only_if_absent: condition(&mut fields)?,
+            },
             _ => return Ok(None),
         };
         fields.end()?;
@@ -179,6 +262,19 @@ impl Request {
             Self::Flush => FLUSH,
             Self::Scan { .. } => SCAN,
             Self::Stats => STATS,
+            Self::Open { .. } => OPEN,
+            Self::Read { .. } => READ,
+            Self::Begin { .. } => BEGIN,
+            Self::Part { .. } => PART,
+            Self::Commit { .. } => COMMIT,
         }
+    }
+}
+
+fn condition(fields: &mut Fields<'_>) -> Result<bool, Malformed> {
+    match fields.u8("the condition")? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(Malformed::new(format!("put condition {other}"))),
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strand_kv_client::{Client, Connection, Options};
+use strand_kv_client::{Client, Connection, Lost, Options, Value};
 use strand_kv_door::{ArenaBudget, Door, DoorOptions, MemoryBlocks, Namespace, Node, Usage};
 use tempfile::TempDir;
 
@@ -77,7 +77,8 @@ impl Bed {
     /// Nothing is pinned, mapped or running any more.
     pub async fn at_rest(&self) {
         self.until(|usage| {
-            (usage.sessions, usage.requests, usage.leases, usage.arenas) == (0, 0, 0, 0)
+            let used = (usage.sessions, usage.requests, usage.leases, usage.arenas);
+            used == (0, 0, 0, 0) && (usage.streams, usage.gathered_bytes) == (0, 0)
         })
         .await;
     }
@@ -104,6 +105,16 @@ pub async fn connect(options: Options) -> Client {
         Connection::Up { .. } => client,
         Connection::Down { reason } => panic!("no session: {reason}"),
     }
+}
+
+/// All parts of a value, one after the other.
+pub async fn whole(mut value: Value) -> Result<Vec<u8>, Lost> {
+    let mut bytes = Vec::new();
+    while let Some(part) = value.next().await? {
+        bytes.extend_from_slice(&part);
+    }
+    assert_eq!(bytes.len() as u64, value.length());
+    Ok(bytes)
 }
 
 /// Bytes that tell seeds apart at every position.
