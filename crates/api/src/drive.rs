@@ -299,6 +299,9 @@ pub struct PartitionStatus {
     /// Bytes in use, in sixteenths of the size; told when that changes.
     #[serde(default)]
     pub used: ByteQuantity,
+    /// Of a storage partition: bytes that all legs together can have, once its file system is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usable: Option<ByteQuantity>,
 }
 
 /// Wear and health from the SMART log (NVM Express base specification, log page 02h). Values

@@ -31,8 +31,8 @@ pub use pool_leg::{LegPhase, PoolLeg, PoolLegSpec, PoolLegStatus};
 pub use pool_map::{MapDrive, MapNode, MapNodeError, PoolMap, PoolMapSpec};
 pub use pool_snapshot::{PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus};
 pub use pool_volume::{
-    Attachment, IoLimits, Locality, PoolVolume, PoolVolumeSpec, PoolVolumeStatus, VolumeMode,
-    VolumePhase, VolumeSource,
+    AttachTo, Attachment, IoLimits, Locality, PlacedLeg, PoolVolume, PoolVolumeSpec,
+    PoolVolumeStatus, VolumeMode, VolumePhase, VolumeSource,
 };
 pub use quantity::{ByteQuantity, QuantityError, Share};
 

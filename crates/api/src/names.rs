@@ -24,6 +24,24 @@ pub const ADOPTED: &str = "Adopted";
 /// Condition of a Drive, written by its agent: whether the drive is split as `spec.carve` asks.
 pub const CARVED: &str = "Carved";
 
+/// Condition of a PoolVolume, while it is False: a node in `spec.attachTo` is not attached, and why.
+pub const ATTACHED: &str = "Attached";
+/// Condition of a PoolVolume, while it is False: it is not yet as large as `spec.size`, and why.
+pub const RESIZED: &str = "Resized";
+/// Condition of a PoolVolume or PoolLeg, while it is False: what is wrong with its drive or bytes.
+pub const HEALTHY: &str = "Healthy";
+
+/// Reason of a leg that was not made, or not grown: its drive has no room. Nothing of it is on the drive.
+pub const NO_SPACE: &str = "NoSpace";
+/// Reason of a leg that was not made: its drive has other bytes of that name. Nothing of it is on the drive.
+pub const NAME_TAKEN: &str = "NameTaken";
+/// Reason of a leg whose `spec.uuid` is not on its drive.
+pub const NOT_FOUND: &str = "NotFound";
+/// Reason of a volume that fits nowhere; the message names the closest fit.
+pub const INSUFFICIENT_CAPACITY: &str = "InsufficientCapacity";
+/// Reason of a volume that asks for what this version cannot do.
+pub const UNSUPPORTED: &str = "Unsupported";
+
 const MAX_NAME: usize = 63;
 const HASH_CHARS: usize = 10;
 
@@ -52,6 +70,24 @@ pub fn drive_name(node: &str, model: &str, serial: &str, namespace_id: u32) -> S
         node
     };
     format!("{prefix}-{hash}")
+}
+
+/// Name of a volume's PoolLeg: by its place in the volume, and by how many were tried there before it.
+pub fn leg_name(volume: &str, index: i32, attempt: u32) -> String {
+    numbered(format!("{volume}-{index}"), attempt)
+}
+
+/// Name of a snapshot's PoolLeg; never that of a volume's.
+pub fn snapshot_leg_name(snapshot: &str, index: i32, attempt: u32) -> String {
+    numbered(format!("{snapshot}-s{index}"), attempt)
+}
+
+fn numbered(name: String, attempt: u32) -> String {
+    if attempt == 0 {
+        name
+    } else {
+        format!("{name}.{attempt}")
+    }
 }
 
 #[cfg(test)]

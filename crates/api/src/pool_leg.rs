@@ -1,12 +1,17 @@
 //! PoolLeg: one copy or stripe member of a volume, on one drive.
 
-use crate::{condition::Condition, quantity::ByteQuantity};
+use crate::{
+    condition::Condition, memory_pool::Provisioning, pool_volume::IoLimits, quantity::ByteQuantity,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One copy or stripe member of a volume: a file on one drive's storage side. The operator
-/// writes the spec, the node's agent alone the status. Deleting the object deletes no byte.
+/// One copy or stripe member of a volume, or a snapshot of one: a file on one drive's storage side.
+/// The operator writes the spec, the node's agent alone the status. Deleting the object deletes no
+/// byte: the agent makes it again from the leg's record, as `orphaned`, and the operator says whose
+/// it is.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "strand.dev",
@@ -20,8 +25,9 @@ use serde::{Deserialize, Serialize};
     selectable = ".spec.nodeName",
     selectable = ".spec.volume",
     selectable = ".spec.drive",
-    doc = "One copy or stripe member of a volume: a file on one drive's storage side. Deleting the object deletes no byte.",
+    doc = "One copy or stripe member of a volume, or a snapshot of one: a file on one drive's storage side. Deleting the object deletes no byte.",
     printcolumn(name = "Volume", type_ = "string", json_path = ".spec.volume"),
+    printcolumn(name = "Snapshot", type_ = "string", json_path = ".spec.snapshot"),
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName"),
     printcolumn(name = "Drive", type_ = "string", json_path = ".spec.drive"),
     printcolumn(name = "Size", type_ = "string", json_path = ".spec.size"),
@@ -35,12 +41,23 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.volume == oldSelf.volume && self.nodeName == oldSelf.nodeName && self.drive == oldSelf.drive && self.index == oldSelf.index").message("a leg stays where it is: place another one").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("has(self.snapshot) == has(oldSelf.snapshot) && (!has(self.snapshot) || self.snapshot == oldSelf.snapshot) && self.provisioning == oldSelf.provisioning").message("a leg stays what it is: place another one").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(oldSelf.uuid) || (has(self.uuid) && self.uuid == oldSelf.uuid)").message("a leg's UUID cannot change").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(oldSelf.deletionMark) || !oldSelf.deletionMark || (has(self.deletionMark) && self.deletionMark)").message("a leg marked for deletion stays so").reason(Reason::FieldValueForbidden),
     validation = Rule::new("quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0").message("a leg cannot shrink").reason(Reason::FieldValueForbidden)
 )]
 pub struct PoolLegSpec {
-    /// The PoolVolume it belongs to.
+    /// The PoolVolume it belongs to; for a snapshot's leg the one it was taken of.
     #[schemars(length(min = 1, max = 253))]
     pub volume: String,
+    /// The PoolSnapshot it belongs to. Such a leg is never written or attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub snapshot: Option<String>,
+    /// UID of the PoolVolume or PoolSnapshot that it belongs to.
+    #[serde(rename = "ownerUID", default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub owner_uid: String,
     /// The node that holds it.
     #[schemars(length(min = 1, max = 253))]
     pub node_name: String,
@@ -52,7 +69,26 @@ pub struct PoolLegSpec {
     pub index: i32,
     /// Size of the file in bytes.
     pub size: ByteQuantity,
-    /// The volume was deleted: the bytes may go.
+    /// Whether its space is reserved; the same for all legs of a drive.
+    #[serde(default)]
+    pub provisioning: Provisioning,
+    /// The PoolLeg on the same drive that it starts as a copy of (a reflink). Left out: as zeroes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub source: Option<String>,
+    /// UUID of its bytes, where they were made before this object. The agent then makes nothing:
+    /// it takes the bytes with this UUID, or fails with reason `NotFound`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 36, max = 36))]
+    pub uuid: Option<String>,
+    /// Limits on the I/O of the one who has it attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<IoLimits>,
+    /// There is no volume or snapshot object that it belongs to. Set by the agent where it makes
+    /// the object again, from then on by the operator.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub orphaned: bool,
+    /// The volume or snapshot was deleted: the bytes may go.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deletion_mark: bool,
 }
@@ -70,7 +106,17 @@ pub struct PoolLegStatus {
     /// UUID of the leg, written beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
-    /// What is wrong with it, if anything.
+    /// Size of the file now.
+    #[serde(default)]
+    pub size: ByteQuantity,
+    /// For a snapshot's leg: when it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_at: Option<Time>,
+    /// The highest attachment generation in the leg's record; told where the object was made again,
+    /// or where somebody came with a lower one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment_generation: Option<i64>,
+    /// `Ready` while it is False, `Healthy` while it is False, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -1,12 +1,13 @@
 //! PoolSnapshot: a volume as it was at one moment.
 
-use crate::{condition::Condition, quantity::ByteQuantity};
+use crate::{condition::Condition, pool_volume::PlacedLeg, quantity::ByteQuantity};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-/// A volume as it was at one moment, on the drives of its legs. The CSI driver writes the
-/// spec, the operator the status. Deleting the object deletes no byte.
+/// A volume as it was at one moment, on the drives of its legs: each has a PoolLeg of its own beside
+/// the one it was taken of, and outlives that. The CSI driver writes the spec but for `legs`, which
+/// is the operator's, as the status is. Deleting the object deletes no byte.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "strand.dev",
@@ -32,12 +33,19 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.volume == oldSelf.volume").message("a snapshot cannot change its volume").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(oldSelf.legs) || has(self.legs)").message("where a snapshot's legs lie is never forgotten").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.deletionMark) || !oldSelf.deletionMark || (has(self.deletionMark) && self.deletionMark)").message("a snapshot marked for deletion stays so").reason(Reason::FieldValueForbidden)
 )]
 pub struct PoolSnapshotSpec {
     /// The PoolVolume it was taken of.
     #[schemars(length(min = 1, max = 253))]
     pub volume: String,
+    /// Where its legs lie, written by the operator before it asks for them. A snapshot that has this
+    /// is never taken again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub legs: Vec<PlacedLeg>,
     /// CSI DeleteSnapshot was called: the bytes may go.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deletion_mark: bool,
@@ -56,7 +64,7 @@ pub struct PoolSnapshotStatus {
     /// When it was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_at: Option<Time>,
-    /// What is wrong with it, if anything.
+    /// `Ready`, with the reason while it is False.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

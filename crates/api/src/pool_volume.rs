@@ -5,8 +5,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One volume of a pool's storage side. The CSI driver writes the spec; the operator writes
-/// placement and attachment into the status. Deleting the object deletes no byte.
+/// One volume of a pool's storage side. The CSI driver writes the spec but for `legs`, which is the
+/// operator's, as the status is. Deleting the object deletes no byte; a volume that shall go is
+/// marked, and the operator takes the object away when its bytes are gone.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "strand.dev",
@@ -23,7 +24,18 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Size", type_ = "string", json_path = ".spec.size"),
     printcolumn(name = "Redundancy", type_ = "string", json_path = ".spec.redundancy"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Node", type_ = "string", json_path = ".status.attachment.node"),
+    printcolumn(name = "Drive", type_ = "string", json_path = ".spec.legs[*].drive"),
+    printcolumn(
+        name = "Attached",
+        type_ = "string",
+        json_path = ".status.attachments[*].node"
+    ),
+    printcolumn(
+        name = "Why",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -38,6 +50,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0").message("a volume cannot shrink").reason(Reason::FieldValueForbidden),
     validation = Rule::new("has(self.source) == has(oldSelf.source) && (!has(self.source) || self.source == oldSelf.source)").message("a volume's source cannot change").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.deletionMark) || !oldSelf.deletionMark || (has(self.deletionMark) && self.deletionMark)").message("a volume marked for deletion stays so").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(oldSelf.legs) || has(self.legs)").message("where a volume's legs lie is never forgotten").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(self.locality) || self.locality != 'Node' || (has(self.nodeName) && self.nodeName != '')").message("locality Node needs nodeName")
 )]
 pub struct PoolVolumeSpec {
@@ -57,7 +70,8 @@ pub struct PoolVolumeSpec {
     /// Where it can be attached.
     #[serde(default)]
     pub locality: Locality,
-    /// With locality Node: the node that holds and attaches it.
+    /// With locality Node: the node that holds and attaches it. Otherwise: the node that its legs
+    /// are best placed on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub node_name: Option<String>,
@@ -67,9 +81,55 @@ pub struct PoolVolumeSpec {
     /// Limits on what its consumer may do to the drives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<IoLimits>,
+    /// Where it shall be attached: an entry a node, put there by ControllerPublishVolume and taken
+    /// away by ControllerUnpublishVolume. `status.attachments` answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
+    pub attach_to: Vec<AttachTo>,
+    /// Where its legs lie, written by the operator before it makes them. A volume that has this is
+    /// never given other, empty legs, whatever else was lost; an import gives it with the UUIDs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub legs: Vec<PlacedLeg>,
     /// CSI DeleteVolume was called: the bytes may go.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deletion_mark: bool,
+}
+
+/// A node that a volume shall be attached to.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachTo {
+    /// The node.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+    /// For reading only; several nodes can have that at once, if none writes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+}
+
+/// Where one leg of a volume or snapshot lies.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlacedLeg {
+    /// Name of the PoolLeg.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its place in the volume.
+    #[schemars(range(min = 0, max = 255))]
+    pub index: i32,
+    /// The node that holds it.
+    #[schemars(length(min = 1, max = 253))]
+    pub node_name: String,
+    /// The Drive that holds it.
+    #[schemars(length(min = 1, max = 63))]
+    pub drive: String,
+    /// UUID of its bytes, once they are there. From then on nothing else is taken for this leg.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 36, max = 36))]
+    pub uuid: Option<String>,
 }
 
 /// File system or raw block device.
@@ -129,14 +189,17 @@ pub struct PoolVolumeStatus {
     /// Where the volume is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<VolumePhase>,
-    /// Names of its PoolLegs, by their place in the volume.
+    /// Size that its consumer can have now; below `spec.size` while it grows.
+    #[serde(default)]
+    pub size: ByteQuantity,
+    /// The highest generation that an attachment was given; it never goes back.
+    #[serde(default)]
+    pub attachment_generation: i64,
+    /// Where it may be attached now: the granted part of `spec.attachTo`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub legs: Vec<String>,
-    /// Where it is attached.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attachment: Option<Attachment>,
-    /// What is wrong with it, if anything.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
+    pub attachments: Vec<Attachment>,
+    /// `Ready` always; `Attached`, `Resized` and `Healthy` only while they are False, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

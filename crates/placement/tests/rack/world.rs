@@ -496,6 +496,7 @@ fn carved(status: &mut DriveStatus, carve: DriveCarve) {
             start: extent.start as i64,
             size: ByteQuantity(extent.len),
             used: ByteQuantity(0),
+            usable: None,
         })
         .collect();
 }
