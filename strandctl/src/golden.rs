@@ -35,7 +35,8 @@ pub fn pools() -> Vec<MemoryPool> {
     fixture().pools
 }
 
-fn compare(name: &str, text: &str) {
+/// Fails where `text` differs from the golden file of that name.
+pub fn compare(name: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("golden")
         .join(name);

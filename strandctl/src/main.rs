@@ -1,14 +1,17 @@
-//! Strand from the command line: a rack on this machine, and a look at any cluster.
+//! Strand from the command line: a rack on this machine, a look at any cluster, context memory by hand.
 
+mod bench;
 mod cluster;
 mod drives;
 #[cfg(test)]
 mod golden;
+mod kv;
 mod standing;
 mod status;
 mod text;
 mod up;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -28,20 +31,28 @@ enum Command {
     Status(status::StatusArgs),
     /// List drives; with --why, tell why each is in or out and what to do
     Drives(drives::DrivesArgs),
+    /// Read and write blocks of context memory by hand
+    Kv(kv::KvArgs),
+    /// Measure context memory with traces of requests
+    Bench(bench::BenchArgs),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Up(args) => up::run(args).await,
-        Command::Status(args) => status::run(args).await,
-        Command::Drives(args) => drives::run(args).await,
+    // 1 says something of its own with `kv` and `bench`.
+    let (result, failed) = match Cli::parse().command {
+        Command::Up(args) => (done(up::run(args).await), ExitCode::FAILURE),
+        Command::Status(args) => (done(status::run(args).await), ExitCode::FAILURE),
+        Command::Drives(args) => (done(drives::run(args).await), ExitCode::FAILURE),
+        Command::Kv(args) => (kv::run(args).await, ExitCode::from(2)),
+        Command::Bench(args) => (bench::run(args).await, ExitCode::from(2)),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("strandctl: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("strandctl: {error:#}");
+        failed
+    })
+}
+
+fn done(result: Result<()>) -> Result<ExitCode> {
+    result.map(|()| ExitCode::SUCCESS)
 }
