@@ -66,11 +66,13 @@ impl Cluster {
         self.dir.path().join("kubeconfig")
     }
 
-    /// Creates the pool `default`, which takes every drive.
-    pub async fn pool(&self) -> anyhow::Result<()> {
-        let spec = serde_json::from_value(
-            json!({"drives": {"models": ["*"]}, "carve": {"contextMemory": "60%"}}),
-        )?;
+    /// Creates the pool `default`, which takes every drive, gives that share of it to context memory and spares none.
+    pub async fn pool(&self, share: &str) -> anyhow::Result<()> {
+        let spec = serde_json::from_value(json!({
+            "drives": {"models": ["*"]},
+            "carve": {"contextMemory": share},
+            "contextMemory": {"driveWritesPerDay": 100.0},
+        }))?;
         let pools: Api<MemoryPool> = Api::all(self.client.clone());
         pools
             .create(&PostParams::default(), &MemoryPool::new("default", spec))

@@ -90,7 +90,7 @@ async fn measure(nodes: usize, per_node: usize, rest: Duration) -> anyhow::Resul
         ],
         cluster.dir.path().join("operator.log"),
     )?;
-    cluster.pool().await?;
+    cluster.pool("60%").await?;
 
     let begun = Instant::now();
     let (stop, stopped) = watch::channel(false);

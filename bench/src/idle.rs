@@ -65,7 +65,7 @@ pub async fn run(drives: usize, seconds: u64) -> anyhow::Result<Result> {
         ],
         dir.join("agent.log"),
     )?;
-    cluster.pool().await?;
+    cluster.pool("60%").await?;
     cluster
         .until_ready(drives, Duration::from_secs(120))
         .await?;

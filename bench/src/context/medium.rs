@@ -5,6 +5,7 @@
 use anyhow::{Context, bail};
 use serde::Serialize;
 use std::{
+    borrow::Cow,
     fs::File,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
@@ -49,6 +50,15 @@ pub struct Device {
 impl Device {
     /// A device of `len` bytes, all of them allocated; reads as zeroes in its first MiB, as noise behind.
     pub fn new(kind: Kind, len: u64) -> anyhow::Result<Self> {
+        Self::with(kind, len, &[])
+    }
+
+    /// A device of `len` bytes, all of them allocated, that reads as zeroes.
+    pub fn blank(kind: Kind, len: u64) -> anyhow::Result<Self> {
+        Self::with(kind, len, &["--zero_buffers"])
+    }
+
+    fn with(kind: Kind, len: u64, flags: &[&str]) -> anyhow::Result<Self> {
         let directory = kind.directory();
         let file = tempfile::tempfile_in(&directory)
             .with_context(|| format!("cannot make a file in {}", directory.display()))?;
@@ -73,33 +83,42 @@ impl Device {
             path,
             len,
         };
-        device.allocate()?;
+        device.allocate(flags)?;
         Ok(device)
     }
 
-    fn allocate(&self) -> anyhow::Result<()> {
+    fn allocate(&self, flags: &[&str]) -> anyhow::Result<()> {
         const BLANK: u64 = 1 << 20;
         let file = format!("--filename={}", self.path.display());
         let (offset, size) = (
             format!("--offset={BLANK}"),
             format!("--size={}", self.len - BLANK),
         );
-        run(
-            "fio",
-            &[
-                "--name=allocate",
-                &file,
-                &offset,
-                &size,
-                "--rw=write",
-                "--bs=1M",
-                "--ioengine=io_uring",
-                "--iodepth=16",
-                "--direct=1",
-                "--minimal",
-            ],
-        )?;
+        let job = [
+            "--name=allocate",
+            &file,
+            &offset,
+            &size,
+            "--rw=write",
+            "--bs=1M",
+            "--ioengine=io_uring",
+            "--iodepth=16",
+            "--direct=1",
+            "--minimal",
+        ];
+        run("fio", &[&job, flags].concat())?;
         Ok(())
+    }
+
+    /// Takes TRIM away from it: on a loop device over a file that frees the file's blocks, which stops all writes to the
+    /// file meanwhile and makes later ones slower, as on no drive.
+    pub fn without_trim(&self) -> anyhow::Result<()> {
+        let path = format!("/sys/block/{}/queue/discard_max_bytes", self.name());
+        std::fs::write(&path, "0").with_context(|| format!("cannot write {path}"))
+    }
+
+    fn name(&self) -> Cow<'_, str> {
+        self.path.file_name().unwrap_or_default().to_string_lossy()
     }
 
     /// Its path.
@@ -114,8 +133,7 @@ impl Device {
 
     /// Bytes that were written to it so far. Source: Documentation/block/stat.rst, field 7, in sectors of 512 bytes.
     pub fn written(&self) -> anyhow::Result<u64> {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let path = format!("/sys/block/{name}/stat");
+        let path = format!("/sys/block/{}/stat", self.name());
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         let sectors: u64 = text
             .split_whitespace()

@@ -3,6 +3,7 @@
 //! A store serves in a process of its own (`node`), on a loop device (`medium`); this process is the pod's client (`load`,
 //! `resp`). Each file of `rows` is a family of figures; `pairs` says what may be said of them.
 
+mod agent;
 mod baseline;
 mod child;
 mod endpoint;
@@ -74,8 +75,10 @@ enum Family {
     Fairness,
     /// A million blocks: memory and restart
     Million,
-    /// Processes with nothing to do
-    Rest,
+    /// Conversations against a block LRU
+    Traces,
+    /// The same through a real agent: GET, the endpoint, restart, rest
+    Agent,
 }
 
 /// How long and how often is measured.
@@ -142,7 +145,8 @@ pub async fn run(args: ContextArgs, out: &Path, conditions: &Conditions) -> anyh
             Family::Fullness => rows::fullness::run(plan).await,
             Family::Fairness => rows::fairness::run(plan).await,
             Family::Million => rows::million::run(plan).await,
-            Family::Rest => rows::rest::run(plan).await,
+            Family::Traces => rows::traces::run(plan).await,
+            Family::Agent => rows::agent::run(plan).await,
         };
         let load_after = load_average();
         let name = family

@@ -19,7 +19,7 @@ use crate::process::Process;
 const ARENA: u64 = 64 << 20;
 
 /// Part of the segments that a fill leaves free: more than at which eviction begins.
-const LEAST_FREE: f64 = 0.16;
+pub const LEAST_FREE: f64 = 0.16;
 /// Bytes of each length that a fill puts between two looks.
 const BATCH: u64 = 8 << 20;
 
@@ -110,28 +110,13 @@ impl Serving {
         Ok(serde_json::from_str(&self.driven.ask("stats").await?)?)
     }
 
-    /// Puts blocks until nearly all segments are taken, and none was evicted; those that are there.
+    /// Puts blocks until nearly all segments are taken, and none was evicted.
     pub async fn fill(
         &mut self,
         client: &Client,
         lengths: &[usize],
     ) -> anyhow::Result<Vec<Blocks>> {
-        let mut filled: Vec<_> = lengths
-            .iter()
-            .map(|len| Blocks {
-                count: 0,
-                len: *len,
-            })
-            .collect();
-        while self.stats().await?.free > LEAST_FREE {
-            for blocks in &mut filled {
-                let more = BATCH / blocks.len as u64;
-                let numbers = blocks.count..blocks.count + more;
-                load::put(client, *blocks, numbers, 8).await?;
-                blocks.count += more;
-            }
-        }
-        Ok(filled)
+        fill(client, lengths, async || Ok(self.stats().await?.free)).await
     }
 
     /// What /proc says of it.
@@ -164,4 +149,28 @@ pub async fn connect(socket: &Path, get: f64, spin: Duration) -> anyhow::Result<
         Connection::Up { .. } => Ok(client),
         Connection::Down { reason } => Err(anyhow::anyhow!(reason)).context("no session"),
     }
+}
+
+/// Puts blocks of these lengths, as many bytes of each, while a larger part of the segments is free than [`LEAST_FREE`];
+/// those that are there then.
+pub async fn fill(
+    client: &Client,
+    lengths: &[usize],
+    mut free: impl AsyncFnMut() -> anyhow::Result<f64>,
+) -> anyhow::Result<Vec<Blocks>> {
+    let mut filled: Vec<_> = lengths
+        .iter()
+        .map(|len| Blocks {
+            count: 0,
+            len: *len,
+        })
+        .collect();
+    while free().await? > LEAST_FREE {
+        for blocks in &mut filled {
+            let numbers = blocks.count..blocks.count + BATCH / blocks.len as u64;
+            load::put(client, *blocks, numbers.clone(), 8).await?;
+            blocks.count = numbers.end;
+        }
+    }
+    Ok(filled)
 }

@@ -10,7 +10,7 @@ use crate::{
         medium::{Device, Kind},
         pairs::{Goal, Pairs, interleave},
         resp,
-        serving::Serving,
+        serving::{LEAST_FREE, Serving},
     },
     report::Row,
 };
@@ -26,7 +26,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
     let mut serving = Serving::part(device.path(), (0, partition)).await?;
     let endpoint = Server::endpoint(&serving.door(1).await?).await?;
     let mut blocks = Blocks { count: 0, len: LEN };
-    while serving.stats().await?.free > 0.16 {
+    while serving.stats().await?.free > LEAST_FREE {
         let numbers = blocks.count..blocks.count + 8;
         block_in_place(|| resp::fill(endpoint.address(), blocks, numbers.clone()))?;
         blocks.count = numbers.end;

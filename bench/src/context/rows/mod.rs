@@ -1,5 +1,6 @@
 //! A family of figures a file.
 
+pub mod agent;
 pub mod amplification;
 pub mod endpoint;
 pub mod fairness;
@@ -10,7 +11,7 @@ pub mod million;
 pub mod others;
 pub mod put;
 pub mod redis;
-pub mod rest;
+pub mod traces;
 
 use std::time::Duration;
 
@@ -61,12 +62,23 @@ impl Bed {
 
 /// Random reads of the part of a bed's device that has blocks for certain: segments are taken in their order.
 fn raw(device: &Device, block: usize, depth: usize, time: Duration) -> fio::Job<'_> {
+    raw_part(device, (0, device.len()), block, depth, time)
+}
+
+/// The same of a partition: first byte and bytes.
+fn raw_part(
+    device: &Device,
+    part: (u64, u64),
+    block: usize,
+    depth: usize,
+    time: Duration,
+) -> fio::Job<'_> {
     fio::Job {
         device: device.path(),
         pattern: "randread",
         block: block as u64,
         depth,
-        part: (MIB as u64, device.len() * 80 / 100),
+        part: (part.0 + MIB as u64, part.1 * 80 / 100),
         time,
     }
 }
