@@ -10,7 +10,7 @@ use strand_kv_door::{Described, Page, Refused, Totals};
 
 use crate::frame::{Key, Reply, Request};
 use crate::owners::{Node, Place};
-use crate::rack::{Rack, spot, unreachable};
+use crate::rack::{Rack, Readable, spot, unreachable};
 
 /// Bits of a cursor that say where on the drive; those above say which drive.
 const INNER: u32 = 44;
@@ -18,16 +18,13 @@ const INNER: u32 = 44;
 impl Rack {
     pub(crate) async fn presence(&self, namespace: Namespace, keys: &[Vec<u8>]) -> Vec<bool> {
         let mut left: Vec<_> = (keys.iter())
-            .map(|key| {
-                let (readable, _) = self.readable(self.places(namespace, key));
-                readable.into_iter()
-            })
+            .map(|key| Readable::new(self.places(namespace, key)))
             .collect();
         let mut there = vec![false; keys.len()];
         loop {
             let wanted = (keys.iter().zip(&mut left).enumerate())
                 .filter(|(at, _)| !there[*at])
-                .filter_map(|(at, (key, left))| Some((at, key.as_slice(), left.next()?)));
+                .filter_map(|(at, (key, left))| Some((at, key.as_slice(), left.turn(self)?.1)));
             let nodes = self.by_node(wanted);
             if nodes.is_empty() {
                 return there;
@@ -57,11 +54,11 @@ impl Rack {
 
     /// Each owner is asked for the leading run of its own keys, so that no lease is spent far beyond the first gap.
     pub(crate) async fn run(&self, namespace: Namespace, keys: &[Vec<u8>]) -> usize {
-        let readable: Vec<_> = (keys.iter())
-            .map(|key| self.readable(self.places(namespace, key)).0)
+        let mut readable: Vec<_> = (keys.iter())
+            .map(|key| Readable::new(self.places(namespace, key)))
             .collect();
-        let first = (keys.iter().zip(&readable).enumerate())
-            .filter_map(|(at, (key, places))| Some((at, key.as_slice(), places.first()?.clone())));
+        let first = (keys.iter().zip(&mut readable).enumerate())
+            .filter_map(|(at, (key, left))| Some((at, key.as_slice(), left.turn(self)?.1)));
         let nodes = self.by_node(first);
         let asked = nodes.into_iter().map(|(node, (at, keys))| async move {
             let run = self.run_at(&node, namespace, keys).await;
@@ -69,7 +66,7 @@ impl Rack {
         });
         let gaps = join_all(asked).await;
         let run = gaps.into_iter().flatten().min().unwrap_or(keys.len());
-        if readable.get(run).is_none_or(|places| places.len() < 2) {
+        if (readable.get_mut(run)).is_none_or(|left| left.turn(self).is_none()) {
             return run;
         }
         // The gap may be one at the first place alone.
@@ -95,7 +92,8 @@ impl Rack {
         namespace: Namespace,
         key: &[u8],
     ) -> Result<Option<Described>, Refused> {
-        for place in self.readable(self.places(namespace, key)).0 {
+        let mut readable = Readable::new(self.places(namespace, key));
+        while let Some((_, place)) = readable.turn(self) {
             let spot = spot(&place, namespace, key);
             let described = if self.is_here(&place.node) {
                 self.host()

@@ -104,6 +104,8 @@ impl Host {
         };
         tracing::debug!(%end, "a peer's connection ended");
         visit.puts.close();
+        // Requests that still run may wait for the buffers that are queued here.
+        visit.line.close();
         for cancelled in visit.running().values() {
             cancelled.store(true, Ordering::Relaxed);
         }

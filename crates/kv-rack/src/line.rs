@@ -89,12 +89,20 @@ pub(crate) struct Line {
 
 struct Out {
     small: VecDeque<Small>,
-    values: VecDeque<(Sending, usize)>,
+    values: VecDeque<Turn>,
     /// Away while somebody writes.
     writer: Option<Writer>,
     /// The socket takes no more; [`Line::flush`] goes on.
     full: bool,
     broken: bool,
+}
+
+/// What is to be sent of one value, in order.
+struct Turn {
+    id: u64,
+    sending: VecDeque<Sending>,
+    /// Bytes of the first that were sent.
+    at: usize,
 }
 
 struct Small {
@@ -158,7 +166,13 @@ impl Line {
             id,
             body,
         };
-        self.lock().small.push_back(small);
+        {
+            let mut out = self.lock();
+            if out.broken {
+                return;
+            }
+            out.small.push_back(small);
+        }
         self.pump();
     }
 
@@ -168,7 +182,14 @@ impl Line {
         if out.broken {
             return false;
         }
-        out.values.push_back((sending, 0));
+        match out.values.iter_mut().find(|turn| turn.id == sending.id) {
+            Some(turn) => turn.sending.push_back(sending),
+            None => out.values.push_back(Turn {
+                id: sending.id,
+                sending: VecDeque::from([sending]),
+                at: 0,
+            }),
+        }
         drop(out);
         self.pump();
         true
@@ -179,7 +200,7 @@ impl Line {
         let gone: VecDeque<_> = {
             let mut out = self.lock();
             let all = std::mem::take(&mut out.values).into_iter();
-            let (gone, kept) = all.partition(|(sending, _)| sending.id == id);
+            let (gone, kept) = all.partition(|turn| turn.id == id);
             out.values = kept;
             gone
         };
@@ -232,15 +253,17 @@ impl Line {
                 Ok(true) => {}
                 Ok(false) => {
                     let mut out = self.lock();
-                    out.writer = Some(writer);
-                    out.full = true;
+                    if !out.broken {
+                        out.writer = Some(writer);
+                        out.full = true;
+                    }
                     drop(out);
                     self.room.notify_one();
                     return;
                 }
                 Err(error) => return self.broken(&error, writer),
             }
-            let (small, value) = {
+            let (small, turn) = {
                 let mut out = self.lock();
                 if out.small.is_empty() && out.values.is_empty() {
                     out.writer = Some(writer);
@@ -255,42 +278,58 @@ impl Line {
                 let small: Vec<_> = out.small.drain(..many).collect();
                 (small, out.values.pop_front())
             };
-            if let Err(error) = self.load(&mut writer, small, value) {
+            if let Err(error) = self.load(&mut writer, small, turn) {
                 return self.broken(&error, writer);
             }
         }
     }
 
-    fn load(
-        &self,
-        writer: &mut Writer,
-        small: Vec<Small>,
-        value: Option<(Sending, usize)>,
-    ) -> io::Result<()> {
+    fn load(&self, writer: &mut Writer, small: Vec<Small>, turn: Option<Turn>) -> io::Result<()> {
         for small in small {
             writer.frame(&small)?;
         }
-        let Some((sending, at)) = value else {
+        let Some(mut turn) = turn else {
             return Ok(());
         };
-        let length = writer.piece(&sending, at)?;
-        if at + length < sending.source.span().len() {
-            self.lock().values.push_back((sending, at + length));
+        let Some(first) = turn.sending.front() else {
+            return Ok(());
+        };
+        turn.at += writer.piece(first, turn.at)?;
+        if turn.at == first.source.span().len() {
+            turn.at = 0;
+            drop(turn.sending.pop_front());
         }
+        if turn.sending.is_empty() {
+            return Ok(());
+        }
+        let mut out = self.lock();
+        if out.broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        // More of the same value may have come meanwhile, and goes behind.
+        let more = out.values.iter().position(|other| other.id == turn.id);
+        if let Some(more) = more.and_then(|at| out.values.remove(at)) {
+            turn.sending.extend(more.sending);
+        }
+        out.values.push_back(turn);
         Ok(())
     }
 
     fn broken(&self, error: &io::Error, writer: Writer) {
         tracing::debug!(%error, "a connection between agents failed while it was written to");
+        drop(writer);
+        self.close();
+    }
+
+    /// Sends nothing any more, and lets go of what was to be sent: others may wait for that memory.
+    pub(crate) fn close(&self) {
         let queued = {
             let mut out = self.lock();
             out.broken = true;
-            (
-                std::mem::take(&mut out.small),
-                std::mem::take(&mut out.values),
-            )
+            let small = std::mem::take(&mut out.small);
+            (small, std::mem::take(&mut out.values), out.writer.take())
         };
-        drop((writer, queued));
+        drop(queued);
         self.room.notify_one();
     }
 

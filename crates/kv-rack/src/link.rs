@@ -114,6 +114,8 @@ impl Link {
         };
         self.small.calls.close();
         self.bulk.calls.close();
+        self.small.line.close();
+        self.bulk.line.close();
         why
     }
 

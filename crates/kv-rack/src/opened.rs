@@ -9,7 +9,7 @@ use strand_kv_door::{Blocks, Landed, Opened, OpenedValue, Refused, StoreArena};
 
 use crate::frame::{Reply, Request, Spot};
 use crate::link::Got;
-use crate::rack::{Rack, spot};
+use crate::rack::{Rack, Readable, spot};
 
 /// See [`Blocks::open`].
 #[derive(Debug)]
@@ -87,9 +87,10 @@ impl Rack {
         namespace: Namespace,
         key: &[u8],
     ) -> Result<Option<OpenedBlock>, Refused> {
-        for place in self.readable(self.places(namespace, key)).0 {
+        let mut readable = Readable::new(self.places(namespace, key));
+        while let Some((_, place)) = readable.turn(self) {
             if self.is_here(&place.node) {
-                let Some(blocks) = self.host().drives.get(place.drive) else {
+                let Some(blocks) = self.drive(&place) else {
                     continue;
                 };
                 if let Some(value) = blocks.open(namespace, key).await? {

@@ -1,6 +1,6 @@
 //! The rack: all drives of a pool as one store.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -9,7 +9,7 @@ use std::time::Instant;
 use strand_api::PoolMapSpec;
 use strand_context_store::{Namespace, Store};
 use strand_kv_client::frame::Code;
-use strand_kv_door::Refused;
+use strand_kv_door::{Refused, StoreBlocks};
 use tokio::sync::Semaphore;
 
 use crate::buffers::Buffers;
@@ -48,6 +48,8 @@ struct Inner {
     host: Arc<Host>,
     ledger: Arc<Ledger>,
     credit: Semaphore,
+    /// When drives were last found away whose nodes were there.
+    away: Mutex<HashMap<Place, Instant>>,
     tally: Tally,
 }
 
@@ -88,6 +90,7 @@ impl Rack {
             }),
             ledger: Arc::default(),
             credit: Semaphore::new((options.in_flight_bytes / CREDIT).max(1)),
+            away: Mutex::default(),
             tally: Tally::default(),
             options: Arc::new(options),
         })))
@@ -207,6 +210,15 @@ impl Rack {
         self.with_maps(|maps| maps.places(hash, copies, Instant::now()))
     }
 
+    /// A drive of this node that serves.
+    pub(crate) fn drive(&self, place: &Place) -> Option<Arc<StoreBlocks>> {
+        let found = self.host().drives.get(place.drive);
+        if found.is_none() {
+            self.is_away(place);
+        }
+        found
+    }
+
     pub(crate) fn here(&self, drive: u32) -> Place {
         Place {
             node: Arc::clone(&self.0.node),
@@ -233,24 +245,25 @@ impl Rack {
         self.link(node).await?.ask(request).await
     }
 
-    /// Whether a place is away, or was while blocks of now may have been put elsewhere.
-    pub(crate) fn was_away(&self, place: &Place) -> bool {
-        if self.is_here(&place.node) {
-            return self.host().drives.get(place.drive).is_none();
-        }
-        let peer = self.peer(&place.node);
-        peer.is_none_or(|peer| peer.was_dead(self.0.options.memory))
+    /// A node said that it does not have one of its drives.
+    pub(crate) fn is_away(&self, place: &Place) {
+        lock(&self.0.away).insert(place.clone(), Instant::now());
     }
 
-    /// Where a block may be read, in order; how many of them are owners.
-    pub(crate) fn readable(&self, places: Places) -> (Vec<Place>, usize) {
-        let owners = places.owners.len();
-        let away = places.owners.iter().any(|place| self.was_away(place));
-        let mut readable = places.owners;
-        readable.extend(places.next.filter(|_| away));
-        let former = places.former.into_iter();
-        readable.extend(former.filter(|place| !self.ledger().shuns(place)));
-        (readable, owners)
+    /// Whether a place is away, or was while blocks of now may have been put elsewhere.
+    pub(crate) fn was_away(&self, place: &Place) -> bool {
+        let memory = self.0.options.memory;
+        if lock(&self.0.away)
+            .get(place)
+            .is_some_and(|seen| seen.elapsed() < memory)
+        {
+            return true;
+        }
+        if self.is_here(&place.node) {
+            return false;
+        }
+        let peer = self.peer(&place.node);
+        peer.is_none_or(|peer| peer.was_dead(memory))
     }
 
     /// Deletes a key at a place; whether it was there.
@@ -275,7 +288,10 @@ impl Rack {
         match outcome {
             Deletion::Absent => Ok(false),
             Deletion::Deleted => Ok(true),
-            Deletion::Away => Err(unreachable(place)),
+            Deletion::Away => {
+                self.is_away(place);
+                Err(unreachable(place))
+            }
             Deletion::Failed => Err(Refused::new(
                 Code::Unreachable,
                 format!(
@@ -317,6 +333,52 @@ impl Rack {
             });
         }
         nodes
+    }
+}
+
+/// Where a block may be read, in order. The next owner is one of them only if an owner turns out to be away, or was.
+pub(crate) struct Readable {
+    owners: VecDeque<Place>,
+    seen: Vec<Place>,
+    next: Option<Place>,
+    former: VecDeque<Place>,
+}
+
+/// What a place is to a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Owner,
+    Next,
+    Former,
+}
+
+impl Readable {
+    pub(crate) fn new(places: Places) -> Self {
+        Self {
+            owners: places.owners.into(),
+            seen: Vec::new(),
+            next: places.next,
+            former: places.former.into(),
+        }
+    }
+
+    /// The next place to look at, after those before were looked at in vain.
+    pub(crate) fn turn(&mut self, rack: &Rack) -> Option<(Role, Place)> {
+        if let Some(place) = self.owners.pop_front() {
+            self.seen.push(place.clone());
+            return Some((Role::Owner, place));
+        }
+        if let Some(place) = self.next.take()
+            && self.seen.iter().any(|owner| rack.was_away(owner))
+        {
+            return Some((Role::Next, place));
+        }
+        loop {
+            let place = self.former.pop_front()?;
+            if !rack.ledger().shuns(&place) {
+                return Some((Role::Former, place));
+            }
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use strand_kv_door::{Landed, Life, Put, PutOptions, Refused, Room, StoreArena};
 use crate::frame::{Key, Reply, Request};
 use crate::link::{Got, Lost};
 use crate::owners::{Place, Places};
-use crate::rack::{Rack, spot};
+use crate::rack::{Rack, Readable, Role, spot};
 
 /// How often a value is asked for again that is longer than the room for it. A second time is the rule, for values of
 /// more than a slot.
@@ -54,20 +54,18 @@ impl Rack {
         key: &[u8],
         room: &Room<StoreArena>,
     ) -> Result<Found, Refused> {
-        let places = self.places(namespace, key);
-        let next = places.next.clone();
-        let (readable, owners) = self.readable(places);
-        for (rank, place) in readable.iter().enumerate() {
+        let mut readable = Readable::new(self.places(namespace, key));
+        while let Some((role, place)) = readable.turn(self) {
             let found = if self.is_here(&place.node) {
-                self.read_here(place, namespace, key, room).await?
+                self.read_here(&place, namespace, key, room).await?
             } else {
-                self.read_there(place, namespace, key, room).await?
+                self.read_there(&place, namespace, key, room).await?
             };
             if found.is_some() {
-                if rank >= owners && Some(place) == next.as_ref() {
-                    self.tally().next_hits.fetch_add(1, Relaxed);
-                } else if rank >= owners {
-                    self.tally().former_hits.fetch_add(1, Relaxed);
+                match role {
+                    Role::Owner => {}
+                    Role::Next => _ = self.tally().next_hits.fetch_add(1, Relaxed),
+                    Role::Former => _ = self.tally().former_hits.fetch_add(1, Relaxed),
                 }
                 return Ok(found);
             }
@@ -83,7 +81,7 @@ impl Rack {
         key: &[u8],
         room: &Room<StoreArena>,
     ) -> Result<Found, Refused> {
-        let Some(blocks) = self.host().drives.get(place.drive) else {
+        let Some(blocks) = self.drive(place) else {
             return Ok(None);
         };
         match blocks.read(namespace, key, room).await {
@@ -155,7 +153,11 @@ impl Rack {
                     tracing::debug!(node = %place.node, %refused, "a peer refused to read a block");
                     return Ok(None);
                 }
-                Ok(Got::Miss | Got::Away) | Err(Lost) => return Ok(None),
+                Ok(Got::Away) => {
+                    self.is_away(place);
+                    return Ok(None);
+                }
+                Ok(Got::Miss) | Err(Lost) => return Ok(None),
             }
         }
         Ok(None)
@@ -243,7 +245,7 @@ impl Rack {
         options: PutOptions,
     ) -> Result<Put, Untaken> {
         if self.is_here(&place.node) {
-            let blocks = self.host().drives.get(place.drive).ok_or(Untaken::Away)?;
+            let blocks = self.drive(place).ok_or(Untaken::Away)?;
             let put = match value {
                 Bytes::Pod(bytes) => blocks.write(namespace, key, bytes, options).await,
                 Bytes::Own(spans) => {
@@ -264,7 +266,10 @@ impl Rack {
             Ok(Reply::Stored) => Ok(Put::Stored),
             Ok(Reply::Present) => Ok(Put::Present),
             Ok(Reply::Refused(refused)) => Err(Untaken::Refused(refused)),
-            Ok(Reply::Away) => Err(Untaken::Away),
+            Ok(Reply::Away) => {
+                self.is_away(place);
+                Err(Untaken::Away)
+            }
             Ok(_) => Ok(Put::Dropped),
             Err(Lost) => {
                 // What became of it is not known: the peer is asked nothing more before that is settled.
@@ -286,9 +291,10 @@ impl Rack {
 
     /// Whether a key is at a place other than its first owner.
     async fn is_elsewhere(&self, places: &Places, namespace: Namespace, key: &[u8]) -> bool {
-        let (readable, _) = self.readable(places.clone());
-        for place in readable.iter().skip(1) {
-            let spot = spot(place, namespace, key);
+        let mut readable = Readable::new(places.clone());
+        let _first = readable.turn(self);
+        while let Some((_, place)) = readable.turn(self) {
+            let spot = spot(&place, namespace, key);
             let there = if self.is_here(&place.node) {
                 let described = self.host().drives.describe(&spot).await;
                 matches!(described, Some(Ok(Some(_))))

@@ -91,7 +91,12 @@ impl Member {
         rack.add_drive(drive, Arc::clone(&store)).await;
         let node = Node::new(rack.clone(), ArenaBudget::new(512 << 20));
         let door = door(&node, directory, &format!("{name}.sock"), NS);
-        let client = connect(Options::new(door.path())).await;
+        let client = connect(Options {
+            get_bytes: 32 << 20,
+            put_bytes: 32 << 20,
+            ..Options::new(door.path())
+        })
+        .await;
         Self {
             name,
             drive,
@@ -167,6 +172,17 @@ impl Bed {
         }
     }
 
+    /// Gives one node a map by which it reaches another one without its proxy.
+    pub fn map_direct(&self, member: usize, other: usize) {
+        let mut nodes: Vec<_> = self.members.iter().map(Member::entry).collect();
+        nodes[other].at = self.members[other].peers.address().to_string();
+        self.members[member].rack.set_map(&PoolMapSpec {
+            epoch: self.epoch + 1,
+            pool_id: POOL.into(),
+            nodes,
+        });
+    }
+
     pub fn client(&self, member: usize) -> &Client {
         &self.members[member].client
     }
@@ -192,6 +208,12 @@ impl Bed {
             }
         }
         keys
+    }
+
+    /// Has one member notice that another one is away.
+    pub async fn until_asked_in_vain(&self, member: usize, other: usize, key: &[u8]) {
+        assert!(self.client(member).get(key).await.unwrap().is_none());
+        self.until(member, other, PeerState::Dead).await;
     }
 
     /// Waits until one member sees another one so.
@@ -227,7 +249,7 @@ pub fn door(node: &Arc<Node<Rack>>, directory: &Path, name: &str, namespace: Nam
     node.open(DoorOptions {
         socket: directory.join(name),
         namespace,
-        arena_bytes: DoorOptions::ARENA_BYTES,
+        arena_bytes: 2 * DoorOptions::ARENA_BYTES,
     })
     .unwrap()
 }

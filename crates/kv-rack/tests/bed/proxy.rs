@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -15,6 +16,8 @@ pub enum Mode {
     Open,
     /// Connections stand, and no byte moves: what a powered-off peer or a pulled cable looks like.
     Frozen,
+    /// Bytes go there, and none comes back: what a peer that reads nothing looks like from behind.
+    Deaf,
     /// No connection.
     Cut,
 }
@@ -34,6 +37,8 @@ pub struct Shared {
     pub flip_back: AtomicU64,
     /// Likewise on the way there.
     pub flip_there: AtomicU64,
+    /// Microseconds that every 64 KiB take; 0: no time.
+    pub slow: AtomicU64,
 }
 
 impl Proxy {
@@ -89,13 +94,25 @@ async fn carry(
     near.set_nodelay(true).unwrap();
     far.set_nodelay(true).unwrap();
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-    let there = pump(near_in, far_out, mode.clone(), |bytes| {
-        flip(&shared.flip_there, bytes);
-    });
-    let back = pump(far_in, near_out, mode.clone(), |bytes| {
-        shared.back.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        flip(&shared.flip_back, bytes);
-    });
+    let there = pump(
+        near_in,
+        far_out,
+        mode.clone(),
+        &shared.slow,
+        |mode| mode == Mode::Frozen,
+        |bytes| flip(&shared.flip_there, bytes),
+    );
+    let back = pump(
+        far_in,
+        near_out,
+        mode.clone(),
+        &shared.slow,
+        |mode| matches!(mode, Mode::Frozen | Mode::Deaf),
+        |bytes| {
+            shared.back.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            flip(&shared.flip_back, bytes);
+        },
+    );
     tokio::select! {
         () = there => {}
         () = back => {}
@@ -107,22 +124,28 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut mode: watch::Receiver<Mode>,
+    slow: &AtomicU64,
+    stops: impl Fn(Mode) -> bool,
     change: impl Fn(&mut [u8]),
 ) {
-    let mut buffer = vec![0; 256 << 10];
+    let mut buffer = vec![0; 64 << 10];
     loop {
-        if mode.wait_for(|mode| *mode != Mode::Frozen).await.is_err() {
+        let slow = slow.load(Ordering::Relaxed);
+        if slow > 0 {
+            tokio::time::sleep(Duration::from_micros(slow)).await;
+        }
+        if mode.wait_for(|mode| !stops(*mode)).await.is_err() {
             return;
         }
         let read = tokio::select! {
             read = from.read(&mut buffer) => read,
-            _ = mode.wait_for(|mode| *mode == Mode::Frozen) => continue,
+            _ = mode.wait_for(|mode| stops(*mode)) => continue,
         };
         let Ok(read @ 1..) = read else {
             return;
         };
         change(&mut buffer[..read]);
-        if mode.wait_for(|mode| *mode != Mode::Frozen).await.is_err() {
+        if mode.wait_for(|mode| !stops(*mode)).await.is_err() {
             return;
         }
         if to.write_all(&buffer[..read]).await.is_err() {
