@@ -408,9 +408,9 @@ impl Core {
             return Placing::At(place);
         }
         let scarce = match stream {
-            Stream::Survivors => self.space.free() < self.reserve(),
+            Stream::Survivors => self.free() < self.reserve(),
             // The last unit is eviction's: without it no other could be freed.
-            Stream::Fresh => self.space.free() < self.usual_span() && self.ready.len() < 2,
+            Stream::Fresh => self.ready.len() < 2 && self.free() < self.usual_span(),
             Stream::Facts => false,
         };
         let fits = (!scarce)
@@ -532,6 +532,11 @@ impl Core {
         2 * self.usual_span()
     }
 
+    /// Free segments that the usual units can be made of.
+    pub(crate) fn free(&self) -> u32 {
+        self.space.free_in_runs(self.usual_span())
+    }
+
     /// Between how many free segments eviction works: the watermarks, but never so few that a handful of large blocks
     /// takes them all, nor so many that a small partition holds nothing.
     pub(crate) fn watermarks(&self) -> Marks {
@@ -548,7 +553,7 @@ impl Core {
     /// Bytes that survivors may take now.
     pub(crate) fn room_for_survivors(&self) -> u64 {
         let open = self.survivors.map_or(0, |open| self.room(open));
-        let free = self.space.free().saturating_sub(self.reserve());
+        let free = self.free().saturating_sub(self.reserve());
         // Units are not filled to the last byte.
         open + u64::from(free) * self.space.layout.segment_len / 8 * 7
     }

@@ -76,7 +76,7 @@ impl Effort {
 
     /// The most.
     const MOST: Effort = Effort {
-        victims: 16,
+        victims: 48,
         bytes: 32 << 20,
         urgent: true,
     };

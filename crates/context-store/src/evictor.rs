@@ -2,7 +2,7 @@
 //!
 //! The order makes each step safe to stop at. Survivors (`relocate`) and facts that must outlive a unit are written
 //! elsewhere and flushed; then the unit's header says that it is retired; then the index forgets what is left in it
-//! (`retire`). Once its readers are gone and the retired header is flushed, it is TRIMmed and free. So nothing that was
+//! (`retire`). Once its readers are gone and the retired header is flushed, it is free. So nothing that was
 //! deleted can come back: a fact is let go only when no older unit is left, on stable media too. One flush serves all
 //! victims of a round.
 
@@ -24,7 +24,6 @@ use crate::segment::{Item, decode_footer, footer_len};
 use crate::small::{SmallWrite, write_pack};
 use crate::space::State;
 use crate::store::Shared;
-use crate::trim::Pace;
 
 /// How long the task sleeps at most, and how many milliseconds a unit that could not be evicted rests.
 const PACE: Duration = Duration::from_millis(250);
@@ -44,11 +43,10 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
     shared.tasks.send_modify(|left| *left += 1);
     tokio::spawn(async move {
-        let mut pace = Pace::new(shared.options.trim_rate, shared.now().millis);
         let mut evicting = false;
         while !shared.core().closed {
             shared.purge_flushed();
-            shared.make_room(&mut pace, &mut evicting).await;
+            shared.make_room(&mut evicting).await;
             // Whether woken or not, the next round looks at everything.
             let _woken = tokio::time::timeout(PACE, shared.room.notified()).await;
         }
@@ -110,16 +108,15 @@ impl Shared {
     }
 
     /// Evicts until enough segments are free, or nothing more can go.
-    async fn make_room(self: &Arc<Self>, pace: &mut Pace, evicting: &mut bool) {
+    async fn make_room(self: &Arc<Self>, evicting: &mut bool) {
         loop {
             let round = self.next_round(evicting);
             // What is on its way out needs a flush; the next round's serves as well, unless somebody waits.
             let hurry = round.as_ref().is_none_or(|round| round.effort.urgent);
-            self.free_retired(pace, hurry).await;
+            self.free_retired(hurry).await;
             let Some(round) = round else { return };
             if self.core().closed || !self.evict(round).await {
-                // The flags of units that rest are looked at again after a while.
-                self.free_retired(pace, true).await;
+                self.free_retired(true).await;
                 return;
             }
         }
@@ -128,13 +125,13 @@ impl Shared {
     /// What the next round has to do, if anything.
     fn next_round(&self, evicting: &mut bool) -> Option<Round> {
         let core = self.core();
-        let (free, usual) = (core.space.free(), core.usual_span());
+        let (free, usual) = (core.free(), core.usual_span());
         let sheltered = || core.namespaces.below_share(core.live_bytes);
         let wanted = core.wanted.filter(|run| core.ready(*run) == 0);
         let marks = core.watermarks();
         if let Some(run) = wanted
             && free >= marks.start
-            && core.space.longest_free() < run
+            && core.space.free_in_runs(run) == 0
         {
             // Enough is free, but not in a row.
             return Some(Round {

@@ -140,6 +140,7 @@ pub(crate) async fn open(
         opened: Notify::new(),
         upkeep: Notify::new(),
         room: Notify::new(),
+        trim: Notify::new(),
         tasks: tokio::sync::watch::Sender::new(0),
     };
     Ok((shared, Opened { report, forgotten }))
@@ -286,6 +287,9 @@ async fn read_units(
     }
     for header in &headers {
         core.resume(header.generation, 0);
+        if header.retired {
+            core.space.mark_stale(header.segment, header.span);
+        }
     }
     let fingerprint = core.fingerprint;
     let live = headers.into_iter().filter(|header| !header.retired);

@@ -18,7 +18,7 @@ use crate::store::Shared;
 use crate::{CHUNK, PAGE};
 
 /// How long a block waits for a unit that is being opened before it is given up.
-const OPENING: Duration = Duration::from_millis(500);
+const OPENING: Duration = Duration::from_millis(100);
 
 /// What became of a block that was to move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

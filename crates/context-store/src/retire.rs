@@ -1,4 +1,5 @@
 //! The end of a unit: retired on the medium, forgotten in the index, and free once that is flushed and nobody reads it.
+//! `trim` tells the drive later.
 
 use crate::core::Core;
 use crate::evictor::Victim;
@@ -6,7 +7,6 @@ use crate::hash::Fingerprint;
 use crate::segment::Header;
 use crate::space::State;
 use crate::store::Shared;
-use crate::trim::{Pace, batches};
 
 /// Blocks that are forgotten before others may have the lock.
 const STEP: usize = 512;
@@ -91,10 +91,10 @@ impl Shared {
         }
     }
 
-    /// Frees retired units whose readers are gone: flushed, TRIMmed at a limited rate, in batches of neighbours. Only in
-    /// a `hurry` is there a flush for them alone.
-    pub(crate) async fn free_retired(&self, pace: &mut Pace, hurry: bool) {
-        let idle = |flushed_ones: bool| -> Vec<(u32, u32)> {
+    /// Frees retired units whose readers are gone, once they are flushed. Only in a `hurry` is there a flush for them
+    /// alone.
+    pub(crate) async fn free_retired(&self, hurry: bool) {
+        let idle = |flushed_ones: bool| -> Vec<u32> {
             let core = self.core();
             core.space
                 .units()
@@ -102,7 +102,7 @@ impl Shared {
                     unit.readers == 0
                         && matches!(unit.state, State::Retired { flushed } if flushed || !flushed_ones)
                 })
-                .map(|(segment, unit)| (segment, unit.span))
+                .map(|(segment, _)| segment)
                 .collect()
         };
         if hurry && idle(false).len() > idle(true).len() && !self.flush_retired().await {
@@ -112,32 +112,13 @@ impl Shared {
         if idle.is_empty() {
             return;
         }
-        let (segment_len, urgent) = {
-            let core = self.core();
-            let urgent = core.space.free() < core.watermarks().start;
-            (core.space.layout.segment_len, urgent)
-        };
-        let runs = idle.iter().map(|(first, span)| *first..first + span);
-        for batch in batches(runs.collect()) {
-            let bytes = u64::from(batch.end - batch.start) * segment_len;
-            // A segment that is needed now is written over instead: that frees its old pages as well.
-            let goes = pace.take(bytes, self.now().millis);
-            if !goes && !urgent {
-                continue;
-            }
-            if goes {
-                let at = self.address(batch.start, 0);
-                match self.disk.discard(at, bytes).await {
-                    Ok(()) => self.core().stats.trimmed_bytes += bytes,
-                    Err(error) => tracing::debug!(%error, "this medium cannot TRIM"),
-                }
-            }
-            let mut core = self.core();
-            for (first, _) in idle.iter().filter(|(first, _)| batch.contains(first)) {
-                core.space.release(*first);
-            }
+        let mut core = self.core();
+        for segment in idle {
+            core.space.release(segment);
         }
+        drop(core);
         self.upkeep.notify_one();
+        self.trim.notify_one();
     }
 }
 

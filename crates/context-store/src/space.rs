@@ -1,6 +1,7 @@
 //! The segments of one partition: what each holds, who reads or writes it, which are free. No I/O.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::PAGE;
 use crate::evict::{Candidate, Occupant};
@@ -13,6 +14,8 @@ use crate::segment::{Item, footer_len};
 pub(crate) enum State {
     /// Its header on the medium is retired or was never written, and that is flushed.
     Free,
+    /// It is free as soon as the drive has been told so.
+    Trimming,
     /// Its header is being written.
     Opening,
     /// Records go into it.
@@ -61,6 +64,8 @@ pub(crate) struct Segment {
     pub(crate) access: u64,
     /// Live bytes of each owner.
     pub(crate) owners: BTreeMap<u16, u64>,
+    /// The drive still keeps what was in it, and nobody needs it.
+    pub(crate) stale: bool,
     /// Eviction was tried in vain; not again before this millisecond.
     pub(crate) not_before: u64,
 }
@@ -105,6 +110,7 @@ impl Space {
             live: 0,
             access: 0,
             owners: BTreeMap::new(),
+            stale: false,
             not_before: 0,
         };
         Space {
@@ -179,8 +185,50 @@ impl Space {
             let segment = &mut self.segments[member as usize];
             segment.state = State::Free;
             segment.span = 1;
+            segment.stale = true;
         }
         self.free += span;
+    }
+
+    /// The drive may still keep what was in a retired unit.
+    pub(crate) fn mark_stale(&mut self, first: u32, span: u32) {
+        for segment in first..first + span {
+            self.segments[segment as usize].stale = true;
+        }
+    }
+
+    /// Up to `most` free neighbours that can be TRIMmed, as far from being used again as there are.
+    pub(crate) fn stale(&self, most: u32) -> Option<Range<u32>> {
+        let count = self.segments.len() as u32;
+        let stale = |segment: u32| {
+            let segment = &self.segments[segment as usize];
+            segment.stale && matches!(segment.state, State::Free)
+        };
+        // The search for free segments goes upwards from the hand: what lies below it comes last.
+        let last = (1..=count)
+            .map(|step| (self.hand + count - step) % count)
+            .find(|segment| stale(*segment))?;
+        let first = (0..most)
+            .map_while(|step| last.checked_sub(step).filter(|segment| stale(*segment)))
+            .last()?;
+        Some(first..last + 1)
+    }
+
+    /// Free segments are being TRIMmed.
+    pub(crate) fn trimming(&mut self, run: Range<u32>) {
+        self.free -= run.end - run.start;
+        for segment in run {
+            self.segments[segment as usize].state = State::Trimming;
+        }
+    }
+
+    /// They are free again.
+    pub(crate) fn trimmed(&mut self, run: Range<u32>) {
+        self.free += run.end - run.start;
+        for segment in run {
+            let segment = &mut self.segments[segment as usize];
+            (segment.state, segment.stale) = (State::Free, false);
+        }
     }
 
     /// Whether an open unit has room for `records` more records of `bytes` together, with the footer that lists them.
@@ -226,17 +274,19 @@ impl Space {
             .sum()
     }
 
-    /// The most adjacent free segments.
-    pub(crate) fn longest_free(&self) -> u32 {
-        let (mut run, mut longest) = (0, 0);
+    /// Free segments in runs that units of `span` segments can be made of.
+    pub(crate) fn free_in_runs(&self, span: u32) -> u32 {
+        let (mut run, mut sum) = (0, 0);
         for segment in &self.segments {
             run = match segment.state {
                 State::Free => run + 1,
                 _ => 0,
             };
-            longest = longest.max(run);
+            if run == span {
+                (run, sum) = (0, sum + span);
+            }
         }
-        longest
+        sum
     }
 
     /// The segments as eviction sees them, with blocks of the `sheltered` owners protected.
@@ -272,7 +322,10 @@ impl Space {
                 && unit.generation < sequence
                 && !matches!(
                     unit.state,
-                    State::Free | State::Opening | State::Retired { flushed: true }
+                    State::Free
+                        | State::Trimming
+                        | State::Opening
+                        | State::Retired { flushed: true }
                 )
         })
     }

@@ -17,7 +17,7 @@ use crate::options::{Medium, Options};
 use crate::record::MAX_META;
 use crate::stats::{NamespaceStats, Recovery, Stats};
 use crate::superblock::{Identity, Superblock};
-use crate::{MAX_KEY, MAX_VALUE, PAGE, evictor, recover, upkeep};
+use crate::{MAX_KEY, MAX_VALUE, PAGE, evictor, recover, trim, upkeep};
 
 /// Bytes of the private pages that metas are read into and written from: a packed record may straddle three pages.
 pub(crate) const SCRATCH: usize = MAX_META + PAGE;
@@ -62,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) upkeep: Notify,
     /// Room has to be made.
     pub(crate) room: Notify,
+    /// Segments came free that the drive does not know of.
+    pub(crate) trim: Notify,
     /// The store's own tasks that have not ended.
     pub(crate) tasks: tokio::sync::watch::Sender<u32>,
 }
@@ -100,6 +102,7 @@ impl Shared {
         self.opened.notify_waiters();
         self.upkeep.notify_one();
         self.room.notify_one();
+        self.trim.notify_one();
     }
 
     /// Byte of the partition at which a unit's byte lies.
@@ -156,6 +159,7 @@ impl Store {
         let shared = Arc::new(shared);
         upkeep::spawn(&shared);
         evictor::spawn(&shared);
+        trim::spawn(&shared);
         recover::write_down(&shared, recovery.forgotten).await?;
         let store = Store {
             _open: Arc::new(Open(Arc::clone(&shared))),

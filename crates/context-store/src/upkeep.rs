@@ -163,7 +163,7 @@ impl Shared {
             generation: core.next_sequence(),
             nonce: random(),
         };
-        let low = core.space.free() < core.watermarks().start;
+        let low = core.free() < core.watermarks().start;
         let taken = core.space.take(span, once);
         if taken.is_none() {
             core.wanted = Some(wanted.max(span));
