@@ -6,7 +6,7 @@ pub mod stat;
 pub mod target;
 
 use crate::text::Style;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use session::{Session, Taken, key};
@@ -109,6 +109,10 @@ async fn get(args: GetArgs) -> Result<ExitCode> {
 async fn put(args: PutArgs) -> Result<ExitCode> {
     let key = key(&args.key)?;
     let value = read(&args.file)?;
+    ensure!(
+        !value.is_empty(),
+        "there is nothing to put: a block has 1 byte at least"
+    );
     let mut session = Session::open(&args.target.door()?).await?;
     let ttl = args.ttl.map(Duration::from_secs);
     let taken = session
