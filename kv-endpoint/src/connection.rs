@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::ahead::{Ahead, MOST as AHEAD};
 use crate::command::{Command, Spec};
 use crate::endpoint::Endpoint;
 use crate::info::info;
 use crate::resp::{Reply, refusal};
 use crate::server::Misses;
 use crate::session::{self, Session};
-use crate::store::{Connection, Store};
+use crate::store::{Connection, Store, Value};
 use crate::wire::{End, Wire};
 use crate::{keys, padding};
 
@@ -25,6 +26,7 @@ pub struct Peer<S: Store> {
     session: Session,
     /// Whether answers must have the length that the client expects; see [`padding`].
     pub(crate) fixed_width: bool,
+    ahead: Ahead<S>,
 }
 
 /// Whether the connection goes on.
@@ -40,6 +42,7 @@ impl<S: Store> Peer<S> {
         let session = Session::new(&endpoint, peer);
         Self {
             wire,
+            ahead: Ahead::new(endpoint.clone()),
             endpoint,
             session,
             fixed_width: misses == Misses::Padded,
@@ -64,6 +67,10 @@ impl<S: Store> Peer<S> {
             }
             End::Stalled(_) => {
                 metrics.stalled.inc();
+                return end;
+            }
+            End::Lost(_) => {
+                metrics.late_failures.inc();
                 return end;
             }
             End::Io(_) => return end,
@@ -93,6 +100,9 @@ impl<S: Store> Peer<S> {
                 return Ok(Next::GoOn);
             }
         };
+        if spec.command != Command::Get {
+            self.ahead.forget();
+        }
         let metrics = &self.endpoint.metrics;
         metrics.commands.with_label_values(&[spec.name]).inc();
         let seconds = metrics.seconds(spec.name);
@@ -205,8 +215,9 @@ impl<S: Store> Peer<S> {
     }
 
     async fn get(&mut self, key: &[u8]) -> Result<(), End> {
-        match self.endpoint.store.get(key).await {
-            Ok(Some(value)) => self.found(key, value.as_ref()).await,
+        let next = self.wire.gets_ahead(AHEAD);
+        match self.ahead.fetch(key, &next).await {
+            Ok(Some(value)) => self.found(key, value).await,
             Ok(None) => {
                 self.missed(key);
                 Ok(())
@@ -222,22 +233,38 @@ impl<S: Store> Peer<S> {
         self.wire
             .out()
             .extend_from_slice(format!("*{}\r\n", keys.len()).as_bytes());
-        for key in keys {
-            // One value after the other: what the arena must hold at once is one, however many are asked for.
-            match self.endpoint.store.get(key).await {
-                Ok(Some(value)) => self.found(key, value.as_ref()).await?,
+        for (at, key) in keys.iter().enumerate() {
+            match self.ahead.fetch(key, &keys[at + 1..]).await {
+                Ok(Some(value)) => self.found(key, value).await?,
                 Ok(None) | Err(_) => self.missed(key),
             }
         }
         Ok(())
     }
 
-    async fn found(&mut self, key: &[u8], value: &[u8]) -> Result<(), End> {
-        self.learn(key, value.len());
-        self.wire.value(value).await?;
+    async fn found(&mut self, key: &[u8], mut value: S::Value) -> Result<(), End> {
+        let length = value.length();
+        // Nothing of it has been sent: a value that is lost by now is a miss.
+        let Ok(Some(first)) = value.next().await else {
+            self.missed(key);
+            return Ok(());
+        };
+        self.learn(key, usize::try_from(length).unwrap_or(usize::MAX));
+        if first.as_ref().len() as u64 == length {
+            self.wire.value(first.as_ref()).await?;
+        } else {
+            self.endpoint.metrics.streamed_out.inc();
+            self.wire.begin_value(length);
+            self.wire.part(first.as_ref()).await?;
+            drop(first);
+            while let Some(part) = value.next().await? {
+                self.wire.part(part.as_ref()).await?;
+            }
+            self.wire.end_value();
+        }
         let metrics = &self.endpoint.metrics;
         metrics.hits.inc();
-        metrics.bytes_read.inc_by(value.len() as u64);
+        metrics.bytes_read.inc_by(length);
         Ok(())
     }
 

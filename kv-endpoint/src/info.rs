@@ -125,6 +125,8 @@ fn strand<S: Store>(endpoint: &Endpoint<S>) -> String {
         ("misses_agent_away", &m.misses_agent_away),
         ("misses_after_exists", &m.misses_after_exists),
         ("misses_unknown_length", &m.misses_unknown_length),
+        ("values_streamed", &m.streamed_out),
+        ("late_failures", &m.late_failures),
         ("commands_refused", &m.refused),
         ("connections_stalled", &m.stalled),
         ("value_bytes_read", &m.bytes_read),

@@ -31,12 +31,9 @@ pub async fn run<S: Store>(
             )
         }
         Command::Del | Command::Unlink => {
-            let mut deleted = 0;
-            for key in words {
-                deleted += i64::from(store.delete(key).await?);
-                endpoint.leases.deleted(key);
-            }
-            Reply::Integer(deleted)
+            let deleted = store.delete(words).await?;
+            words.iter().for_each(|key| endpoint.leases.deleted(key));
+            Reply::Integer(deleted as i64)
         }
         Command::Strlen => Reply::Integer(store.length(key).await?.unwrap_or(0) as i64),
         Command::Type => Reply::Simple(match store.length(key).await? {

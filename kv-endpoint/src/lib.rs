@@ -11,10 +11,13 @@
 //!   `info` are about the connection and the server;
 //! - `store` is what is needed of context memory: the native door, or memory in tests.
 //!
-//! A value is received into the arena and sent from it. What a client sends while there is no room waits in its
+//! `ahead` fetches what a pipeline or an `MGET` asks for next while a value is being sent.
+//!
+//! A value is received into the arena and sent from it, one that does not fit part by part. What a client sends while there is no room waits in its
 //! socket. Without an agent each read is a miss and each write is answered with OK and dropped, both counted:
 //! connections outlive the agent.
 
+mod ahead;
 mod chunks;
 mod command;
 mod connection;

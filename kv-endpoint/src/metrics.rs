@@ -35,6 +35,10 @@ pub struct Metrics {
     pub misses_after_exists: IntCounter,
     /// Of the misses: answered with a line of a length that is a guess, for a client that may read fixed lengths.
     pub misses_unknown_length: IntCounter,
+    /// Values sent in parts, because they do not fit the arena or have more than 32 MiB.
+    pub streamed_out: IntCounter,
+    /// Connections closed within a value, because its rest could not be read.
+    pub late_failures: IntCounter,
     /// Values stored.
     pub stored: IntCounter,
     /// Values answered with OK and dropped: only later misses.
@@ -145,6 +149,14 @@ impl Metrics {
             misses_unknown_length: counter(
                 "misses_unknown_length_total",
                 "Misses answered with a padded line of guessed length; --chunk-bytes tells it",
+            )?,
+            streamed_out: counter(
+                "values_streamed_total",
+                "Values sent in parts: they do not fit the arena, or have more than 32 MiB",
+            )?,
+            late_failures: counter(
+                "late_failures_total",
+                "Connections closed within a value whose rest could not be read or verified",
             )?,
             stored: counter("puts_stored_total", "Values stored")?,
             dropped: counter(

@@ -11,6 +11,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 
 use crate::resp::{Item, Parser, ProtocolError, Step};
+use crate::store::Lost;
 
 /// Bytes read at once where the next bytes are not known to be a value's.
 const READ: usize = 16 << 10;
@@ -28,6 +29,9 @@ pub enum End {
         "the client neither sent nor took a byte for {0:?}, in the middle of a command or an answer"
     )]
     Stalled(Duration),
+    /// A value's header was sent, and its rest cannot be had: a client can only be told by closing.
+    #[error(transparent)]
+    Lost(#[from] Lost),
     /// The client does not speak RESP.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
@@ -172,6 +176,40 @@ impl Wire {
         sent
     }
 
+    /// Begins a value of `length` bytes that is sent in parts.
+    pub fn begin_value(&mut self, length: u64) {
+        let head = format!("${length}\r\n");
+        self.out.extend_from_slice(head.as_bytes());
+    }
+
+    /// Sends a part of the value that was begun.
+    pub async fn part(&mut self, part: &[u8]) -> Result<(), End> {
+        let head = std::mem::take(&mut self.out);
+        let sent = self.send([&head, part, &[]]).await;
+        self.out = head;
+        self.out.clear();
+        sent
+    }
+
+    /// Ends the value that was begun.
+    pub fn end_value(&mut self) {
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// Keys of the `GET`s that have arrived already, as far as nothing else stands between them; `most` at most. The
+    /// command that is being answered has been taken from the input.
+    pub fn gets_ahead(&self, most: usize) -> Vec<Vec<u8>> {
+        let (mut parser, mut left) = (self.parser.clone(), &self.input[..]);
+        let mut keys = Vec::new();
+        while keys.len() < most {
+            match get_ahead(&mut parser, &mut left) {
+                Some(key) => keys.push(key),
+                None => break,
+            }
+        }
+        keys
+    }
+
     /// Sends what was written, if it is enough to be worth a system call.
     pub async fn gathered(&mut self) -> Result<(), End> {
         if self.out.len() < GATHER {
@@ -263,4 +301,30 @@ impl Wire {
         }
         Ok(())
     }
+}
+
+/// The key of a whole `GET` at the start of `left`, which is then behind it.
+fn get_ahead(parser: &mut Parser, left: &mut &[u8]) -> Option<Vec<u8>> {
+    let mut item = |left: &mut &[u8]| match parser.next(left) {
+        Ok(Step::Item(used, item)) => {
+            *left = &left[used..];
+            Some(item)
+        }
+        Ok(Step::More(_)) | Err(_) => None,
+    };
+    let argument = |item, left: &mut &[u8]| match item {
+        Some(Item::Argument(length)) => {
+            let (argument, rest) = left.split_at_checked(length)?;
+            *left = rest;
+            Some(argument.to_vec())
+        }
+        _ => None,
+    };
+    if item(left) != Some(Item::Command(2)) {
+        return None;
+    }
+    let name = argument(item(left), left)?;
+    let key = argument(item(left), left)?;
+    let whole = item(left) == Some(Item::End) && name.eq_ignore_ascii_case(b"GET");
+    whole.then_some(key)
 }

@@ -1,17 +1,23 @@
 //! Commands that carry values: each value goes from the socket into the room that the store gives, once its key and
 //! length are known. Options follow the value, so what they say counts at the commit.
 
+use tokio::task::JoinSet;
+
 use crate::command::{Command, Spec};
 use crate::connection::Peer;
+use crate::endpoint::Endpoint;
 use crate::keys::{Lifetime, check, lifetime};
 use crate::resp::{Reply, refusal};
-use crate::store::{Put, PutOptions, Store};
+use crate::store::{Next, Put, PutOptions, Store, Upload};
 use crate::wire::End;
 
+/// Pairs of one `MSET` that are being stored while the next ones come in.
+const UNDER_WAY: usize = 8;
+
 /// Where a value went.
-enum Value<R> {
-    /// Into its room.
-    Received(R),
+enum Value<U> {
+    /// Into its room, so many bytes.
+    Received(U, usize),
     /// Nowhere: there was no room in time, or no agent.
     Dropped,
     /// Nowhere: it is refused.
@@ -66,10 +72,10 @@ impl<S: Store> Peer<S> {
         let put = match (value, options, key) {
             (Value::Refused(reply), _, _) | (_, Err(reply), _) | (_, _, Err(reply)) => Err(reply),
             (Value::Dropped, Ok(options), _) => Ok((self.dropped(), options)),
-            (Value::Received(room), Ok(options), Ok(key)) => self
-                .commit(room, &key, options)
-                .await
-                .map(|put| (put, options)),
+            (Value::Received(upload, length), Ok(options), Ok(key)) => {
+                let put = commit(&self.endpoint, upload, length, &key, options);
+                put.await.map(|put| (put, options))
+            }
         };
         match put {
             Err(reply) => self.refuse(spec.command, &[], reply),
@@ -87,40 +93,60 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 
-    /// `MSET key value …`; each pair is stored as it comes.
+    /// `MSET key value …`; each pair is stored as it comes, while the next one is received.
     pub(crate) async fn mset(&mut self, count: usize) -> Result<(), End> {
         let mut fault = None;
+        let mut under_way = JoinSet::new();
         for _ in 0..count / 2 {
             let key = check(self.word().await?);
             let wanted = key.as_deref().map_err(Clone::clone);
-            let stored = match (self.receive(wanted).await?, key) {
-                (Value::Received(room), Ok(key)) => {
-                    self.commit(room, &key, PutOptions::default()).await.err()
+            match (self.receive(wanted).await?, key) {
+                (Value::Received(upload, length), Ok(key)) => {
+                    let endpoint = self.endpoint.clone();
+                    under_way.spawn(async move {
+                        let options = PutOptions::default();
+                        let put = commit(&endpoint, upload, length, &key, options);
+                        put.await.err()
+                    });
                 }
                 (Value::Dropped, _) => {
                     self.dropped();
-                    None
                 }
-                (Value::Refused(reply), _) | (_, Err(reply)) => Some(reply),
-            };
-            fault = fault.or(stored);
+                (Value::Refused(reply), _) | (_, Err(reply)) => fault = fault.or(Some(reply)),
+            }
+            while under_way.len() >= UNDER_WAY
+                && let Some(stored) = under_way.join_next().await
+            {
+                fault = fault.or(stored.unwrap_or(None));
+            }
         }
         self.wire.finish().await?;
+        while let Some(stored) = under_way.join_next().await {
+            fault = fault.or(stored.unwrap_or(None));
+        }
         self.answer(fault.unwrap_or(Reply::Simple("OK")));
         Ok(())
     }
 
     /// Receives the value that comes next, that of the `wanted` key, or throws it away where there is none.
-    async fn receive(&mut self, wanted: Result<&[u8], Reply>) -> Result<Value<S::Room>, End> {
+    async fn receive(&mut self, wanted: Result<&[u8], Reply>) -> Result<Value<S::Upload>, End> {
         let length = self.wire.argument().await?;
         let value = match wanted {
             Err(reply) => Value::Refused(reply),
             Ok(key) => {
                 self.learn(key, length);
-                match self.endpoint.store.reserve(length).await {
-                    Ok(Some(mut room)) => {
-                        self.wire.fill(&mut room).await?;
-                        return Ok(Value::Received(room));
+                match self.endpoint.store.upload(key, length).await {
+                    Ok(Some(mut upload)) => {
+                        let mut filled = 0;
+                        while let Next::Fill(room) = upload.next().await {
+                            filled += room.len();
+                            self.wire.fill(room).await?;
+                        }
+                        // Of one that is dropped on its way: nothing else of it is wanted.
+                        if filled < length {
+                            self.wire.skip(length - filled).await?;
+                        }
+                        return Ok(Value::Received(upload, length));
                     }
                     Ok(None) => Value::Dropped,
                     Err(error) => Value::Refused(refusal(error)),
@@ -131,32 +157,31 @@ impl<S: Store> Peer<S> {
         Ok(value)
     }
 
-    async fn commit(
-        &mut self,
-        room: S::Room,
-        key: &[u8],
-        options: PutOptions,
-    ) -> Result<Put, Reply> {
-        let length = room.len() as u64;
-        let put = self.endpoint.store.commit(room, key, options).await;
-        let metrics = &self.endpoint.metrics;
-        match put {
-            Ok(Put::Dropped) => Ok(self.dropped()),
-            Ok(put) => {
-                if put == Put::Stored {
-                    metrics.stored.inc();
-                    metrics.bytes_written.inc_by(length);
-                }
-                Ok(put)
-            }
-            Err(error) => Err(refusal(error)),
-        }
-    }
-
     fn dropped(&self) -> Put {
         self.endpoint.metrics.dropped.inc();
         Put::Dropped
     }
+}
+
+/// Stores what was received.
+async fn commit<S: Store>(
+    endpoint: &Endpoint<S>,
+    upload: S::Upload,
+    length: usize,
+    key: &[u8],
+    options: PutOptions,
+) -> Result<Put, Reply> {
+    let metrics = &endpoint.metrics;
+    let put = upload.commit(key, options).await.map_err(refusal)?;
+    match put {
+        Put::Dropped => metrics.dropped.inc(),
+        Put::Stored => {
+            metrics.stored.inc();
+            metrics.bytes_written.inc_by(length as u64);
+        }
+        Put::Present => {}
+    }
+    Ok(put)
 }
 
 /// What follows the value of `SET`.

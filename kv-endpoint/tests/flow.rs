@@ -19,7 +19,6 @@ async fn values_of_every_length_come_back_as_they_were() {
     let server = Server::start(Config::default(), 64).await;
     let mut client = Client::connect(server.nil).await;
     for length in [
-        0,
         1,
         4095,
         4096,
@@ -32,14 +31,14 @@ async fn values_of_every_length_come_back_as_they_were() {
         MIB,
         MIB + 1,
         5 * MIB + 3,
+        64 * MIB,
+        64 * MIB + 1,
+        128 * MIB,
     ] {
         let value = pattern(length, length as u64);
         assert_eq!(client.set("k", &value).await, ok());
-        assert_eq!(
-            client.call(&["GET", "k"]).await,
-            Answer::Value(value),
-            "{length} bytes"
-        );
+        let got = client.call(&["GET", "k"]).await;
+        assert!(got == Answer::Value(value), "{length} bytes");
         assert_eq!(
             client.call(&["STRLEN", "k"]).await,
             Answer::Line(format!(":{length}"))
@@ -113,8 +112,9 @@ async fn what_is_too_long_is_refused_and_the_connection_stays() {
         Answer::Line(line) => assert!(line.starts_with("-ERR ") && line.contains(words), "{line}"),
         other => panic!("{other:?}"),
     };
-    let long = vec![b'x'; 3 * MIB];
-    refused(client.set("k", &long).await, "a value of 3145728 bytes");
+    let long = vec![b'x'; 128 * MIB + 1];
+    refused(client.set("k", &long).await, "a value of 134217729 bytes");
+    refused(client.set("k", b"").await, "an empty value");
     refused(
         client.set(&"k".repeat(1025), b"v").await,
         "a key of 1025 bytes",
@@ -148,6 +148,73 @@ async fn what_is_too_long_is_refused_and_the_connection_stays() {
     );
     // A key may be as long as this.
     assert_eq!(client.set(&"k".repeat(1024), b"v").await, ok());
+    assert_eq!(server.store.in_use(), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_to_its_end_closes_the_connection_or_is_a_miss() {
+    let server = Server::start(Config::default(), 2).await;
+    let mut client = Client::connect(server.nil).await;
+    let value = pattern(5 * MIB, 1);
+    for key in ["whole", "first", "last"] {
+        let value = if key == "whole" {
+            &value[..MIB]
+        } else {
+            &value
+        };
+        assert_eq!(client.set(key, value).await, ok());
+    }
+    // Nothing of it was sent.
+    server.store.tear(b"whole", 10);
+    server.store.tear(b"first", 10);
+    assert_eq!(client.call(&["GET", "whole"]).await, Answer::Nil);
+    assert_eq!(client.call(&["GET", "first"]).await, Answer::Nil);
+    // All but the end of it was.
+    server.store.tear(b"last", 5 * MIB - 1);
+    client.send(&Client::head(&["GET", "last"], None)).await;
+    let mut got = Vec::new();
+    client.stream.read_to_end(&mut got).await.unwrap();
+    assert!(got.starts_with(b"$5242880\r\n"));
+    assert!(got[10..] == value[..4 * MIB], "{} bytes", got.len());
+    assert_eq!(server.metrics.late_failures.get(), 1);
+    assert_eq!(
+        (server.metrics.hits.get(), server.metrics.misses.get()),
+        (0, 2)
+    );
+    until("all room is given back", || server.store.in_use() == (0, 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipelines_that_want_more_than_the_arena_do_not_hold_each_other_up() {
+    let server = Server::start(Config::default(), 4).await;
+    let mut client = Client::connect(server.nil).await;
+    for n in 0..8 {
+        let value = pattern(2 * MIB, n);
+        assert_eq!(client.set(&format!("k{n}"), &value).await, ok());
+    }
+    let mut clients = JoinSet::new();
+    for task in 0..6 {
+        let address = server.nil;
+        clients.spawn(async move {
+            let mut client = Client::connect(address).await;
+            let order: Vec<u64> = (0..16).map(|n| (n * 3 + task) % 8).collect();
+            let gets: Vec<u8> = (order.iter())
+                .flat_map(|n| Client::head(&["GET", &format!("k{n}")], None))
+                .collect();
+            client.send(&gets).await;
+            for n in order {
+                let got = client.answer().await;
+                assert!(
+                    got == Answer::Value(pattern(2 * MIB, n)),
+                    "task {task}, k{n}"
+                );
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.unwrap();
+    }
+    assert_eq!(server.metrics.hits.get(), 96);
     assert_eq!(server.store.in_use(), (0, 0));
 }
 

@@ -39,6 +39,8 @@ fn call() -> impl Strategy<Value = Call> {
         1 => 16_380..16_390_usize,
         1 => 70_000..70_010_usize,
         1 => 1_048_570..1_048_580_usize,
+        // More than the arena.
+        1 => 2_097_150..2_097_160_usize,
     ];
     let keys = prop::collection::vec(key.clone(), 1..4);
     prop_oneof![
@@ -102,6 +104,10 @@ impl Model {
         }
     }
 
+    fn empty(&mut self) {
+        self.line("-ERR an empty value cannot be stored; values have at least one byte");
+    }
+
     fn nil(&mut self) {
         self.line(if self.three { "_" } else { "$-1" });
     }
@@ -122,6 +128,9 @@ impl Model {
                     words.push(b"NX");
                 }
                 self.send(&words);
+                if *length == 0 {
+                    return self.empty();
+                }
                 if *only_if_absent && self.values.contains_key(key) {
                     return self.nil();
                 }
@@ -134,11 +143,16 @@ impl Model {
                     let value = self.fresh(*length);
                     words.push(vec![b'k', *key]);
                     words.push(value.clone());
-                    self.values.insert(*key, value);
+                    if *length > 0 {
+                        self.values.insert(*key, value);
+                    }
                 }
                 let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
                 self.send(&words);
-                self.line("+OK");
+                match pairs.iter().any(|(_, length)| *length == 0) {
+                    true => self.empty(),
+                    false => self.line("+OK"),
+                }
             }
             Call::Get(key) => {
                 self.send_keys(b"GET", &[*key]);
@@ -226,7 +240,7 @@ async fn conversation(model: Model, cuts: Vec<usize>) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(120))]
 
     #[test]
     fn commands_do_what_they_say(

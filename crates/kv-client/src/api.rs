@@ -138,9 +138,12 @@ pub enum Error {
         /// Bytes in the key.
         length: usize,
     },
-    /// Empty, or longer than what was reserved for can be.
+    /// Empty.
+    #[error("an empty value cannot be stored; values have at least one byte")]
+    Empty,
+    /// Too long.
     #[error(
-        "a value of {length} bytes: 1 to {max} bytes are taken here; use smaller blocks, or a larger arena"
+        "a value of {length} bytes: at most {max} are taken here; use smaller blocks, or a larger arena"
     )]
     ValueLength {
         /// Bytes in the value.

@@ -146,7 +146,7 @@ impl Client {
     /// `None`: the put is already dropped, and counted (no agent, no room in time); throw the bytes away.
     pub async fn reserve(&self, length: u64) -> Result<Option<Reservation>, Error> {
         if length == 0 {
-            return Err(Error::ValueLength { length, max: WHOLE });
+            return Err(Error::Empty);
         }
         let counts = &self.link.counts;
         let reserved =

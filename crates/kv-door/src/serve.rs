@@ -87,7 +87,7 @@ async fn try_answer<B: Blocks>(session: &Session<B>, request: Request) -> Result
         } => {
             check(&key)?;
             if length == 0 {
-                let words = "an empty value cannot be stored; delete the key instead";
+                let words = "an empty value cannot be stored; values have at least one byte";
                 return Err(Refused::new(Code::Length, words));
             }
             let value = put_bytes(session, offset, length)?;

@@ -1,16 +1,20 @@
 //! Context memory in this process, for tests: bounded room as in the arenas, and an agent that can go away.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, Deref, DerefMut};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::{Connection, Error, MAX_KEY, NamespaceStats, Page, Put, PutOptions, Store, Ttl};
+use super::{
+    Connection, Error, Lost, MAX_KEY, NamespaceStats, Next, Page, Put, PutOptions, Store, Ttl,
+    Upload, Value,
+};
 
 const SLOT: usize = 1 << 20;
+const LONGEST: usize = 128 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A namespace in memory. Clones share it.
@@ -31,18 +35,33 @@ struct State {
 struct Entry {
     bytes: Arc<Vec<u8>>,
     ends: Option<Instant>,
+    /// What follows after so many bytes cannot be read.
+    torn: Option<usize>,
 }
 
-/// A value, and its share of the GET budget.
+/// A value, and where its reader stands.
 pub struct MemoryValue {
+    store: MemoryStore,
     bytes: Arc<Vec<u8>>,
+    torn: Option<usize>,
+    given: usize,
+    /// Of a value that is there whole.
+    slots: Option<OwnedSemaphorePermit>,
+}
+
+/// A part of a value, and its share of the GET budget.
+pub struct MemoryPart {
+    bytes: Arc<Vec<u8>>,
+    range: std::ops::Range<usize>,
     _slots: OwnedSemaphorePermit,
 }
 
-/// Room, and its share of the PUT budget.
-pub struct MemoryRoom {
+/// A value that comes in, and the share of the PUT budget that is filled now.
+pub struct MemoryUpload {
+    store: MemoryStore,
     bytes: Vec<u8>,
-    _slots: OwnedSemaphorePermit,
+    given: usize,
+    slots: Option<OwnedSemaphorePermit>,
 }
 
 impl MemoryStore {
@@ -64,6 +83,13 @@ impl MemoryStore {
     /// As if `key` had been evicted, lease or not.
     pub fn evict(&self, key: &[u8]) {
         self.state().values.remove(key);
+    }
+
+    /// As if what follows the first `bytes` bytes of `key` had gone bad on the drive.
+    pub fn tear(&self, key: &[u8], bytes: usize) {
+        if let Some(entry) = self.state().values.get_mut(key) {
+            entry.torn = Some(bytes);
+        }
     }
 
     /// MiB in use on the way out and on the way in.
@@ -114,7 +140,7 @@ fn check(key: &[u8]) -> Result<(), Error> {
 
 impl Store for MemoryStore {
     type Value = MemoryValue;
-    type Room = MemoryRoom;
+    type Upload = MemoryUpload;
 
     fn connection(&self) -> Connection {
         if self.state().down {
@@ -130,55 +156,58 @@ impl Store for MemoryStore {
         }
     }
 
-    async fn get(&self, key: &[u8]) -> Result<Option<MemoryValue>, Error> {
+    async fn fetch(&self, key: &[u8]) -> Result<Option<MemoryValue>, Error> {
         check(key)?;
-        let Ok(found) = self
-            .up("get")
-            .map(|s| s.values.get(key).map(|e| e.bytes.clone()))
-        else {
+        let found = self.up("get").ok().and_then(|state| {
+            let entry = state.values.get(key)?;
+            Some((entry.bytes.clone(), entry.torn))
+        });
+        let Some((bytes, torn)) = found else {
             return Ok(None);
         };
-        let Some(bytes) = found else { return Ok(None) };
-        let slots = self.slots(&self.get, bytes.len()).await;
-        Ok(slots.map(|_slots| MemoryValue { bytes, _slots }))
+        let mut value = MemoryValue {
+            store: self.clone(),
+            bytes,
+            torn,
+            given: 0,
+            slots: None,
+        };
+        if value.bytes.len() <= self.arena {
+            value.slots = self.slots(&self.get, value.bytes.len()).await;
+            if value.slots.is_none() || torn.is_some() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(value))
     }
 
-    async fn reserve(&self, length: usize) -> Result<Option<MemoryRoom>, Error> {
-        if length > self.arena {
+    async fn upload(&self, key: &[u8], length: usize) -> Result<Option<MemoryUpload>, Error> {
+        check(key)?;
+        if length == 0 {
+            return Err(Error::Empty);
+        }
+        if length > LONGEST {
             return Err(Error::ValueLength {
                 length: length as u64,
-                max: self.arena as u64,
+                max: LONGEST as u64,
             });
         }
         if self.state().down {
             return Ok(None);
         }
-        let slots = self.slots(&self.put, length).await;
-        Ok(slots.map(|_slots| MemoryRoom {
+        let mut upload = MemoryUpload {
+            store: self.clone(),
             bytes: vec![0; length],
-            _slots,
-        }))
-    }
-
-    async fn commit(
-        &self,
-        room: MemoryRoom,
-        key: &[u8],
-        options: PutOptions,
-    ) -> Result<Put, Error> {
-        check(key)?;
-        let Ok(mut state) = self.up("put") else {
-            return Ok(Put::Dropped);
+            given: 0,
+            slots: None,
         };
-        if options.only_if_absent && state.values.contains_key(key) {
-            return Ok(Put::Present);
+        if length <= self.arena {
+            upload.slots = self.slots(&self.put, length).await;
+            if upload.slots.is_none() {
+                return Ok(None);
+            }
         }
-        let entry = Entry {
-            bytes: Arc::new(room.bytes),
-            ends: options.ttl.map(|ttl| Instant::now() + ttl),
-        };
-        state.values.insert(key.to_vec(), entry);
-        Ok(Put::Stored)
+        Ok(Some(upload))
     }
 
     async fn exists(&self, keys: &[Vec<u8>]) -> Result<Vec<bool>, Error> {
@@ -219,9 +248,13 @@ impl Store for MemoryStore {
         }))
     }
 
-    async fn delete(&self, key: &[u8]) -> Result<bool, Error> {
-        check(key)?;
-        Ok(self.up("delete")?.values.remove(key).is_some())
+    async fn delete(&self, keys: &[Vec<u8>]) -> Result<u64, Error> {
+        keys.iter().try_for_each(|key| check(key))?;
+        let mut state = self.up("delete")?;
+        let deleted = keys
+            .iter()
+            .filter(|key| state.values.remove(*key).is_some());
+        Ok(deleted.count() as u64)
     }
 
     async fn flush(&self) -> Result<(), Error> {
@@ -257,21 +290,85 @@ impl Store for MemoryStore {
     }
 }
 
-impl AsRef<[u8]> for MemoryValue {
+impl Value for MemoryValue {
+    type Bytes = MemoryPart;
+
+    fn length(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    async fn next(&mut self) -> Result<Option<MemoryPart>, Lost> {
+        let (start, length) = (self.given, self.bytes.len());
+        if start == length {
+            return Ok(None);
+        }
+        let (end, slots) = match self.slots.take() {
+            Some(slots) => (length, Some(slots)),
+            None => {
+                let end = length.min(start + SLOT);
+                (end, self.store.slots(&self.store.get, end - start).await)
+            }
+        };
+        let torn = self.torn.is_some_and(|torn| end > torn);
+        let Some(_slots) = slots.filter(|_| !torn) else {
+            return Err(Lost {
+                length: length as u64,
+                given: start as u64,
+                reason: "it went bad".into(),
+            });
+        };
+        self.given = end;
+        Ok(Some(MemoryPart {
+            bytes: self.bytes.clone(),
+            range: start..end,
+            _slots,
+        }))
+    }
+}
+
+impl AsRef<[u8]> for MemoryPart {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[self.range.clone()]
     }
 }
 
-impl Deref for MemoryRoom {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &self.bytes
+impl Upload for MemoryUpload {
+    async fn next(&mut self) -> Next<'_> {
+        let (start, length) = (self.given, self.bytes.len());
+        if start == length {
+            return Next::Full;
+        }
+        let end = if length <= self.store.arena {
+            length
+        } else {
+            // What was filled is with the agent.
+            self.slots = None;
+            self.slots = self.store.slots(&self.store.put, 1).await;
+            length.min(start + SLOT)
+        };
+        if self.slots.is_none() {
+            return Next::Dropped;
+        }
+        self.given = end;
+        Next::Fill(&mut self.bytes[start..end])
     }
-}
 
-impl DerefMut for MemoryRoom {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+    async fn commit(self, key: &[u8], options: PutOptions) -> Result<Put, Error> {
+        let Ok(mut state) = self.store.up("put") else {
+            return Ok(Put::Dropped);
+        };
+        if self.given < self.bytes.len() {
+            return Ok(Put::Dropped);
+        }
+        if options.only_if_absent && state.values.contains_key(key) {
+            return Ok(Put::Present);
+        }
+        let entry = Entry {
+            bytes: Arc::new(self.bytes),
+            ends: options.ttl.map(|ttl| Instant::now() + ttl),
+            torn: None,
+        };
+        state.values.insert(key.to_vec(), entry);
+        Ok(Put::Stored)
     }
 }

@@ -2,33 +2,26 @@
 
 use std::time::Duration;
 
-use strand_kv_client::{Block, Client, Reservation};
+use strand_kv_client::{Block, Client};
 
-use super::{Connection, Error, NamespaceStats, Page, Put, PutOptions, Store, Ttl};
+use super::{
+    Connection, Error, Lost, NamespaceStats, Next, Page, Put, PutOptions, Store, Ttl, Upload, Value,
+};
 
 impl Store for Client {
-    type Value = Block;
-    type Room = Reservation;
+    type Value = strand_kv_client::Value;
+    type Upload = strand_kv_client::Upload;
 
     fn connection(&self) -> Connection {
         Client::connection(self)
     }
 
-    async fn get(&self, key: &[u8]) -> Result<Option<Block>, Error> {
-        Client::get(self, key).await
+    async fn fetch(&self, key: &[u8]) -> Result<Option<Self::Value>, Error> {
+        Client::fetch(self, key).await
     }
 
-    async fn reserve(&self, length: usize) -> Result<Option<Reservation>, Error> {
-        Client::reserve(self, length as u64).await
-    }
-
-    async fn commit(
-        &self,
-        room: Reservation,
-        key: &[u8],
-        options: PutOptions,
-    ) -> Result<Put, Error> {
-        room.commit(key, options).await
+    async fn upload(&self, key: &[u8], length: usize) -> Result<Option<Self::Upload>, Error> {
+        Client::upload(self, key, length as u64).await
     }
 
     async fn exists(&self, keys: &[Vec<u8>]) -> Result<Vec<bool>, Error> {
@@ -50,8 +43,8 @@ impl Store for Client {
         Client::expire(self, key, ttl).await
     }
 
-    async fn delete(&self, key: &[u8]) -> Result<bool, Error> {
-        Client::delete(self, key).await
+    async fn delete(&self, keys: &[Vec<u8>]) -> Result<u64, Error> {
+        self.delete_many(keys).await
     }
 
     async fn flush(&self) -> Result<(), Error> {
@@ -64,5 +57,27 @@ impl Store for Client {
 
     async fn stats(&self) -> Result<NamespaceStats, Error> {
         Client::stats(self).await
+    }
+}
+
+impl Value for strand_kv_client::Value {
+    type Bytes = Block;
+
+    fn length(&self) -> u64 {
+        strand_kv_client::Value::length(self)
+    }
+
+    async fn next(&mut self) -> Result<Option<Block>, Lost> {
+        strand_kv_client::Value::next(self).await
+    }
+}
+
+impl Upload for strand_kv_client::Upload {
+    async fn next(&mut self) -> Next<'_> {
+        strand_kv_client::Upload::next(self).await
+    }
+
+    async fn commit(self, key: &[u8], options: PutOptions) -> Result<Put, Error> {
+        strand_kv_client::Upload::commit(self, key, options).await
     }
 }
