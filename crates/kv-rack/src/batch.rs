@@ -124,7 +124,7 @@ impl Rack {
     ) -> Result<bool, Refused> {
         let places = self.places(namespace, key);
         let at = |place| self.set_life_at(place, namespace, key, left);
-        any(join_all(places.all().map(at)).await)
+        any(join_all(places.all().into_iter().map(at)).await)
     }
 
     async fn set_life_at(
@@ -150,7 +150,7 @@ impl Rack {
     pub(crate) async fn erase(&self, namespace: Namespace, key: &[u8]) -> Result<bool, Refused> {
         let places = self.places(namespace, key);
         let at = |place| self.delete_at(place, namespace, key);
-        any(join_all(places.all().map(at)).await)
+        any(join_all(places.all().into_iter().map(at)).await)
     }
 
     /// On every drive of every map that counts, or refused.

@@ -371,11 +371,12 @@ impl Readable {
         if let Some(place) = self.next.take()
             && self.seen.iter().any(|owner| rack.was_away(owner))
         {
+            self.seen.push(place.clone());
             return Some((Role::Next, place));
         }
         loop {
             let place = self.former.pop_front()?;
-            if !rack.ledger().shuns(&place) {
+            if !self.seen.contains(&place) && !rack.ledger().shuns(&place) {
                 return Some((Role::Former, place));
             }
         }

@@ -36,6 +36,8 @@ pub struct Member {
     pub node: Arc<Node<Rack>>,
     pub door: Door,
     pub client: Client,
+    /// Epoch since which it is in the map.
+    pub since: i64,
 }
 
 pub struct Bed {
@@ -107,6 +109,7 @@ impl Member {
             node,
             door,
             client,
+            since: 0,
         }
     }
 
@@ -117,7 +120,7 @@ impl Member {
             domain: None,
             drives: vec![MapDrive {
                 weight: 100,
-                since: 1,
+                since: self.since,
                 key: self.drive,
             }],
         }
@@ -161,6 +164,13 @@ impl Bed {
     /// Gives all nodes a new map of these.
     pub fn map(&mut self, members: Vec<usize>) {
         self.epoch += 1;
+        for (at, member) in self.members.iter_mut().enumerate() {
+            match (members.contains(&at), member.since) {
+                (false, _) => member.since = 0,
+                (true, 0) => member.since = self.epoch,
+                (true, _) => {}
+            }
+        }
         let nodes = members.into_iter().map(|at| self.members[at].entry());
         let map = PoolMapSpec {
             epoch: self.epoch,
