@@ -2,7 +2,7 @@
 //!
 //! What must hold: a get gives a miss, or the bytes of a put of this key that was not overwritten or deleted before the
 //! get began. A node that is away is away for all others (a proxy stands before it), and is asked nothing itself
-//! meanwhile: partitions in which both sides go on are not part of the promise (decision 10).
+//! meanwhile: partitions in which both sides go on are not part of the promise (decision 8).
 #![allow(
     clippy::unwrap_used,
     reason = "a test that meets an error it did not expect shall stop there"
