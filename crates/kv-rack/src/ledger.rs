@@ -18,7 +18,8 @@ pub(crate) struct Ledger {
 
 #[derive(Debug, Default)]
 struct Debts {
-    keys: HashSet<(Namespace, Vec<u8>)>,
+    /// Each with the place where a block was put instead, which has to go as well once this place is back.
+    keys: HashMap<(Namespace, Vec<u8>), Option<Place>>,
     /// More was owed than is remembered here: nothing that the drive still has from former times is believed.
     overflowed: bool,
 }
@@ -28,14 +29,23 @@ struct Debts {
 pub(crate) struct Full;
 
 impl Ledger {
-    /// Remembers to delete a key at a place.
-    pub(crate) fn owe(&self, place: &Place, namespace: Namespace, key: &[u8]) -> Result<(), Full> {
+    /// Remembers to delete a key at a place, and then at the place beside it that takes a block for it meanwhile.
+    pub(crate) fn owe(
+        &self,
+        place: &Place,
+        namespace: Namespace,
+        key: &[u8],
+        beside: Option<&Place>,
+    ) -> Result<(), Full> {
         let mut debts = self.lock();
         let debts = debts.entry(place.clone()).or_default();
         if debts.keys.len() >= MOST {
             return Err(Full);
         }
-        debts.keys.insert((namespace, key.to_vec()));
+        let known = debts.keys.entry((namespace, key.to_vec())).or_default();
+        if beside.is_some() {
+            *known = beside.cloned();
+        }
         Ok(())
     }
 
@@ -55,7 +65,7 @@ impl Ledger {
         let of_node = (debts.iter())
             .filter(|(place, _)| *place.node == *node && !except.contains(&place.drive));
         let spots = of_node.flat_map(|(place, debts)| {
-            debts.keys.iter().map(|(namespace, key)| Spot {
+            debts.keys.keys().map(|(namespace, key)| Spot {
                 namespace: *namespace,
                 at: crate::frame::Key {
                     drive: place.drive,
@@ -66,15 +76,14 @@ impl Ledger {
         spots.take(most).collect()
     }
 
-    /// A key was deleted at a node.
-    pub(crate) fn paid(&self, node: &str, spot: &Spot) {
+    /// A key was deleted at a node. Where it has to be deleted now.
+    pub(crate) fn paid(&self, node: &str, spot: &Spot) -> Option<Place> {
         let mut debts = self.lock();
         let place = debts
             .iter_mut()
             .find(|(place, _)| *place.node == *node && place.drive == spot.at.drive);
-        if let Some((_, debts)) = place {
-            debts.keys.remove(&(spot.namespace, spot.at.key.clone()));
-        }
+        let (_, debts) = place?;
+        debts.keys.remove(&(spot.namespace, spot.at.key.clone()))?
     }
 
     /// Keys owed at all places together.

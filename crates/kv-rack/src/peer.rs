@@ -14,11 +14,13 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::frame::{Deletion, Reply, Request};
+use crate::frame::{Deletion, Reply, Request, Spot};
 use crate::inbox::Faults;
 use crate::ledger::Ledger;
 use crate::link::{Link, Lost};
 use crate::options::RackOptions;
+use crate::owners::Place;
+use crate::rack::WeakRack;
 use crate::stats::{PeerState, PeerStats};
 
 /// The first pause between probes of a dead peer, and the longest.
@@ -36,6 +38,7 @@ pub(crate) struct Peer {
     address: Mutex<String>,
     options: Arc<RackOptions>,
     ledger: Arc<Ledger>,
+    rack: WeakRack,
     stage: watch::Sender<Stage>,
     keeper: Mutex<Option<AbortHandle>>,
     /// When it was last seen to die.
@@ -71,12 +74,14 @@ impl Peer {
         address: String,
         options: Arc<RackOptions>,
         ledger: Arc<Ledger>,
+        rack: WeakRack,
     ) -> Arc<Self> {
         Arc::new(Self {
             node,
             address: Mutex::new(address),
             options,
             ledger,
+            rack,
             stage: watch::Sender::default(),
             keeper: Mutex::default(),
             died: Mutex::default(),
@@ -107,6 +112,11 @@ impl Peer {
             },
             _ => Err(Lost),
         }
+    }
+
+    /// Whether it cannot be asked now.
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Dead)
     }
 
     /// Whether it is dead, or was within this time.
@@ -190,11 +200,15 @@ impl Peer {
                         let link = Arc::clone(&link);
                         tokio::spawn(async move { link.run(ends).await })
                     };
-                    if self.settle(&link).await.is_ok() {
+                    let mut beside = Vec::new();
+                    if self.settle(&link, &mut beside).await.is_ok() {
                         tracing::info!(peer = %self.node, "connected to a peer");
                         pause = PAUSE;
                     } else {
                         link.end();
+                    }
+                    if let Some(rack) = self.rack.upgrade().filter(|_| !beside.is_empty()) {
+                        tokio::spawn(async move { rack.clear_beside(beside).await });
                     }
                     let why = running.await.unwrap_or_else(|error| error.to_string());
                     self.die(&why);
@@ -217,8 +231,8 @@ impl Peer {
         Link::connect(&self.options, &address, Arc::clone(&self.faults)).await
     }
 
-    /// Deletes what is owed, and with nothing left, lets requests through.
-    async fn settle(&self, link: &Arc<Link>) -> Result<(), Lost> {
+    /// Deletes what is owed, and with nothing left, lets requests through. `beside`: what is to be deleted then elsewhere.
+    async fn settle(&self, link: &Arc<Link>, beside: &mut Vec<(Place, Spot)>) -> Result<(), Lost> {
         let mut away = HashSet::new();
         loop {
             let owed = self.ledger.owed(&self.node, &away, BATCH);
@@ -241,7 +255,10 @@ impl Peer {
             };
             for (spot, outcome) in owed.iter().zip(outcomes) {
                 match outcome {
-                    Deletion::Absent | Deletion::Deleted => self.ledger.paid(&self.node, spot),
+                    Deletion::Absent | Deletion::Deleted => {
+                        let other = self.ledger.paid(&self.node, spot);
+                        beside.extend(other.map(|other| (other, spot.clone())));
+                    }
                     // The peer ends its links when the drive comes.
                     Deletion::Away => {
                         away.insert(spot.at.drive);

@@ -1,9 +1,9 @@
 //! The rack: all drives of a pool as one store.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use strand_api::PoolMapSpec;
@@ -48,8 +48,8 @@ struct Inner {
     host: Arc<Host>,
     ledger: Arc<Ledger>,
     credit: Semaphore,
-    /// When drives were last found away whose nodes were there.
-    away: Mutex<HashMap<Place, Instant>>,
+    /// Drives that are away though their nodes are there.
+    away: Mutex<HashSet<Place>>,
     tally: Tally,
 }
 
@@ -119,7 +119,8 @@ impl Rack {
                 None => {
                     let (options, ledger) =
                         (Arc::clone(&self.0.options), Arc::clone(&self.0.ledger));
-                    let peer = Peer::new(Arc::clone(&name), node.address, options, ledger);
+                    let rack = WeakRack(Arc::downgrade(&self.0));
+                    let peer = Peer::new(Arc::clone(&name), node.address, options, ledger, rack);
                     peers.insert(name, peer);
                 }
             }
@@ -133,16 +134,20 @@ impl Rack {
         if self.host().drives.was_missed(map_key) {
             self.host().guests.end();
         }
-        let except: std::collections::HashSet<u32> = (self.host().drives.keys().into_iter())
+        let except: HashSet<u32> = (self.host().drives.keys().into_iter())
             .filter(|key| *key != map_key)
             .collect();
+        let mut beside = Vec::new();
         for spot in self.0.ledger.owed(&place.node, &except, usize::MAX) {
             if spot.at.drive == map_key && store.delete(spot.namespace, &spot.at.key).await.is_ok()
             {
-                self.0.ledger.paid(&place.node, &spot);
+                let other = self.0.ledger.paid(&place.node, &spot);
+                beside.extend(other.map(|other| (other, spot)));
             }
         }
         self.host().drives.add(map_key, store);
+        self.answers(&place);
+        self.clear_beside(beside).await;
     }
 
     /// Serves a drive no longer.
@@ -214,7 +219,7 @@ impl Rack {
     pub(crate) fn drive(&self, place: &Place) -> Option<Arc<StoreBlocks>> {
         let found = self.host().drives.get(place.drive);
         if found.is_none() {
-            self.is_away(place);
+            self.lacks(place);
         }
         found
     }
@@ -246,24 +251,29 @@ impl Rack {
     }
 
     /// A node said that it does not have one of its drives.
-    pub(crate) fn is_away(&self, place: &Place) {
-        lock(&self.0.away).insert(place.clone(), Instant::now());
+    pub(crate) fn lacks(&self, place: &Place) {
+        lock(&self.0.away).insert(place.clone());
+    }
+
+    /// A place answered.
+    pub(crate) fn answers(&self, place: &Place) {
+        let mut away = lock(&self.0.away);
+        if !away.is_empty() {
+            away.remove(place);
+        }
+    }
+
+    /// Whether a place is away now.
+    pub(crate) fn is_away(&self, place: &Place) -> bool {
+        let peer = || self.peer(&place.node).is_none_or(|peer| peer.is_dead());
+        lock(&self.0.away).contains(place) || (!self.is_here(&place.node) && peer())
     }
 
     /// Whether a place is away, or was while blocks of now may have been put elsewhere.
     pub(crate) fn was_away(&self, place: &Place) -> bool {
         let memory = self.0.options.memory;
-        if lock(&self.0.away)
-            .get(place)
-            .is_some_and(|seen| seen.elapsed() < memory)
-        {
-            return true;
-        }
-        if self.is_here(&place.node) {
-            return false;
-        }
-        let peer = self.peer(&place.node);
-        peer.is_none_or(|peer| peer.was_dead(memory))
+        let died = || (self.peer(&place.node)).is_none_or(|peer| peer.was_dead(memory));
+        self.is_away(place) || (!self.is_here(&place.node) && died())
     }
 
     /// Deletes a key at a place; whether it was there.
@@ -289,7 +299,7 @@ impl Rack {
             Deletion::Absent => Ok(false),
             Deletion::Deleted => Ok(true),
             Deletion::Away => {
-                self.is_away(place);
+                self.lacks(place);
                 Err(unreachable(place))
             }
             Deletion::Failed => Err(Refused::new(
@@ -302,20 +312,38 @@ impl Rack {
         }
     }
 
-    /// Sees to it that a key is deleted at a place before the place is believed again: now, or once it is back.
+    /// Sees to it that a key is deleted at a place before the place is believed again, and then at the place beside it that
+    /// takes a block meanwhile.
     pub(crate) async fn settle(
         &self,
         place: &Place,
         namespace: Namespace,
         key: &[u8],
-    ) -> Result<(), Full> {
+        beside: Option<&Place>,
+    ) -> Result<Settled, Full> {
         // First the debt, then the attempt: a peer that comes back meanwhile either finds the debt or takes the request.
-        self.ledger().owe(place, namespace, key)?;
-        if self.delete_at(place, namespace, key).await.is_ok() {
-            self.ledger()
-                .paid(&place.node, &spot(place, namespace, key));
+        self.ledger().owe(place, namespace, key, beside)?;
+        if self.delete_at(place, namespace, key).await.is_err() {
+            return Ok(Settled::Later);
         }
-        Ok(())
+        let _beside = self
+            .ledger()
+            .paid(&place.node, &spot(place, namespace, key));
+        Ok(Settled::Now)
+    }
+
+    /// Deletes what was put beside a place that is back: its copies would be old ones the next time that it is away.
+    pub(crate) async fn clear_beside(&self, blocks: Vec<(Place, Spot)>) {
+        for (place, block) in blocks {
+            let key = block.at.key.as_slice();
+            if self
+                .settle(&place, block.namespace, key, None)
+                .await
+                .is_err()
+            {
+                self.ledger().shun(&place);
+            }
+        }
     }
 
     /// The keys by the nodes of the places that they are to be looked for at: each node's keys with their positions.
@@ -336,12 +364,30 @@ impl Rack {
     }
 }
 
-/// Where a block may be read, in order. The next owner is one of them only if an owner turns out to be away, or was.
+/// Where a block may be read, in order. The next owner is one of them only if an owner turns out to be away.
 pub(crate) struct Readable {
     owners: VecDeque<Place>,
     seen: Vec<Place>,
     next: Option<Place>,
     former: VecDeque<Place>,
+}
+
+/// Whether what has to go from a place is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    Now,
+    /// Before the place is believed again.
+    Later,
+}
+
+/// A rack that may be gone.
+#[derive(Clone)]
+pub(crate) struct WeakRack(Weak<Inner>);
+
+impl WeakRack {
+    pub(crate) fn upgrade(&self) -> Option<Rack> {
+        self.0.upgrade().map(Rack)
+    }
 }
 
 /// What a place is to a block.
@@ -369,7 +415,7 @@ impl Readable {
             return Some((Role::Owner, place));
         }
         if let Some(place) = self.next.take()
-            && self.seen.iter().any(|owner| rack.was_away(owner))
+            && self.seen.iter().any(|owner| rack.is_away(owner))
         {
             self.seen.push(place.clone());
             return Some((Role::Next, place));

@@ -12,9 +12,10 @@ use strand_kv_client::slots::SLOT;
 use strand_kv_door::{Landed, Life, Put, PutOptions, Refused, Room, StoreArena};
 
 use crate::frame::{Key, Reply, Request};
+use crate::ledger::Full;
 use crate::link::{Got, Lost};
 use crate::owners::{Place, Places};
-use crate::rack::{Rack, Readable, Role, spot};
+use crate::rack::{Rack, Readable, Role, Settled, spot};
 
 /// How often a value is asked for again that is longer than the room for it. A second time is the rule, for values of
 /// more than a slot.
@@ -141,6 +142,7 @@ impl Rack {
             match link.get(namespace, at, landing).await {
                 Ok(Got::Landed(length)) => {
                     drop(credit);
+                    self.answers(place);
                     return Ok(landed(slot, length));
                 }
                 Ok(Got::Longer(length)) => {
@@ -154,10 +156,14 @@ impl Rack {
                     return Ok(None);
                 }
                 Ok(Got::Away) => {
-                    self.is_away(place);
+                    self.lacks(place);
                     return Ok(None);
                 }
-                Ok(Got::Miss) | Err(Lost) => return Ok(None),
+                Ok(Got::Miss) => {
+                    self.answers(place);
+                    return Ok(None);
+                }
+                Err(Lost) => return Ok(None),
             }
         }
         Ok(None)
@@ -191,10 +197,17 @@ impl Rack {
                 continue;
             }
             // What the owner still has of the key is never served again, or the block is not put.
-            if self.settle(place, namespace, key).await.is_err() {
-                return Ok(Put::Dropped);
+            let next = places.next.as_ref().filter(|_| !diverted);
+            match self.settle(place, namespace, key, next).await {
+                Ok(Settled::Later) => {}
+                // It is back already, without the block.
+                Ok(Settled::Now) => {
+                    *outcome = Ok(Put::Dropped);
+                    continue;
+                }
+                Err(Full) => return Ok(Put::Dropped),
             }
-            if let Some(next) = places.next.as_ref().filter(|_| !diverted) {
+            if let Some(next) = next {
                 diverted = true;
                 let options = PutOptions {
                     life: self.shorter(options.life),
@@ -267,7 +280,7 @@ impl Rack {
             Ok(Reply::Present) => Ok(Put::Present),
             Ok(Reply::Refused(refused)) => Err(Untaken::Refused(refused)),
             Ok(Reply::Away) => {
-                self.is_away(place);
+                self.lacks(place);
                 Err(Untaken::Away)
             }
             Ok(_) => Ok(Put::Dropped),
@@ -282,7 +295,7 @@ impl Rack {
     /// Deletes what places beside the owners may have of a key, now or once they are back.
     async fn clear(&self, places: impl Iterator<Item = &Place>, namespace: Namespace, key: &[u8]) {
         let clear = |place| async move {
-            if self.settle(place, namespace, key).await.is_err() {
+            if self.settle(place, namespace, key, None).await.is_err() {
                 self.ledger().shun(place);
             }
         };

@@ -46,6 +46,7 @@ async fn story(seed: u64, steps: usize) -> (usize, usize) {
     let mut next = 1;
     let (mut hits, mut faults) = (0, 0);
     let mut modes = [Mode::Open; 3];
+    let mut told: Vec<String> = Vec::new();
     for step in 0..steps {
         let there: Vec<usize> = (0..3).filter(|at| modes[*at] == Mode::Open).collect();
         let (member, number) = (there[dice.throw(there.len())], dice.throw(KEYS));
@@ -58,6 +59,7 @@ async fn story(seed: u64, steps: usize) -> (usize, usize) {
                     .put(&key, &block(next), PutOptions::default())
                     .await
                     .unwrap();
+                told.push(format!("{step}: {member} puts {number} = {next}: {put:?}"));
                 match put {
                     Put::Stored => *allowed = Allowed(vec![next]),
                     // It may be there or not, in front of what was there before.
@@ -66,7 +68,9 @@ async fn story(seed: u64, steps: usize) -> (usize, usize) {
             }
             7..9 => {
                 // Refused: any of what was there may still be.
-                if client.delete(&key).await.is_ok() {
+                let deleted = client.delete(&key).await.is_ok();
+                told.push(format!("{step}: {member} deletes {number}: {deleted}"));
+                if deleted {
                     *allowed = Allowed::default();
                 }
             }
@@ -80,11 +84,14 @@ async fn story(seed: u64, steps: usize) -> (usize, usize) {
                     continue;
                 };
                 hits += 1;
+                let which = (0..=next).find(|seed| found[..] == block(*seed)[..]);
+                told.push(format!("{step}: {member} gets {number}: {which:?}"));
                 let right = allowed.0.iter().any(|seed| found[..] == block(*seed)[..]);
                 assert!(
                     right,
-                    "seed {seed}, step {step}: node {member} read {} bytes of block {number}, none of {allowed:?}",
-                    found.len()
+                    "seed {seed}, step {step}: node {member} read {} bytes of block {number}, none of {allowed:?}:\n{}",
+                    found.len(),
+                    told.join("\n")
                 );
             }
             _ => {
@@ -99,6 +106,7 @@ async fn story(seed: u64, steps: usize) -> (usize, usize) {
                 }
                 bed.members[node].proxy.set(mode);
                 modes[node] = mode;
+                told.push(format!("{step}: node {node} is {mode:?}"));
                 faults += 1;
                 if mode != Mode::Open {
                     continue;
