@@ -161,7 +161,7 @@ pub fn kind(action: &Action) -> &'static str {
 }
 
 /// Force: a drive's spec.pool may have been an administrator's wish before it was ours.
-fn apply() -> PatchParams {
+pub(crate) fn apply() -> PatchParams {
     PatchParams::apply(names::OPERATOR_MANAGER).force()
 }
 
@@ -172,14 +172,14 @@ fn merge() -> PatchParams {
     }
 }
 
-fn create() -> PostParams {
+pub(crate) fn create() -> PostParams {
     PostParams {
         field_manager: Some(names::OPERATOR_MANAGER.into()),
         ..Default::default()
     }
 }
 
-fn object<K: Resource<DynamicType = ()>>(
+pub(crate) fn object<K: Resource<DynamicType = ()>>(
     name: &str,
     version: Option<String>,
     mut rest: Value,
@@ -238,7 +238,7 @@ fn owner(
     Some(vec![pool?.owner_ref(&())?])
 }
 
-async fn delete<K>(api: &Api<K>, name: &str, version: Option<String>) -> kube::Result<()>
+pub(crate) async fn delete<K>(api: &Api<K>, name: &str, version: Option<String>) -> kube::Result<()>
 where
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {

@@ -6,11 +6,17 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use operator::{lease, metrics::Metrics, observe::Observed, run::Operator};
+use operator::{
+    lease,
+    metrics::Metrics,
+    observe::Observed,
+    run::Operator,
+    volumes::{VolumeMetrics, Volumes},
+};
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use strand_process::{Health, LogArgs, router, stopped};
 
-/// Strand's operator: decides which drives pools take and how they are carved, and publishes the pool maps.
+/// Strand's operator: decides which drives pools take and how they are carved, publishes the pool maps, and places volumes.
 #[derive(Parser, Debug)]
 #[command(name = "operator", version)]
 struct Args {
@@ -50,6 +56,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let client = connect(args.kubeconfig.as_deref()).await?;
     let registry = prometheus::Registry::new();
     let metrics = Metrics::register(&registry)?;
+    let volume_metrics = VolumeMetrics::register(&registry)?;
     let health = Health::waiting_for("the first look at all objects");
     let listener = tokio::net::TcpListener::bind(args.listen)
         .await
@@ -80,8 +87,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
         metrics.leads();
         tracing::info!("leading");
         let operator = Operator::new(client.clone(), metrics.clone());
+        let volumes = Volumes::new(client.clone(), volume_metrics);
         tokio::select! {
             () = operator.run(&observed) => Ok(()),
+            () = volumes.run(&observed) => Ok(()),
             lost = candidate.keep(), if args.leader_elect => Err(anyhow::Error::new(lost)),
         }
     };

@@ -12,8 +12,11 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeMap, fmt::Debug, hash::Hash, sync::Arc};
-use strand_api::{Drive, DriveOperation, MemoryPool, PoolMap};
-use strand_placement::rack::{self, Action, Rack};
+use strand_api::{Drive, DriveOperation, MemoryPool, PoolLeg, PoolMap, PoolSnapshot, PoolVolume};
+use strand_placement::{
+    rack::{self, Action, Rack},
+    volumes::{self, Storage},
+};
 use tokio::sync::Notify;
 
 /// Local copies of everything that decisions are made from.
@@ -23,7 +26,11 @@ pub struct Observed {
     drives: Store<Drive>,
     maps: Store<PoolMap>,
     operations: Store<DriveOperation>,
+    volumes: Store<PoolVolume>,
+    legs: Store<PoolLeg>,
+    snapshots: Store<PoolSnapshot>,
     changed: Arc<Notify>,
+    storage_changed: Arc<Notify>,
 }
 
 /// The watches could not fill the copies.
@@ -34,14 +41,20 @@ pub struct WatchEnded;
 impl Observed {
     /// Starts the watches. The future drives them and must be polled for as long as the copies are used.
     pub fn watch(client: &Client) -> (Self, BoxFuture<'static, ()>) {
-        let changed = Arc::new(Notify::new());
-        let (pools, a) = copy(Api::<MemoryPool>::all(client.clone()), &changed, |_| {});
-        let (nodes, b) = copy(Api::<Node>::all(client.clone()), &changed, strip_node);
-        let (drives, c) = copy(Api::<Drive>::all(client.clone()), &changed, |_| {});
-        let (maps, d) = copy(Api::<PoolMap>::all(client.clone()), &changed, |_| {});
-        let (operations, e) = copy(Api::<DriveOperation>::all(client.clone()), &changed, |_| {});
+        let (changed, storage_changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let rack = || vec![changed.clone()];
+        let storage = || vec![storage_changed.clone()];
+        let both = || vec![changed.clone(), storage_changed.clone()];
+        let (pools, a) = copy(Api::<MemoryPool>::all(client.clone()), both(), |_| {});
+        let (nodes, b) = copy(Api::<Node>::all(client.clone()), both(), strip_node);
+        let (drives, c) = copy(Api::<Drive>::all(client.clone()), both(), |_| {});
+        let (maps, d) = copy(Api::<PoolMap>::all(client.clone()), rack(), |_| {});
+        let (operations, e) = copy(Api::<DriveOperation>::all(client.clone()), rack(), |_| {});
+        let (volumes, f) = copy(Api::<PoolVolume>::all(client.clone()), storage(), |_| {});
+        let (legs, g) = copy(Api::<PoolLeg>::all(client.clone()), storage(), |_| {});
+        let (snapshots, h) = copy(Api::<PoolSnapshot>::all(client.clone()), storage(), |_| {});
         let watches = async move {
-            tokio::join!(a, b, c, d, e);
+            tokio::join!(a, b, c, d, e, f, g, h);
         };
         (
             Self {
@@ -50,7 +63,11 @@ impl Observed {
                 drives,
                 maps,
                 operations,
+                volumes,
+                legs,
+                snapshots,
                 changed,
+                storage_changed,
             },
             watches.boxed(),
         )
@@ -67,13 +84,22 @@ impl Observed {
             self.drives.wait_until_ready(),
             self.maps.wait_until_ready(),
             self.operations.wait_until_ready(),
+            self.volumes.wait_until_ready(),
+            self.legs.wait_until_ready(),
+            self.snapshots.wait_until_ready(),
         );
         ready.map(|_| ()).map_err(|_| WatchEnded)
     }
 
-    /// Resolves when something has changed since the last call.
+    /// Resolves when something that the rack is planned from has changed since the last call.
+    /// Legs are not among it: what they keep drives from waits for the next pass.
     pub async fn change(&self) {
         self.changed.notified().await;
+    }
+
+    /// Resolves when something that volumes are planned from has changed since the last call.
+    pub async fn storage_change(&self) {
+        self.storage_changed.notified().await;
     }
 
     /// Everything as it is now.
@@ -84,6 +110,9 @@ impl Observed {
             drives: self.drives.state(),
             maps: self.maps.state(),
             operations: self.operations.state(),
+            volumes: self.volumes.state(),
+            legs: self.legs.state(),
+            snapshots: self.snapshots.state(),
         }
     }
 }
@@ -95,10 +124,13 @@ pub struct Snapshot {
     drives: Vec<Arc<Drive>>,
     maps: Vec<Arc<PoolMap>>,
     operations: Vec<Arc<DriveOperation>>,
+    volumes: Vec<Arc<PoolVolume>>,
+    legs: Vec<Arc<PoolLeg>>,
+    snapshots: Vec<Arc<PoolSnapshot>>,
 }
 
 impl Snapshot {
-    /// What to do.
+    /// What to do with the rack.
     pub fn plan(&self, now: Timestamp) -> Vec<Action> {
         rack::plan(
             &Rack {
@@ -107,9 +139,42 @@ impl Snapshot {
                 drives: self.drives.iter().map(AsRef::as_ref).collect(),
                 maps: by_name(&self.maps),
                 operations: self.operations.iter().map(AsRef::as_ref).collect(),
+                legs: volumes::stored_legs(self.legs.iter().map(AsRef::as_ref)),
             },
             now,
         )
+    }
+
+    /// What to do with volumes.
+    pub fn plan_storage(&self, now: Timestamp) -> Vec<volumes::Action> {
+        volumes::plan(&self.storage(), now)
+    }
+
+    /// What volumes are planned from.
+    pub fn storage(&self) -> Storage<'_> {
+        Storage {
+            pools: self.pools.iter().map(AsRef::as_ref).collect(),
+            nodes: by_name(&self.nodes),
+            drives: self.drives.iter().map(AsRef::as_ref).collect(),
+            volumes: self.volumes.iter().map(AsRef::as_ref).collect(),
+            legs: self.legs.iter().map(AsRef::as_ref).collect(),
+            snapshots: self.snapshots.iter().map(AsRef::as_ref).collect(),
+        }
+    }
+
+    /// The volume of that name.
+    pub fn volume(&self, name: &str) -> Option<&PoolVolume> {
+        find(&self.volumes, name)
+    }
+
+    /// The leg of that name.
+    pub fn leg(&self, name: &str) -> Option<&PoolLeg> {
+        find(&self.legs, name)
+    }
+
+    /// The snapshot of that name.
+    pub fn volume_snapshot(&self, name: &str) -> Option<&PoolSnapshot> {
+        find(&self.snapshots, name)
     }
 
     /// The pool of that name.
@@ -172,7 +237,7 @@ fn strip_node(node: &mut Node) {
 
 fn copy<K>(
     api: Api<K>,
-    changed: &Arc<Notify>,
+    changed: Vec<Arc<Notify>>,
     strip: fn(&mut K),
 ) -> (Store<K>, BoxFuture<'static, ()>)
 where
@@ -180,7 +245,6 @@ where
     K::DynamicType: Default + Eq + Hash + Clone,
 {
     let (store, writer) = reflector::store();
-    let changed = changed.clone();
     let kind = K::kind(&K::DynamicType::default()).into_owned();
     let driver = watcher(api, watcher::Config::default())
         .default_backoff()
@@ -191,7 +255,7 @@ where
         .reflect(writer)
         .for_each(move |event| {
             match event {
-                Ok(_) => changed.notify_one(),
+                Ok(_) => changed.iter().for_each(|changed| changed.notify_one()),
                 Err(error) => {
                     tracing::warn!(%kind, %error, "the watch was interrupted and is taken up again")
                 }

@@ -1,5 +1,5 @@
 //! Every decision of Strand: functions from observed state to a plan, without I/O. What to adopt, how to
-//! carve, what the pool map is; processes observe, call these, and apply what they say.
+//! carve, what the pool map is, where volumes lie; processes observe, call these, and apply what they say.
 
 pub mod adopt;
 pub mod carve;
@@ -13,4 +13,5 @@ pub mod rendezvous;
 pub mod select;
 pub mod status;
 pub mod verdict;
+pub mod volumes;
 pub mod wear;

@@ -33,6 +33,8 @@ pub struct Rack<'a> {
     pub maps: BTreeMap<&'a str, &'a PoolMap>,
     /// All operations.
     pub operations: Vec<&'a DriveOperation>,
+    /// How many legs of volumes each drive holds, where it holds any.
+    pub legs: BTreeMap<&'a str, usize>,
 }
 
 /// One write to the API. Each is made from the object as it was observed, and is to be made with
@@ -126,12 +128,9 @@ pub fn plan(rack: &Rack, now: Timestamp) -> Vec<Action> {
         .drives
         .iter()
         .map(|drive| {
-            adopt::desire(
-                drive,
-                rack.nodes.get(drive.spec.node_name.as_str()).copied(),
-                &candidates,
-                &sightings,
-            )
+            let node = rack.nodes.get(drive.spec.node_name.as_str()).copied();
+            let desire = adopt::desire(drive, node, &candidates, &sightings);
+            spare_legs(drive, desire, rack)
         })
         .collect();
 
@@ -162,6 +161,24 @@ pub fn plan(rack: &Rack, now: Timestamp) -> Vec<Action> {
         }
     }
     actions
+}
+
+/// A drive that holds legs keeps the storage side it has: its agent would refuse to take from it, and
+/// is not asked.
+fn spare_legs(drive: &Drive, desire: Desire, rack: &Rack) -> Desire {
+    match (desire, drive.spec.carve) {
+        (Desire::Claimed(mut claim), Some(present)) if legs_on(drive, rack) > 0 => {
+            claim.carve.context_memory = claim.carve.context_memory.min(present.context_memory);
+            Desire::Claimed(claim)
+        }
+        (desire, _) => desire,
+    }
+}
+
+/// How many legs of volumes a drive holds.
+pub(crate) fn legs_on(drive: &Drive, rack: &Rack) -> usize {
+    let name = drive.metadata.name.as_deref().unwrap_or_default();
+    rack.legs.get(name).copied().unwrap_or(0)
 }
 
 /// The pools, oldest first; those of one second by name.
@@ -232,6 +249,7 @@ fn release(pool: &str, drive: &Drive, rack: &Rack, actions: &mut Vec<Action>) {
         .any(|o| o.metadata.name.as_deref() == Some(&operation));
     if let Some(identity) = identity
         && !asked
+        && legs_on(drive, rack) == 0
         && !matches!(phase, Some(DrivePhase::Released | DrivePhase::Missing))
     {
         actions.push(Action::Release {

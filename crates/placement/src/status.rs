@@ -26,6 +26,7 @@ struct Tally<'a> {
     adopted: Vec<&'a Drive>,
     serving: Vec<&'a Drive>,
     lost: Vec<String>,
+    holding: Vec<String>,
     reasons: BTreeMap<String, i64>,
     rejected: usize,
     older: BTreeMap<String, usize>,
@@ -149,6 +150,13 @@ fn tally<'a>(candidate: &Candidate, rack: &Rack<'a>, desires: &[Desire]) -> Tall
             Desire::Undecided => tally.waiting += 1,
             Desire::Claimed(_) if mine && carried => {
                 tally.adopted.push(drive);
+                match rack::legs_on(drive, rack) {
+                    0 => {}
+                    legs => {
+                        let words = format!("holds {legs} legs of volumes");
+                        tally.holding.push(describe(drive, &words));
+                    }
+                }
                 let pooled = status.is_some_and(|s| s.verdict == Some(DriveVerdict::Pooled));
                 let node_there = rack.nodes.contains_key(drive.spec.node_name.as_str());
                 match phase {
@@ -184,6 +192,7 @@ fn tally<'a>(candidate: &Candidate, rack: &Rack<'a>, desires: &[Desire]) -> Tall
         }
     }
     tally.lost.sort();
+    tally.holding.sort();
     tally
 }
 
@@ -253,8 +262,9 @@ fn readiness(
     let (serving, adopted) = (tally.serving.len(), tally.adopted.len());
     if candidate.pool.metadata.deletion_timestamp.is_some() {
         let message = format!(
-            "the pool is being deleted; {adopted} drives are still to be released{}",
-            and_lost(tally)
+            "the pool is being deleted; {adopted} drives are still to be released{}{}",
+            and_some(&tally.holding),
+            and_some(&tally.lost)
         );
         return (false, "Deleting", message);
     }
@@ -296,19 +306,30 @@ fn readiness(
 }
 
 fn and_lost(tally: &Tally) -> String {
-    if tally.lost.is_empty() {
+    and_some(&tally.lost)
+}
+
+fn and_some(sentences: &[String]) -> String {
+    if sentences.is_empty() {
         String::new()
     } else {
-        format!("; {}", lost(tally))
+        format!("; {}", some(sentences))
     }
 }
 
 fn lost(tally: &Tally) -> String {
+    if tally.lost.is_empty() {
+        "all drives are there".into()
+    } else {
+        some(&tally.lost)
+    }
+}
+
+fn some(sentences: &[String]) -> String {
     const SHOWN: usize = 3;
-    match tally.lost.len() {
-        0 => "all drives are there".into(),
-        n if n <= SHOWN => tally.lost.join(", "),
-        n => format!("{} and {} more", tally.lost[..SHOWN].join(", "), n - SHOWN),
+    match sentences.len() {
+        n if n <= SHOWN => sentences.join(", "),
+        n => format!("{} and {} more", sentences[..SHOWN].join(", "), n - SHOWN),
     }
 }
 

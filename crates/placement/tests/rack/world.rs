@@ -112,6 +112,7 @@ impl World {
                 drives: self.drives.iter().collect(),
                 maps,
                 operations: self.operations.iter().collect(),
+                legs: Default::default(),
             },
             now,
         )

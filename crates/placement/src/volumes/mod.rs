@@ -1,0 +1,369 @@
+//! Storage volumes: where legs lie, what becomes of them, and what volumes and snapshots say.
+//!
+//! [`plan`] looks at everything and gives the writes that come next. What is promised of a drive is
+//! counted in [`ledger`]; [`place`] chooses drives; `claim` tells whose leg is whose;
+//! `docs/decisions/0011` has the reasons.
+
+mod attach;
+mod claim;
+pub mod ledger;
+mod leg;
+pub mod place;
+mod snapshot;
+mod source;
+mod state;
+mod story;
+mod volume;
+
+use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
+use ledger::Ledger;
+use std::{collections::BTreeMap, fmt, time::Duration};
+use strand_api::{
+    ByteQuantity, Drive, MemoryPool, PlacedLeg, PoolLeg, PoolLegSpec, PoolSnapshot,
+    PoolSnapshotStatus, PoolVolume, PoolVolumeStatus, Provisioning, condition, names,
+};
+
+pub use claim::stored_legs;
+pub use story::{snapshot_stories, stories};
+
+/// Logical block size of every leg, in bytes.
+const BLOCK: u64 = 4096;
+/// An object this young may know of others that have not been seen yet, and normal progress on it is
+/// not told.
+const YOUNG: Duration = Duration::from_secs(5);
+
+/// Everything that storage decisions are made from.
+#[derive(Default)]
+pub struct Storage<'a> {
+    /// All pools.
+    pub pools: Vec<&'a MemoryPool>,
+    /// All nodes, by name.
+    pub nodes: BTreeMap<&'a str, &'a Node>,
+    /// All drives.
+    pub drives: Vec<&'a Drive>,
+    /// All volumes.
+    pub volumes: Vec<&'a PoolVolume>,
+    /// All legs.
+    pub legs: Vec<&'a PoolLeg>,
+    /// All snapshots.
+    pub snapshots: Vec<&'a PoolSnapshot>,
+}
+
+impl<'a> Storage<'a> {
+    /// The pool of that name.
+    pub fn pool(&self, name: &str) -> Option<&'a MemoryPool> {
+        let named = |p: &&&MemoryPool| p.metadata.name.as_deref() == Some(name);
+        self.pools.iter().find(named).copied()
+    }
+}
+
+/// One write to the API, made from the object as it was observed and with its resourceVersion; what
+/// is made anew is created, and fails if there is something of that name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Write down where a volume's legs lie.
+    PlaceVolume {
+        /// The volume.
+        volume: String,
+        /// Its `spec.legs`.
+        legs: Vec<PlacedLeg>,
+    },
+    /// Write down where a snapshot's legs lie.
+    PlaceSnapshot {
+        /// The snapshot.
+        snapshot: String,
+        /// Its `spec.legs`.
+        legs: Vec<PlacedLeg>,
+    },
+    /// Create a PoolLeg.
+    MakeLeg {
+        /// Its name.
+        leg: String,
+        /// Its spec.
+        spec: Box<PoolLegSpec>,
+    },
+    /// Replace a PoolLeg's spec.
+    ChangeLeg {
+        /// Its name.
+        leg: String,
+        /// Its spec.
+        spec: Box<PoolLegSpec>,
+    },
+    /// Delete the object of a leg whose bytes are gone.
+    DropLeg {
+        /// Its name.
+        leg: String,
+    },
+    /// Write a volume's status.
+    SetVolumeStatus {
+        /// The volume.
+        volume: String,
+        /// The status.
+        status: Box<PoolVolumeStatus>,
+    },
+    /// Write a snapshot's status.
+    SetSnapshotStatus {
+        /// The snapshot.
+        snapshot: String,
+        /// The status.
+        status: Box<PoolSnapshotStatus>,
+    },
+    /// Delete the object of a marked volume whose bytes are gone.
+    DropVolume {
+        /// The volume.
+        volume: String,
+    },
+    /// Delete the object of a marked snapshot whose bytes are gone.
+    DropSnapshot {
+        /// The snapshot.
+        snapshot: String,
+    },
+}
+
+/// Plans. Equal inputs give equal plans in whatever order the objects stand, and a plan whose
+/// actions have all been carried out and observed is followed by an empty one, unless an agent acts
+/// or time passes.
+pub fn plan(storage: &Storage, now: Timestamp) -> Vec<Action> {
+    if storage.volumes.is_empty() && storage.legs.is_empty() && storage.snapshots.is_empty() {
+        return Vec::new();
+    }
+    let mut pass = Pass {
+        storage,
+        now,
+        drives: storage
+            .drives
+            .iter()
+            .filter_map(|d| Some((d.metadata.name.as_deref()?, *d)))
+            .collect(),
+        claims: claim::Claims::new(storage),
+        ledger: Ledger::new(storage),
+        actions: Vec::new(),
+    };
+    // Who came first is served first. Snapshots stand in line with volumes: both take room.
+    let mut line: Vec<Owner> = storage.volumes.iter().map(|v| Owner::Volume(v)).collect();
+    line.extend(storage.snapshots.iter().map(|s| Owner::Snapshot(s)));
+    line.sort_by_key(|owner| {
+        let meta = owner.meta();
+        (
+            meta.creation_timestamp.as_ref().map(|t| t.0),
+            matches!(owner, Owner::Snapshot(_)),
+            meta.name.clone(),
+        )
+    });
+    for owner in line {
+        match owner {
+            Owner::Volume(volume) => volume::plan(&mut pass, volume),
+            Owner::Snapshot(snapshot) => snapshot::plan(&mut pass, snapshot),
+        }
+    }
+    leg::plan(&mut pass);
+    pass.actions
+}
+
+/// What is being decided, and what was decided so far.
+struct Pass<'p, 'a> {
+    storage: &'p Storage<'a>,
+    now: Timestamp,
+    drives: BTreeMap<&'a str, &'a Drive>,
+    claims: claim::Claims<'a>,
+    ledger: Ledger<'a>,
+    actions: Vec<Action>,
+}
+
+/// What legs belong to.
+#[derive(Clone, Copy)]
+enum Owner<'a> {
+    Volume(&'a PoolVolume),
+    Snapshot(&'a PoolSnapshot),
+}
+
+impl<'a> Owner<'a> {
+    fn meta(self) -> &'a kube::api::ObjectMeta {
+        match self {
+            Self::Volume(volume) => &volume.metadata,
+            Self::Snapshot(snapshot) => &snapshot.metadata,
+        }
+    }
+
+    fn uid(self) -> &'a str {
+        self.meta().uid.as_deref().unwrap_or_default()
+    }
+
+    fn name(self) -> &'a str {
+        self.meta().name.as_deref().unwrap_or_default()
+    }
+
+    fn marked(self) -> bool {
+        match self {
+            Self::Volume(volume) => volume.spec.deletion_mark,
+            Self::Snapshot(snapshot) => snapshot.spec.deletion_mark,
+        }
+    }
+
+    fn placed(self) -> &'a [PlacedLeg] {
+        match self {
+            Self::Volume(volume) => &volume.spec.legs,
+            Self::Snapshot(snapshot) => &snapshot.spec.legs,
+        }
+    }
+
+    /// The spec of a leg that has no object. A snapshot's has the size of its origin, which is not
+    /// known here.
+    fn leg_spec(self, placed: &PlacedLeg) -> PoolLegSpec {
+        let (volume, snapshot) = match self {
+            Self::Volume(volume) => (Some(&volume.spec), None),
+            Self::Snapshot(snapshot) => (None, Some(&snapshot.spec)),
+        };
+        PoolLegSpec {
+            volume: snapshot.map_or(self.name(), |s| &s.volume).into(),
+            snapshot: snapshot.map(|_| self.name().into()),
+            owner_uid: self.uid().into(),
+            node_name: placed.node_name.clone(),
+            drive: placed.drive.clone(),
+            index: placed.index,
+            size: ByteQuantity(leg_size(volume.map_or(0, |v| v.size.0))),
+            provisioning: volume.map_or(Default::default(), |v| v.provisioning),
+            source: None,
+            uuid: placed.uuid.clone(),
+            limits: volume.and_then(|v| v.limits.clone()),
+            orphaned: false,
+            deletion_mark: false,
+        }
+    }
+
+    /// The first free name for a leg.
+    fn leg_name(self, index: i32, taken: impl Fn(&str) -> bool) -> String {
+        (0..)
+            .map(|attempt| match self {
+                Self::Volume(_) => names::leg_name(self.name(), index, attempt),
+                Self::Snapshot(_) => names::snapshot_leg_name(self.name(), index, attempt),
+            })
+            .find(|name| !taken(name))
+            .unwrap_or_default()
+    }
+}
+
+/// The size of a single leg of a volume of this size: whole blocks, at least one.
+fn leg_size(volume: u64) -> u64 {
+    volume.max(1).div_ceil(BLOCK).saturating_mul(BLOCK)
+}
+
+/// The leg that a snapshot's leg is, or was, taken of.
+fn origin<'a>(storage: &Storage<'a>, snapshot: &PoolSnapshot, index: i32) -> Option<&'a PoolLeg> {
+    let volume = storage
+        .volumes
+        .iter()
+        .find(|v| v.metadata.name.as_ref() == Some(&snapshot.spec.volume))?;
+    let placed = volume.spec.legs.iter().find(|l| l.index == index)?;
+    let named = |l: &&&PoolLeg| l.metadata.name.as_ref() == Some(&placed.name);
+    storage.legs.iter().find(named).copied()
+}
+
+/// Room for new volumes without redundancy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// Size of the largest volume that fits.
+    pub largest: u64,
+    /// Bytes free on all drives together: no single volume can have them.
+    pub free: u64,
+}
+
+/// The room that a pool has, on one node if that is given.
+pub fn capacity(
+    storage: &Storage,
+    pool: &str,
+    node: Option<&str>,
+    provisioning: Provisioning,
+) -> Capacity {
+    let request = place::Request {
+        pool,
+        size: 0,
+        provisioning,
+        node: node.map_or(place::Node::Any, place::Node::Only),
+        beside: None,
+        tried: Default::default(),
+    };
+    let (largest, free) = place::room(&Ledger::new(storage), &request);
+    Capacity { largest, free }
+}
+
+fn young(meta: &kube::api::ObjectMeta, now: Timestamp, for_: Duration) -> bool {
+    meta.creation_timestamp
+        .as_ref()
+        .is_some_and(|t| now.duration_since(t.0).unsigned_abs() < for_)
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let legs = |legs: &[PlacedLeg]| {
+            let legs: Vec<String> = legs
+                .iter()
+                .map(|l| {
+                    let uuid = l.uuid.as_deref().unwrap_or("to be made");
+                    format!("{} on {} ({uuid})", l.name, l.drive)
+                })
+                .collect();
+            legs.join(", ")
+        };
+        match self {
+            Self::PlaceVolume { volume, legs: l } => write!(f, "volume {volume}: {}", legs(l)),
+            Self::PlaceSnapshot { snapshot, legs: l } => {
+                write!(f, "snapshot {snapshot}: {}", legs(l))
+            }
+            Self::MakeLeg { leg, spec } => write!(f, "leg {leg}: make: {}", leg_words(spec)),
+            Self::ChangeLeg { leg, spec } => write!(f, "leg {leg}: change: {}", leg_words(spec)),
+            Self::DropLeg { leg } => write!(f, "leg {leg}: its bytes are gone, forget it"),
+            Self::SetVolumeStatus { volume, status } => {
+                let phase = status.phase.map_or("-".into(), |p| format!("{p:?}"));
+                write!(f, "volume {volume}: {phase}, {}", status.size.rounded())?;
+                for a in &status.attachments {
+                    let mode = if a.read_only { " read-only" } else { "" };
+                    write!(f, ", attached to {}{mode} as {}", a.node, a.generation)?;
+                }
+                words(f, &status.conditions)
+            }
+            Self::SetSnapshotStatus { snapshot, status } => {
+                let ready = if status.ready_to_use {
+                    "ready"
+                } else {
+                    "not ready"
+                };
+                write!(f, "snapshot {snapshot}: {ready}, {}", status.size.rounded())?;
+                words(f, &status.conditions)
+            }
+            Self::DropVolume { volume } => {
+                write!(f, "volume {volume}: its bytes are gone, forget it")
+            }
+            Self::DropSnapshot { snapshot } => {
+                write!(f, "snapshot {snapshot}: its bytes are gone, forget it")
+            }
+        }
+    }
+}
+
+fn leg_words(spec: &PoolLegSpec) -> String {
+    let mut words = vec![format!(
+        "{} {:?} on {}",
+        spec.size.rounded(),
+        spec.provisioning,
+        spec.drive
+    )];
+    words.extend(spec.source.iter().map(|source| format!("copy of {source}")));
+    words.extend(spec.uuid.iter().map(|uuid| format!("must be {uuid}")));
+    for (holds, word) in [
+        (spec.snapshot.is_some(), "snapshot"),
+        (spec.limits.is_some(), "limited"),
+        (spec.orphaned, "orphaned"),
+        (spec.deletion_mark, "marked for deletion"),
+    ] {
+        words.extend(holds.then(|| word.to_owned()));
+    }
+    words.join(", ")
+}
+
+fn words(f: &mut fmt::Formatter<'_>, conditions: &[condition::Condition]) -> fmt::Result {
+    for c in conditions {
+        write!(f, "; {}={} {}: {}", c.type_, c.status, c.reason, c.message)?;
+    }
+    Ok(())
+}

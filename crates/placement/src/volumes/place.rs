@@ -1,0 +1,202 @@
+//! Which drive a new leg goes to, or why it fits nowhere.
+
+use super::ledger::{Account, Closed, Ledger};
+use std::collections::BTreeSet;
+use strand_api::{ByteQuantity, Provisioning};
+
+/// A percent of wear weighs as much as this many thousandths of free space.
+const WEAR: u64 = 3;
+/// An attached leg weighs as much as this many thousandths of free space.
+const LOAD: u64 = 20;
+
+/// A leg that is to be placed.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The pool.
+    pub pool: &'a str,
+    /// Bytes.
+    pub size: u64,
+    /// Whether its space is reserved.
+    pub provisioning: Provisioning,
+    /// Where it has to be, or should be.
+    pub node: Node<'a>,
+    /// The drive that has what it is a copy of.
+    pub beside: Option<&'a str>,
+    /// Drives that did not take it.
+    pub tried: BTreeSet<&'a str>,
+}
+
+/// The node of a leg.
+#[derive(Clone, Copy, Debug)]
+pub enum Node<'a> {
+    /// Any will do.
+    Any,
+    /// This one is better than others.
+    Preferred(&'a str),
+    /// Only this one will do.
+    Only(&'a str),
+}
+
+/// Why a leg fits nowhere, with the closest fit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    /// The pool has no drive with a storage side, or none where the leg has to be.
+    #[error("pool {pool} has no drive with a storage side{place}; {hint}")]
+    NoDrives {
+        /// The pool.
+        pool: String,
+        /// Where, if it has to be somewhere.
+        place: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// None has room.
+    #[error("no drive of pool {pool}{place} takes {size} more ({kind}); {closest}")]
+    NoRoom {
+        /// The pool.
+        pool: String,
+        /// Where, if it has to be somewhere.
+        place: String,
+        /// What was asked for, rounded.
+        size: String,
+        /// Thick or thin.
+        kind: &'static str,
+        /// The closest fit, and what stands in its way.
+        closest: String,
+    },
+}
+
+/// Chooses the drive for a leg.
+///
+/// # Errors
+/// [`Misfit`] with the closest fit.
+pub fn choose<'l, 'a>(
+    ledger: &'l Ledger<'a>,
+    request: &'l Request,
+) -> Result<&'l Account<'a>, Misfit> {
+    let best = accounts(ledger, request)
+        .filter(|a| obstacle(a, request).is_none())
+        .max_by_key(|a| (rank(a, request), std::cmp::Reverse(a.drive)));
+    best.ok_or_else(|| misfit(ledger, request))
+}
+
+/// The size of the largest leg that a request like this would be granted now, and the bytes free on
+/// all drives that it might lie on.
+pub fn room(ledger: &Ledger, request: &Request) -> (u64, u64) {
+    let rooms = accounts(ledger, request)
+        .filter(|a| a.closed.is_none())
+        .map(|a| a.largest(request.provisioning));
+    rooms.fold((0, 0), |(most, sum), room| {
+        (most.max(room), sum.saturating_add(room))
+    })
+}
+
+fn accounts<'l, 'a>(
+    ledger: &'l Ledger<'a>,
+    request: &'l Request,
+) -> impl Iterator<Item = &'l Account<'a>> {
+    ledger.pool(request.pool).filter(|a| {
+        let on_node = match request.node {
+            Node::Only(node) => a.node == node,
+            Node::Any | Node::Preferred(_) => true,
+        };
+        on_node && request.beside.is_none_or(|drive| drive == a.drive)
+    })
+}
+
+/// Higher is better: the node that was asked for, then a drive whose legs are of this kind already
+/// (an empty one should stay free for either), then free space less wear and load.
+fn rank(account: &Account, request: &Request) -> (bool, bool, i64) {
+    let preferred = matches!(request.node, Node::Preferred(node) if node == account.node);
+    let settled = request.provisioning == Provisioning::Thin && account.has(Provisioning::Thin);
+    let against = account.wear.saturating_mul(WEAR) + account.busy.saturating_mul(LOAD);
+    let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let score = signed(account.free_after(request.size)) - signed(against);
+    (preferred, settled, score)
+}
+
+enum Obstacle {
+    Small(u64),
+    Closed(Closed),
+    OtherKind,
+    Refused,
+}
+
+fn obstacle(account: &Account, request: &Request) -> Option<Obstacle> {
+    if let Some(closed) = account.closed {
+        return Some(Obstacle::Closed(closed));
+    }
+    if !account.takes(request.provisioning) {
+        return Some(Obstacle::OtherKind);
+    }
+    if request.tried.contains(account.drive) {
+        return Some(Obstacle::Refused);
+    }
+    let largest = account.largest(request.provisioning);
+    (largest < request.size).then_some(Obstacle::Small(largest))
+}
+
+fn misfit(ledger: &Ledger, request: &Request) -> Misfit {
+    let place = match (request.beside, request.node) {
+        (Some(drive), _) => format!(" but {drive}, which has what is to be copied,"),
+        (None, Node::Only(node)) => format!(" on node {node}"),
+        (None, _) => String::new(),
+    };
+    let pool = request.pool.to_owned();
+    // The drive with the most room that is open, else the first of those that are not.
+    let closest = accounts(ledger, request)
+        .filter_map(|a| Some((a, obstacle(a, request)?)))
+        .max_by_key(|(a, obstacle)| {
+            let rank = match obstacle {
+                Obstacle::Small(largest) => (2, *largest),
+                Obstacle::Closed(_) | Obstacle::Refused => (1, a.largest(request.provisioning)),
+                Obstacle::OtherKind => (0, 0),
+            };
+            (rank, std::cmp::Reverse(a.drive))
+        });
+    let Some((account, obstacle)) = closest else {
+        let hint = match request.node {
+            Node::Only(_) => {
+                "use a StorageClass without locality node, or give the pool drives there"
+            }
+            Node::Any | Node::Preferred(_) => {
+                "see kubectl get mpool, and spec.carve for how drives are split"
+            }
+        };
+        return Misfit::NoDrives { pool, place, hint };
+    };
+    let (drive, node) = (account.drive, account.node);
+    let kind = kind(request.provisioning);
+    let closest = match obstacle {
+        Obstacle::Small(largest) => format!(
+            "closest is {drive} on node {node} with room for {}",
+            ByteQuantity(largest).rounded()
+        ),
+        Obstacle::Closed(closed) => {
+            format!(
+                "closest is {drive} on node {node}, which {}",
+                closed.words()
+            )
+        }
+        Obstacle::Refused => {
+            format!("closest is {drive} on node {node}, whose agent has just found no room for it")
+        }
+        Obstacle::OtherKind => format!(
+            "{drive} on node {node} has legs of the other kind, and a drive's are all {kind} or none"
+        ),
+    };
+    Misfit::NoRoom {
+        pool,
+        place,
+        size: ByteQuantity(request.size).rounded(),
+        kind,
+        closest,
+    }
+}
+
+fn kind(provisioning: Provisioning) -> &'static str {
+    match provisioning {
+        Provisioning::Thick => "thick",
+        Provisioning::Thin => "thin",
+    }
+}

@@ -1,0 +1,184 @@
+//! One snapshot at a time.
+
+use super::{
+    Action, Owner, Pass, YOUNG,
+    claim::{self, Source},
+    ledger,
+    leg::{self, Standing},
+    place,
+    state::{Conditions, Why},
+    young,
+};
+use strand_api::{PlacedLeg, PoolLeg, PoolSnapshot, PoolSnapshotStatus, names};
+
+pub(super) fn plan<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) {
+    let owner = Owner::Snapshot(snapshot);
+    let outcome = if owner.marked() {
+        delete(pass, owner)
+    } else {
+        keep(pass, snapshot)
+    };
+    match outcome {
+        Outcome::Gone => pass.actions.push(Action::DropSnapshot {
+            snapshot: owner.name().into(),
+        }),
+        Outcome::Ready(legs) => say(pass, snapshot, Ok(&legs)),
+        Outcome::Not(why) => say(pass, snapshot, Err(&why)),
+    }
+}
+
+enum Outcome<'a> {
+    Ready(Vec<&'a PoolLeg>),
+    Not(Why),
+    Gone,
+}
+
+fn delete<'a>(pass: &mut Pass<'_, 'a>, owner: Owner<'a>) -> Outcome<'a> {
+    if pass.claims.wanted.contains(&Source::Snapshot(owner.name())) {
+        let message = "marked for deletion; a volume is still being made from it";
+        return Outcome::Not(Why::new("InUse", message));
+    }
+    match leg::delete_all(pass, owner) {
+        None => Outcome::Gone,
+        Some(left) => {
+            let message = format!("its bytes are being deleted: {left}");
+            Outcome::Not(Why::new("Deleting", message))
+        }
+    }
+}
+
+fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> {
+    let owner = Owner::Snapshot(snapshot);
+    if snapshot.spec.legs.is_empty() {
+        return match begin(pass, snapshot) {
+            Err(why) => Outcome::Not(why),
+            Ok(legs) => {
+                pass.actions.push(Action::PlaceSnapshot {
+                    snapshot: owner.name().into(),
+                    legs,
+                });
+                Outcome::Not(Why::new("Placing", "about to be taken"))
+            }
+        };
+    }
+    let mut usable = Vec::new();
+    let mut record = snapshot.spec.legs.clone();
+    let mut why = None;
+    for (placed, record) in snapshot.spec.legs.iter().zip(&mut record) {
+        let origin = super::origin(pass.storage, snapshot, placed.index);
+        let (size, kind) = ledger::snapshot_leg(snapshot, origin);
+        let first = || {
+            let mut spec = owner.leg_spec(placed);
+            spec.size = size;
+            spec.provisioning = kind;
+            spec.source = origin
+                .filter(|_| placed.uuid.is_none())
+                .map(|leg| claim::name(leg).into());
+            spec
+        };
+        match leg::tend(pass, owner, placed, first, |_| {}) {
+            Standing::Usable(leg) => usable.push(leg),
+            Standing::Record(placed) => {
+                *record = placed;
+                why.get_or_insert(Why::new("Making", "just taken"));
+            }
+            Standing::Refused(_) => {
+                let message = format!(
+                    "drive {} has no room for a copy of it at full size; delete snapshots or volumes there",
+                    placed.drive
+                );
+                why.get_or_insert(Why::new(names::INSUFFICIENT_CAPACITY, message));
+            }
+            Standing::Given => {
+                let message = format!("leg {} was deleted before it was taken", placed.name);
+                why.get_or_insert(Why::new("BytesDeleted", message));
+            }
+            Standing::Progress(other) | Standing::Broken(other) => {
+                why.get_or_insert(other);
+            }
+        }
+    }
+    if record != snapshot.spec.legs {
+        pass.actions.push(Action::PlaceSnapshot {
+            snapshot: owner.name().into(),
+            legs: record,
+        });
+    }
+    leg::superseded(pass, owner, why.is_none());
+    match why {
+        None => Outcome::Ready(usable),
+        Some(why) => Outcome::Not(why),
+    }
+}
+
+/// Where the legs of a snapshot that has none yet go: each beside the one it is taken of.
+fn begin(pass: &mut Pass, snapshot: &PoolSnapshot) -> Result<Vec<PlacedLeg>, Why> {
+    let name = &snapshot.spec.volume;
+    let mut volumes = pass.storage.volumes.iter();
+    let found = volumes.find(|v| v.metadata.name.as_ref() == Some(name));
+    let Some(volume) = found.filter(|v| !v.spec.deletion_mark) else {
+        let message = format!("there is no volume {name} to take it of");
+        return Err(Why::new("SourceNotFound", message));
+    };
+    let from = Owner::Volume(volume);
+    let mut placed = Vec::new();
+    for entry in &volume.spec.legs {
+        let origin = pass.claims.of(from, entry).filter(|_| entry.uuid.is_some());
+        let Some(origin) = origin else { break };
+        let request = place::Request {
+            pool: &volume.spec.pool,
+            size: ledger::size(origin),
+            provisioning: origin.spec.provisioning,
+            node: place::Node::Any,
+            beside: Some(&origin.spec.drive),
+            tried: Default::default(),
+        };
+        if let Err(misfit) = place::choose(&pass.ledger, &request) {
+            return Err(Why::new(names::INSUFFICIENT_CAPACITY, misfit.to_string()));
+        }
+        placed.push(PlacedLeg {
+            name: Owner::Snapshot(snapshot).leg_name(entry.index, |n| pass.claims.taken(n)),
+            index: entry.index,
+            node_name: origin.spec.node_name.clone(),
+            drive: origin.spec.drive.clone(),
+            uuid: None,
+        });
+        let kind = origin.spec.provisioning;
+        pass.ledger
+            .promise(&origin.spec.drive, kind, ledger::size(origin));
+    }
+    if placed.is_empty() || placed.len() < volume.spec.legs.len() {
+        let message = format!("waiting for volume {name} to be ready");
+        return Err(Why::new("SourceNotReady", message));
+    }
+    Ok(placed)
+}
+
+fn say(pass: &mut Pass, snapshot: &PoolSnapshot, outcome: Result<&[&PoolLeg], &Why>) {
+    let earlier = snapshot.status.clone().unwrap_or_default();
+    let generation = snapshot.metadata.generation;
+    let mut conditions = Conditions::new(&earlier.conditions, pass.now, generation);
+    conditions.ready(outcome.err(), "volumes can be made from it");
+    let legs = outcome.unwrap_or_default();
+    let taken = legs
+        .iter()
+        .filter_map(|leg| leg.status.as_ref()?.taken_at.clone());
+    let size = legs
+        .iter()
+        .map(|leg| leg.status.as_ref().map_or(leg.spec.size, |s| s.size));
+    let status = PoolSnapshotStatus {
+        ready_to_use: outcome.is_ok(),
+        size: size.min().unwrap_or(earlier.size),
+        taken_at: taken.max_by_key(|t| t.0).or(earlier.taken_at),
+        conditions: conditions.list,
+    };
+    let early = snapshot.status.is_none()
+        && outcome.is_err_and(|why| why.passing())
+        && young(&snapshot.metadata, pass.now, YOUNG);
+    if snapshot.status.as_ref() != Some(&status) && !early {
+        pass.actions.push(Action::SetSnapshotStatus {
+            snapshot: Owner::Snapshot(snapshot).name().into(),
+            status: Box::new(status),
+        });
+    }
+}

@@ -1,0 +1,80 @@
+//! What a new volume starts as a copy of.
+
+use super::{
+    Owner, Pass,
+    claim::{self, Source},
+    state::Why,
+};
+use strand_api::{PoolLeg, PoolVolume};
+
+/// The leg that a new volume's first leg is copied from; none if it starts empty.
+///
+/// # Errors
+/// Why it cannot be copied now.
+pub(super) fn leg<'a>(
+    pass: &Pass<'_, 'a>,
+    volume: &'a PoolVolume,
+) -> Result<Option<&'a PoolLeg>, Why> {
+    let Some(source) = Source::of(volume) else {
+        return Ok(None);
+    };
+    let (words, owner) = match source {
+        Source::Volume(name) => {
+            let mut all = pass.storage.volumes.iter();
+            let found = all.find(|v| v.metadata.name.as_deref() == Some(name));
+            (format!("volume {name}"), found.map(|v| Owner::Volume(v)))
+        }
+        Source::Snapshot(name) => {
+            let mut all = pass.storage.snapshots.iter();
+            let found = all.find(|s| s.metadata.name.as_deref() == Some(name));
+            (
+                format!("snapshot {name}"),
+                found.map(|s| Owner::Snapshot(s)),
+            )
+        }
+    };
+    let Some(owner) = owner else {
+        let message = format!("there is no {words} to copy from");
+        return Err(Why::new("SourceNotFound", message));
+    };
+    if owner.marked() {
+        let message = format!("{words}, which it is a copy of, is being deleted");
+        return Err(Why::new("SourceNotFound", message));
+    }
+    let legs: Option<Vec<&PoolLeg>> = owner
+        .placed()
+        .iter()
+        .map(|placed| {
+            pass.claims
+                .of(owner, placed)
+                .filter(|_| placed.uuid.is_some())
+        })
+        .collect();
+    let Some([leg]) = legs.as_deref() else {
+        let message = format!("waiting for {words}, which it is a copy of");
+        return Err(Why::new("SourceNotReady", message));
+    };
+    let name = claim::name(leg);
+    let Some(account) = pass.ledger.of(&leg.spec.drive) else {
+        let message = format!(
+            "drive {}, which has {words}, is in no pool now",
+            leg.spec.drive
+        );
+        return Err(Why::new("SourceAway", message));
+    };
+    if account.pool != volume.spec.pool {
+        let message = format!(
+            "{words} is in another pool ({name} on drive {}), and copies stay in theirs",
+            leg.spec.drive
+        );
+        return Err(Why::new(strand_api::names::UNSUPPORTED, message));
+    }
+    if leg.spec.size > volume.spec.size {
+        let message = format!(
+            "{words} has {}, more than the {} asked for",
+            leg.spec.size, volume.spec.size
+        );
+        return Err(Why::new(strand_api::names::UNSUPPORTED, message));
+    }
+    Ok(Some(leg))
+}
