@@ -20,10 +20,6 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// What a busy machine of two cores adds.
 const SLACK: Duration = Duration::from_millis(250);
 
-async fn quick(count: usize) -> Bed {
-    Bed::with(count, |options| options.patience = PATIENCE).await
-}
-
 async fn put(bed: &Bed, member: usize, key: &[u8], value: &[u8]) -> Put {
     bed.client(member)
         .put(key, value, PutOptions::default())
@@ -38,7 +34,7 @@ async fn has(bed: &Bed, member: usize, key: &[u8], value: &[u8]) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_peer_is_a_miss_in_time_and_at_once_afterwards_and_comes_back() {
-    let bed = quick(2).await;
+    let bed = Bed::with(2, |options| options.patience = PATIENCE).await;
     let keys = bed.keys_of(1, 3, "frozen").await;
     assert!(has(&bed, 0, &keys[0], b"x").await);
     bed.members[1].proxy.set(Mode::Frozen);
@@ -78,12 +74,9 @@ async fn a_value_that_takes_longer_than_the_patience_is_no_dead_peer() {
     let keys = bed.keys_of(1, 1, "long").await;
     assert!(has(&bed, 0, &keys[0], b"x").await);
     let long = value(3, 4 << 20);
-    // 64 KiB in 1 ms and what a sleep takes besides: half a second.
-    bed.members[1]
-        .proxy
-        .shared
-        .slow
-        .store(1000, Ordering::Relaxed);
+    // 64 KiB in 30 ms: two seconds.
+    let shared = &bed.members[1].proxy.shared;
+    shared.slow.store(30_000, Ordering::Relaxed);
     let start = Instant::now();
     assert_eq!(put(&bed, 0, &keys[0], &long).await, Put::Stored);
     assert!(start.elapsed() > 2 * patience, "{:?}", start.elapsed());
@@ -101,7 +94,7 @@ async fn a_value_that_takes_longer_than_the_patience_is_no_dead_peer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_put_elsewhere_meanwhile_is_what_is_read_and_the_owner_forgets_its_own() {
-    let bed = quick(3).await;
+    let bed = Bed::new(3).await;
     let keys = bed.keys_of(1, 2, "divert").await;
     bed.members[1].proxy.set(Mode::Cut);
     bed.until_asked_in_vain(0, 1, &keys[0]).await;
@@ -137,7 +130,7 @@ async fn what_was_put_elsewhere_meanwhile_is_what_is_read_and_the_owner_forgets_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deletion_that_cannot_reach_everyone_is_refused() {
-    let bed = quick(3).await;
+    let bed = Bed::new(3).await;
     let keys = bed.keys_of(1, 1, "delete").await;
     bed.members[1].proxy.set(Mode::Cut);
     bed.until_asked_in_vain(0, 1, &keys[0]).await;
@@ -155,7 +148,7 @@ async fn a_deletion_that_cannot_reach_everyone_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drive_that_is_away_is_as_a_peer_that_is() {
-    let bed = quick(3).await;
+    let bed = Bed::new(3).await;
     let keys = bed.keys_of(1, 2, "drive").await;
     let own = bed.keys_of(0, 1, "own").await;
     let (drive, store) = (bed.members[1].drive, Arc::clone(&bed.members[1].store));

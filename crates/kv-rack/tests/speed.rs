@@ -55,6 +55,8 @@ async fn gets(bed: &Bed, member: usize, keys: &[Vec<u8>], length: usize, depth: 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn remote_gets() {
     let bed = Bed::with(2, |options| options.patience = Duration::from_millis(500)).await;
+    // Without the proxy.
+    bed.map_direct(0, 1);
     for (length, count) in [(128 << 10, 64), (1 << 20, 32), (4 << 20, 16)] {
         let keys = bed.keys_of(1, count, &format!("{length}")).await;
         let block = value(1, length);
