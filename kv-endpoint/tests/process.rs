@@ -6,48 +6,14 @@ mod support;
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::Stdio;
 
 use support::PATIENCE;
 use support::client::{Answer, Client, ok};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use support::process::{endpoint, start};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::timeout;
-
-fn endpoint(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kv-endpoint"));
-    command
-        .args(["--door", "/nowhere/door.sock", "--listen", "127.0.0.1:0"])
-        .args(arguments)
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
-
-/// Starts an endpoint on ports of its own choice: the process, its RESP address, its HTTP address.
-async fn start(arguments: &[&str]) -> (Child, SocketAddr, SocketAddr) {
-    let json = ["--resp", "127.0.0.1:0", "--log-format", "json"];
-    let mut child = endpoint(&[&json[..], arguments].concat()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let address = |line: &str, name: &str| -> SocketAddr {
-        let rest = line.split(&format!("\"{name}\":\"")).nth(1).unwrap();
-        rest.split('"').next().unwrap().parse().unwrap()
-    };
-    let line = timeout(PATIENCE, async {
-        loop {
-            let line = lines.next_line().await.unwrap().expect("it ended");
-            if line.contains("endpoint runs") {
-                break line;
-            }
-        }
-    });
-    let line = line.await.expect("it does not start");
-    // What it logs later must not stop it.
-    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    (child, address(&line, "resp"), address(&line, "listen"))
-}
 
 async fn http(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();

@@ -1,12 +1,13 @@
 //! A value on its way out: whole, or in parts that follow one another through the arena.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
-use futures::stream::FuturesOrdered;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::api::Lost;
 use crate::frame::{Code, Reply, Request};
@@ -16,6 +17,10 @@ use crate::slots::SLOT;
 
 /// Parts that are asked for ahead of the one that is given.
 const AHEAD: usize = 3;
+
+/// A part that is waited for longer than this may wait for the slots of those behind it, or somebody else does: they are
+/// given back.
+const WAIT: Duration = Duration::from_millis(100);
 
 /// A value that was found.
 ///
@@ -40,7 +45,7 @@ struct Parts {
     /// Parts that were given.
     given: u64,
     /// Those that were asked for after them.
-    asked: FuturesOrdered<BoxFuture<'static, Read>>,
+    asked: VecDeque<BoxFuture<'static, Read>>,
 }
 
 /// A block that is open in a session.
@@ -79,7 +84,7 @@ impl Value {
                 key,
                 open,
                 given: 0,
-                asked: FuturesOrdered::new(),
+                asked: VecDeque::new(),
             })),
         }
     }
@@ -116,13 +121,13 @@ impl Parts {
         let deadline = Instant::now() + self.link.options.patience;
         while self.given < count {
             while self.asked.len() < AHEAD && self.given + (self.asked.len() as u64) < count {
-                self.ask(self.given + self.asked.len() as u64);
+                self.ask(self.given + self.asked.len() as u64).await;
             }
-            let read = match timeout_at(deadline, self.asked.next()).await {
-                Ok(Some(read)) => read,
-                Ok(None) => Read::Closed,
-                Err(_) => Read::No(format!("no answer in {:?}", self.link.options.patience)),
-            };
+            let read = timeout_at(deadline, self.first())
+                .await
+                .unwrap_or_else(|_| {
+                    Read::No(format!("no answer in {:?}", self.link.options.patience))
+                });
             match read {
                 Read::Block(block) if block.len() == self.expected() => {
                     self.given += 1;
@@ -130,10 +135,9 @@ impl Parts {
                 }
                 Read::Block(_) => return Err(self.lost("a part has another length".into())),
                 Read::No(reason) => return Err(self.lost(reason)),
-                // Those behind it would come out of turn.
-                Read::Busy => self.asked = FuturesOrdered::new(),
+                Read::Busy => {}
                 Read::Closed => {
-                    self.asked = FuturesOrdered::new();
+                    self.asked.clear();
                     let again = timeout_at(deadline, self.open_again()).await;
                     match again.unwrap_or_else(|_| Err("no agent came back in time".into())) {
                         Ok(open) => self.open = open,
@@ -145,19 +149,42 @@ impl Parts {
         Ok(None)
     }
 
+    /// The first of those that were asked for.
+    async fn first(&mut self) -> Read {
+        let Some(first) = self.asked.front_mut() else {
+            return Read::Closed;
+        };
+        let read = match timeout(WAIT, first.as_mut()).await {
+            Ok(read) => read,
+            Err(_) => {
+                self.asked.truncate(1);
+                match self.asked.front_mut() {
+                    Some(first) => first.await,
+                    None => Read::Closed,
+                }
+            }
+        };
+        self.asked.pop_front();
+        if !matches!(read, Read::Block(_)) {
+            // Those behind it would come out of turn.
+            self.asked.clear();
+        }
+        read
+    }
+
     /// Bytes in the part that comes next.
     fn expected(&self) -> usize {
         let left = self.open.length - self.given * SLOT as u64;
         usize::try_from(left).map_or(SLOT, |left| left.min(SLOT))
     }
 
-    fn ask(&mut self, part: u64) {
+    async fn ask(&mut self, part: u64) {
         let session = Arc::clone(&self.open.session);
         let request = Request::Read {
             block: self.open.kept.id,
             part,
         };
-        self.asked.push_back(Box::pin(async move {
+        let mut asked: BoxFuture<'static, Read> = Box::pin(async move {
             let gone = Code::Gone.number();
             let busy = [Code::Busy, Code::Store].map(Code::number);
             match session
@@ -174,7 +201,12 @@ impl Parts {
                 Some(Answer::Reply(Reply::Refused { words, .. })) => Read::No(words),
                 Some(_) => Read::No("it cannot be read any more".into()),
             }
-        }));
+        });
+        // The first look is what sends it.
+        self.asked.push_back(match futures::poll!(asked.as_mut()) {
+            Poll::Ready(read) => Box::pin(std::future::ready(read)),
+            Poll::Pending => asked,
+        });
     }
 
     /// The same value, in a session that lives.

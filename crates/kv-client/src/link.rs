@@ -107,15 +107,24 @@ impl Link {
         let mut session = self.up()?;
         let patience = self.options.patience;
         let asked = tokio::time::timeout(patience, async {
-            if let Some(answer) = session.call(request, None, spin).await.answer {
-                return Ok(answer);
+            let mut resent = false;
+            loop {
+                match session.call(request, None, spin).await.answer {
+                    // The agent waits for room no longer than it cares to; who has more patience asks again.
+                    Some(answer) if request.is_get() && answer.is_busy() => {
+                        tokio::time::sleep(FIRST_PAUSE).await;
+                    }
+                    Some(answer) => return Ok(answer),
+                    None if resent => return Err(self.down()),
+                    None => {
+                        resent = true;
+                        session = self.successor(&session).await?;
+                        if request.is_get() {
+                            self.counts.gets_resent.one();
+                        }
+                    }
+                }
             }
-            session = self.successor(&session).await?;
-            if matches!(request, Request::Get { .. }) {
-                self.counts.gets_resent.one();
-            }
-            let outcome = session.call(request, None, spin).await;
-            outcome.answer.ok_or_else(|| self.down())
         })
         .await;
         asked.unwrap_or_else(|_| Err(self.late(&session)))

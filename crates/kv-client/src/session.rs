@@ -12,7 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::api::Options;
 use crate::arena::{PodArenas, ReadLease, WriteLease};
-use crate::frame::{Header, Hello, Limits, Malformed, Reply, Request, Version, Versions, Welcome};
+use crate::frame::{
+    Code, Header, Hello, Limits, Malformed, Reply, Request, Version, Versions, Welcome,
+};
 use crate::wire::{Broken, Wire, receive_hello, send_hello};
 
 /// How long an agent may take to answer a hello.
@@ -54,7 +56,7 @@ struct Call {
     _permit: OwnedSemaphorePermit,
 }
 
-/// A reply, and the bytes that the request referred to. No reply: the session ended.
+/// A reply; or none, since the session ended, and the bytes that the request referred to.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) answer: Option<Answer>,
@@ -69,6 +71,14 @@ pub(crate) enum Answer {
     /// A put that is begun.
     Begun(Kept),
     Reply(Reply),
+}
+
+impl Answer {
+    /// Whether the same may be answered otherwise later.
+    pub(crate) fn is_busy(&self) -> bool {
+        let busy = Code::Busy.number();
+        matches!(self, Self::Reply(Reply::Refused { code, .. }) if *code == busy)
+    }
 }
 
 /// Why there is no session.
@@ -259,10 +269,12 @@ impl Session {
             Reply::Begun => Answer::Begun(kept(true)),
             other => Answer::Reply(other),
         };
+        // At once, and not when the caller comes round to it: others wait for the room.
+        drop(call.held);
         // A caller that gave up: a block goes back by its drop.
         let _ = call.caller.send(Outcome {
             answer: Some(answer),
-            held: call.held,
+            held: None,
         });
         Ok(())
     }

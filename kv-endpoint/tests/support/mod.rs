@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of tests")]
 
 pub mod client;
+pub mod process;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

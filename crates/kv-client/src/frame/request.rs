@@ -249,6 +249,11 @@ impl Request {
         Ok(Some(request))
     }
 
+    /// Whether it asks for a value.
+    pub(crate) fn is_get(&self) -> bool {
+        matches!(self, Self::Get { .. })
+    }
+
     fn operation(&self) -> u16 {
         match self {
             Self::Get { .. } => GET,
