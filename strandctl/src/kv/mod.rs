@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use session::{Session, Taken, key};
-use stat::{Block, Namespace};
+use stat::{Block, Namespace, size};
 use std::{
     ffi::OsString,
     fs,
@@ -19,7 +19,6 @@ use std::{
     process::ExitCode,
     time::Duration,
 };
-use strand_api::ByteQuantity;
 use target::Target;
 
 /// Reads and writes blocks of context memory through a pod's door, in that pod's namespace.
@@ -125,8 +124,7 @@ async fn put(args: PutArgs) -> Result<ExitCode> {
             .await?
             .is_some_and(|described| described.length == value.len() as u64);
     if kept {
-        let size = ByteQuantity(value.len() as u64).rounded();
-        eprintln!("{}: {size} written", shown(&key));
+        eprintln!("{}: {} written", shown(&key), size(value.len() as u64));
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!(

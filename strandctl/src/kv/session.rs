@@ -50,7 +50,7 @@ impl Session {
                 match client.connected(PATIENCE).await {
                     Connection::Up { .. } => Ok(Self::Native(client)),
                     Connection::Down { reason } => bail!(
-                        "no agent serves the door {}: {reason}; is the agent up, and is that the pod's socket?",
+                        "the native door {} does not open: {reason}; the pod's endpoint is the other way in (--endpoint)",
                         path.display()
                     ),
                 }

@@ -1,7 +1,7 @@
 //! What people see of a block, and of a namespace.
 
 use super::session::{Described, Session};
-use crate::text::{Style, Tone};
+use crate::text::{Style, Tone, count};
 use anyhow::Result;
 use serde::Serialize;
 use std::{collections::HashMap, time::Duration};
@@ -60,8 +60,8 @@ impl Block {
     /// As text.
     pub fn text(&self, style: Style) -> String {
         let length = match self.length_bytes {
-            small @ 0..1024 => format!("{small} bytes"),
-            bytes => format!("{} ({bytes} bytes)", ByteQuantity(bytes).rounded()),
+            small @ 0..1024 => size(small),
+            bytes => format!("{} ({bytes} bytes)", size(bytes)),
         };
         let left = match self.left_milliseconds {
             None => "no end set".into(),
@@ -152,7 +152,7 @@ impl Namespace {
         if let (Some(blocks), Some(bytes)) = (self.blocks, self.bytes) {
             rows.push((
                 "Holds",
-                format!("{blocks} blocks, {}", ByteQuantity(bytes).rounded()),
+                format!("{}, {}", count(blocks as usize, "block"), size(bytes)),
             ));
         }
         if let (Some(hits), Some(misses)) = (self.hits, self.misses) {
@@ -169,7 +169,6 @@ impl Namespace {
             rows.push(("Writes", format!("{stored} stored, {dropped} dropped")));
         }
         if let (Some(get), Some(put)) = (self.arena_get_bytes, self.arena_put_bytes) {
-            let size = |bytes| ByteQuantity(bytes).rounded();
             rows.push((
                 "Arena",
                 format!("{} for reads, {} for writes", size(get), size(put)),
@@ -187,6 +186,14 @@ fn lines(style: Style, rows: &[(&str, String)]) -> String {
         )
     };
     rows.iter().map(line).collect()
+}
+
+/// `6 bytes`, `2Mi`.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} bytes"),
+        bytes => ByteQuantity(bytes).rounded(),
+    }
 }
 
 /// In the two largest units: `2 d 3 h`, `9 min 58 s`, `12.3 s`.
