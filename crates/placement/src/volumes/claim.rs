@@ -117,6 +117,13 @@ impl<'a> Claims<'a> {
         self.owned.insert(name(leg));
     }
 
+    /// Owns what an owner names, and what says that it belongs to it.
+    pub fn own_all(&mut self, owner: Owner<'a>) {
+        let named = owner.placed().iter().filter_map(|l| self.of(owner, l));
+        let legs: Vec<&PoolLeg> = named.chain(self.all(owner)).collect();
+        self.owned.extend(legs.into_iter().map(name));
+    }
+
     pub fn owned(&self, leg: &PoolLeg) -> bool {
         self.owned.contains(name(leg))
     }

@@ -126,6 +126,10 @@ fn standing<'a>(placed: &PlacedLeg, leg: &'a PoolLeg) -> Standing<'a> {
             let message = format!("leg {name} on drive {drive}: {message}");
             Standing::Broken(Why::new(reason, message))
         }
+        _ if leg.spec.uuid.is_some() => Standing::Progress(Why::new(
+            "Claiming",
+            format!("leg {name} is being looked for on drive {drive}"),
+        )),
         _ => Standing::Progress(Why::new(
             "Making",
             format!("leg {name} is being made on drive {drive}"),

@@ -168,10 +168,11 @@ fn misfit(ledger: &Ledger, request: &Request) -> Misfit {
     let (drive, node) = (account.drive, account.node);
     let kind = kind(request.provisioning);
     let closest = match obstacle {
-        Obstacle::Small(largest) => format!(
-            "closest is {drive} on node {node} with room for {}",
-            ByteQuantity(largest).rounded()
-        ),
+        Obstacle::Small(largest) => {
+            let room = ByteQuantity(largest).rounded();
+            let shut = shut(ledger, request).unwrap_or_default();
+            format!("closest is {drive} on node {node} with room for {room}{shut}")
+        }
         Obstacle::Closed(closed) => {
             format!(
                 "closest is {drive} on node {node}, which {}",
@@ -192,6 +193,18 @@ fn misfit(ledger: &Ledger, request: &Request) -> Misfit {
         kind,
         closest,
     }
+}
+
+/// A drive that would have room, and gets nothing new.
+fn shut(ledger: &Ledger, request: &Request) -> Option<String> {
+    let fits = |a: &&Account| a.largest(request.provisioning) >= request.size;
+    let mut with_room = accounts(ledger, request).filter(fits);
+    let (account, closed) = with_room.find_map(|a| Some((a, a.closed?)))?;
+    Some(format!(
+        "; {} has more, but {}",
+        account.drive,
+        closed.words()
+    ))
 }
 
 fn kind(provisioning: Provisioning) -> &'static str {

@@ -34,6 +34,7 @@ enum Outcome<'a> {
 }
 
 fn delete<'a>(pass: &mut Pass<'_, 'a>, owner: Owner<'a>) -> Outcome<'a> {
+    pass.claims.own_all(owner);
     if pass.claims.wanted.contains(&Source::Snapshot(owner.name())) {
         let message = "marked for deletion; a volume is still being made from it";
         return Outcome::Not(Why::new("InUse", message));

@@ -31,6 +31,7 @@ pub(super) fn plan<'a>(pass: &mut Pass<'_, 'a>, volume: &'a PoolVolume) {
 
 fn delete<'a>(pass: &mut Pass<'_, 'a>, volume: &'a PoolVolume) {
     let owner = Owner::Volume(volume);
+    pass.claims.own_all(owner);
     let grants = attach::decide(volume, None);
     let why = if let Some(wish) = volume.spec.attach_to.first() {
         let message = format!(
@@ -58,9 +59,6 @@ fn delete<'a>(pass: &mut Pass<'_, 'a>, volume: &'a PoolVolume) {
             }
         }
     };
-    for leg in pass.claims.all(owner) {
-        pass.claims.own(leg);
-    }
     say(pass, volume, Err(&why), None);
 }
 

@@ -1,0 +1,236 @@
+//! Every node's agent, with what lies on its drives: bytes that outlive all objects.
+
+use crate::world::{World, named, uuid};
+use std::collections::BTreeMap;
+use strand_api::{
+    ByteQuantity, LegPhase, PartitionRole, PoolLeg, PoolLegSpec, PoolLegStatus, Provisioning,
+    condition, names,
+};
+use strand_placement::volumes::ledger;
+
+/// One leg's bytes and the record beside them.
+#[derive(Clone, Debug)]
+pub struct Bytes {
+    pub name: String,
+    pub record: PoolLegSpec,
+    pub size: u64,
+    /// Of what the bytes are a copy, at whatever remove.
+    pub content: String,
+}
+
+/// All drives' storage sides, by UUID of the leg.
+#[derive(Clone, Default)]
+pub struct Disks {
+    pub bytes: BTreeMap<String, Bytes>,
+    made: u32,
+}
+
+impl Disks {
+    fn promised(&self, drive: &str) -> u64 {
+        let here = self.bytes.values().filter(|b| b.record.drive == drive);
+        here.map(|b| ledger::cost(b.size)).sum()
+    }
+
+    /// Drives that thick legs have more of than there is.
+    pub fn oversold(&self, world: &World) -> Vec<String> {
+        let names = world
+            .drives
+            .iter()
+            .map(|d| d.metadata.name.clone().unwrap());
+        names
+            .filter(|d| {
+                let thick = |b: &&Bytes| {
+                    b.record.drive == *d && b.record.provisioning == Provisioning::Thick
+                };
+                let sum: u64 = self
+                    .bytes
+                    .values()
+                    .filter(thick)
+                    .map(|b| ledger::cost(b.size))
+                    .sum();
+                sum > usable(world, d)
+            })
+            .collect()
+    }
+
+    /// Whether a drive has thick and thin legs.
+    pub fn mixed(&self, drive: &str) -> bool {
+        let mut kinds = self
+            .bytes
+            .values()
+            .filter(|b| b.record.drive == drive)
+            .map(|b| b.record.provisioning);
+        let first = kinds.next();
+        kinds.any(|k| Some(k) != first)
+    }
+
+    /// Does what every agent would: for each leg object, and for bytes that have none. `stingy` drives have less room
+    /// than they said.
+    pub fn act(&mut self, world: &mut World, stingy: &[String]) {
+        for i in 0..world.legs.len() {
+            let leg = world.legs[i].clone();
+            let status = self.one(world, &leg, stingy);
+            world.legs[i].status = Some(status);
+        }
+        for (id, bytes) in self.bytes.clone() {
+            let known = world.legs.iter().any(|l| {
+                known_uuid(l) == Some(&id)
+                    || (known_uuid(l).is_none()
+                        && named(&l.metadata, &bytes.name)
+                        && l.spec.drive == bytes.record.drive)
+            });
+            if known {
+                continue;
+            }
+            let taken = world.legs.iter().any(|l| named(&l.metadata, &bytes.name));
+            let name = if taken {
+                format!("{}-{}", bytes.name, &id[..8])
+            } else {
+                bytes.name.clone()
+            };
+            let mut spec = bytes.record.clone();
+            spec.uuid = Some(id.clone());
+            spec.orphaned = true;
+            let mut leg = PoolLeg::new(&name, spec);
+            leg.metadata = world.meta(&name, format!("uid-again-{}", world.born));
+            leg.status = Some(self.one(world, &leg, stingy));
+            world.legs.push(leg);
+        }
+    }
+
+    fn one(&mut self, world: &World, leg: &PoolLeg, stingy: &[String]) -> PoolLegStatus {
+        let name = leg.metadata.name.as_deref().unwrap();
+        let told = leg.status.clone().unwrap_or_default();
+        let failed = |reason: &str| PoolLegStatus {
+            phase: Some(LegPhase::Failed),
+            uuid: told.uuid.clone(),
+            conditions: vec![no(reason)],
+            ..Default::default()
+        };
+        let wanted = known_uuid(leg).cloned();
+        let found = match &wanted {
+            Some(id) => self.bytes.contains_key(id).then(|| id.clone()),
+            None => {
+                let here =
+                    |b: &(&String, &Bytes)| b.1.name == name && b.1.record.drive == leg.spec.drive;
+                let found = self.bytes.iter().find(here).map(|(id, _)| id.clone());
+                if let Some(id) = &found
+                    && self.bytes[id].record.owner_uid != leg.spec.owner_uid
+                {
+                    return if leg.spec.deletion_mark {
+                        deleted()
+                    } else {
+                        failed(names::NAME_TAKEN)
+                    };
+                }
+                found
+            }
+        };
+        if leg.spec.deletion_mark {
+            if let Some(id) = found {
+                self.bytes.remove(&id);
+            }
+            return deleted();
+        }
+        let id = match (found, wanted) {
+            (Some(id), _) => id,
+            (None, Some(_)) => return failed(names::NOT_FOUND),
+            (None, None) if leg.spec.orphaned => {
+                return PoolLegStatus {
+                    phase: Some(LegPhase::Orphaned),
+                    ..Default::default()
+                };
+            }
+            (None, None) => {
+                let room = usable(world, &leg.spec.drive)
+                    - self
+                        .promised(&leg.spec.drive)
+                        .min(usable(world, &leg.spec.drive));
+                let room = if stingy.contains(&leg.spec.drive) {
+                    room / 4
+                } else {
+                    room
+                };
+                if leg.spec.provisioning == Provisioning::Thick
+                    && ledger::cost(leg.spec.size.0) > room
+                {
+                    return failed(names::NO_SPACE);
+                }
+                let content = match &leg.spec.source {
+                    None => format!("new for {name}"),
+                    Some(source) => {
+                        let here =
+                            |b: &&Bytes| b.name == *source && b.record.drive == leg.spec.drive;
+                        match self.bytes.values().find(here) {
+                            Some(source) => source.content.clone(),
+                            None => return failed("SourceNotFound"),
+                        }
+                    }
+                };
+                self.made += 1;
+                let id = uuid(&format!("{:08x}", self.made));
+                let bytes = Bytes {
+                    name: name.into(),
+                    record: leg.spec.clone(),
+                    size: leg.spec.size.0,
+                    content,
+                };
+                self.bytes.insert(id.clone(), bytes);
+                id
+            }
+        };
+        let drive = leg.spec.drive.clone();
+        let room = usable(world, &drive).saturating_sub(self.promised(&drive));
+        let bytes = self.bytes.get_mut(&id).unwrap();
+        let mut conditions = Vec::new();
+        if leg.spec.size.0 > bytes.size {
+            let more = ledger::cost(leg.spec.size.0) - ledger::cost(bytes.size);
+            if bytes.record.provisioning == Provisioning::Thin || more <= room {
+                bytes.size = leg.spec.size.0;
+            } else {
+                conditions.push(no(names::NO_SPACE));
+            }
+        }
+        bytes.record.owner_uid.clone_from(&leg.spec.owner_uid);
+        PoolLegStatus {
+            phase: Some(if leg.spec.orphaned {
+                LegPhase::Orphaned
+            } else {
+                LegPhase::Ready
+            }),
+            uuid: Some(id),
+            size: ByteQuantity(bytes.size),
+            conditions,
+            ..Default::default()
+        }
+    }
+}
+
+fn deleted() -> PoolLegStatus {
+    PoolLegStatus {
+        phase: Some(LegPhase::Deleted),
+        ..Default::default()
+    }
+}
+
+fn no(reason: &str) -> condition::Condition {
+    let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Default::default());
+    condition::condition(&[], &at, names::READY, false, reason, "", None)
+}
+
+fn known_uuid(leg: &PoolLeg) -> Option<&String> {
+    let told = leg.status.as_ref().and_then(|s| s.uuid.as_ref());
+    leg.spec.uuid.as_ref().or(told)
+}
+
+fn usable(world: &World, drive: &str) -> u64 {
+    let found = world.drives.iter().find(|d| named(&d.metadata, drive));
+    let partitions = found
+        .into_iter()
+        .flat_map(|d| &d.status.as_ref().unwrap().partitions);
+    let mut storage = partitions.filter(|p| p.role == PartitionRole::Storage);
+    storage
+        .next()
+        .and_then(|p| p.usable)
+        .map_or(u64::MAX, |u| u.0)
+}

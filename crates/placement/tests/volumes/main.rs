@@ -1,0 +1,12 @@
+//! Decisions on volumes: golden scenarios, and properties that hold whatever happens to objects, agents and drives.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets an error it did not expect stops there"
+)]
+
+mod agent;
+mod properties;
+
+mod scenarios;
+mod world;

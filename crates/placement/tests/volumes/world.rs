@@ -1,0 +1,409 @@
+//! Objects from a line each, and an API server that does what plans ask.
+
+use k8s_openapi::{
+    api::core::v1::{Node, NodeCondition, NodeStatus},
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
+use kube::api::ObjectMeta;
+use serde_json::json;
+use std::collections::BTreeMap;
+use strand_api::{
+    Attachment, Drive, DriveHealth, DrivePhase, LegPhase, MemoryPool, PlacedLeg, PoolLeg,
+    PoolLegSpec, PoolLegStatus, PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus, PoolVolume,
+    PoolVolumeSpec, PoolVolumeStatus, Provisioning, condition, names,
+};
+use strand_placement::volumes::{self, Action, Storage};
+
+#[derive(Clone, Default)]
+pub struct World {
+    pub seconds: i64,
+    pub born: u32,
+    pub pools: Vec<MemoryPool>,
+    pub nodes: Vec<Node>,
+    pub drives: Vec<Drive>,
+    pub volumes: Vec<PoolVolume>,
+    pub legs: Vec<PoolLeg>,
+    pub snapshots: Vec<PoolSnapshot>,
+}
+
+const POOL_ID: &str = "a1000000-0000-4000-8000-000000000000";
+
+/// A UUID from a short name: `u1` becomes one that begins with it.
+pub fn uuid(short: &str) -> String {
+    format!("{short:0<8}-0000-4000-8000-000000000000")
+}
+
+struct Words<'a>(BTreeMap<&'a str, &'a str>);
+
+impl<'a> Words<'a> {
+    fn take(&mut self, key: &str) -> Option<&'a str> {
+        self.0.remove(key)
+    }
+    fn flag(&mut self, key: &str) -> bool {
+        self.0.remove(key).is_some()
+    }
+}
+
+impl World {
+    pub fn now(&self) -> Timestamp {
+        let start: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+        start + SignedDuration::from_secs(self.seconds)
+    }
+
+    fn ago(&self, seconds: i64) -> Time {
+        Time(self.now() - SignedDuration::from_secs(seconds))
+    }
+
+    /// Adds the object that a line describes.
+    pub fn add(&mut self, line: &str) {
+        let mut words = line.split_whitespace();
+        let (kind, name) = (words.next().unwrap(), words.next().unwrap());
+        let mut words = Words(
+            words
+                .map(|w| w.split_once('=').unwrap_or((w, "")))
+                .collect(),
+        );
+        match kind {
+            "node" => self.node(name, &mut words),
+            "pool" => self.pool(name),
+            "drive" => self.drive(name, &mut words),
+            "volume" => self.volume(name, &mut words),
+            "leg" => self.leg(name, &mut words),
+            "snapshot" => self.snapshot(name, &mut words),
+            other => panic!("{other:?} in {line:?}"),
+        }
+        let left: Vec<_> = words.0.keys().collect();
+        assert!(left.is_empty(), "unknown words {left:?} in {line:?}");
+    }
+
+    pub fn meta(&mut self, name: &str, uid: String) -> ObjectMeta {
+        self.born += 1;
+        ObjectMeta {
+            name: Some(name.into()),
+            uid: Some(uid),
+            generation: Some(1),
+            creation_timestamp: Some(self.ago(0)),
+            ..Default::default()
+        }
+    }
+
+    fn node(&mut self, name: &str, words: &mut Words) {
+        let status = if words.flag("notready") {
+            "False"
+        } else {
+            "True"
+        };
+        let ready = NodeCondition {
+            type_: "Ready".into(),
+            status: status.into(),
+            ..Default::default()
+        };
+        self.nodes.push(Node {
+            metadata: ObjectMeta {
+                name: Some(name.into()),
+                ..Default::default()
+            },
+            spec: None,
+            status: Some(NodeStatus {
+                conditions: Some(vec![ready]),
+                ..Default::default()
+            }),
+        });
+    }
+
+    fn pool(&mut self, name: &str) {
+        let spec = json!({"drives": {"models": ["*"]}, "poolID": POOL_ID});
+        let mut pool = MemoryPool::new(name, serde_json::from_value(spec).unwrap());
+        pool.metadata = self.meta(name, "pool".into());
+        self.pools.push(pool);
+    }
+
+    /// `drive NODE/NAME storage=SIZE [cordoned] [missing] [failing] [wear=N] [used=SIZE]`: `usable` is what is given.
+    fn drive(&mut self, name: &str, words: &mut Words) {
+        let (node, short) = name.split_once('/').unwrap();
+        let object = format!("{node}-{short}");
+        let phase = if words.flag("missing") {
+            "Missing"
+        } else {
+            "Ready"
+        };
+        let storage = words.take("storage").unwrap();
+        let used = words.take("used").unwrap_or("0");
+        let mut drive: Drive = serde_json::from_value(json!({
+            "metadata": {"name": object},
+            "spec": {"nodeName": node, "pool": "default", "poolID": POOL_ID, "cordon": words.flag("cordoned")},
+            "status": {
+                "verdict": "Pooled", "phase": phase, "size": "1Ti",
+                "label": {"pool": "default", "poolID": POOL_ID, "driveID": uuid("d"), "generation": 1},
+                "partitions": [{"role": "Storage", "start": 0, "size": storage, "usable": storage, "used": used}],
+            },
+        }))
+        .unwrap();
+        let health = DriveHealth {
+            percentage_used: words.take("wear").unwrap_or("0").parse().unwrap(),
+            critical_warning: i64::from(words.flag("failing")),
+            ..Default::default()
+        };
+        let status = drive.status.as_mut().unwrap();
+        status.health = Some(health);
+        assert!(matches!(
+            status.phase,
+            Some(DrivePhase::Ready | DrivePhase::Missing)
+        ));
+        self.drives.push(drive);
+    }
+
+    /// `legs=NAME@DRIVE[:UUID]`
+    fn placed(words: &mut Words) -> Vec<PlacedLeg> {
+        let Some(text) = words.take("legs") else {
+            return Vec::new();
+        };
+        text.split(',')
+            .enumerate()
+            .map(|(index, leg)| {
+                let (name, place) = leg.split_once('@').unwrap();
+                let (drive, id) = place
+                    .split_once(':')
+                    .map_or((place, None), |(d, u)| (d, Some(u)));
+                PlacedLeg {
+                    name: name.into(),
+                    index: index as i32,
+                    node_name: drive.rsplit_once('-').unwrap().0.into(),
+                    drive: drive.into(),
+                    uuid: id.map(uuid),
+                }
+            })
+            .collect()
+    }
+
+    /// `volume NAME size=… [thin] [node=N|prefer=N] [from=volume:V|snapshot:S] [attach=N[:ro],…] [attached=N:GEN[:ro],…]
+    /// [generation=N] [legs=…] [marked] [age=SECONDS] [redundancy=R]`
+    fn volume(&mut self, name: &str, words: &mut Words) {
+        let mut spec = json!({"pool": words.take("pool").unwrap_or("default"), "size": words.take("size").unwrap_or("10Gi"), "volumeMode": "Filesystem"});
+        if words.flag("thin") {
+            spec["provisioning"] = json!("Thin");
+        }
+        if let Some(redundancy) = words.take("redundancy") {
+            spec["redundancy"] = json!(redundancy);
+        }
+        if let Some(node) = words.take("node") {
+            (spec["locality"], spec["nodeName"]) = (json!("Node"), json!(node));
+        }
+        if let Some(node) = words.take("prefer") {
+            spec["nodeName"] = json!(node);
+        }
+        if let Some((kind, source)) = words.take("from").and_then(|s| s.split_once(':')) {
+            spec["source"] = json!({kind: source});
+        }
+        if let Some(iops) = words.take("iops") {
+            spec["limits"] = json!({"iops": iops.parse::<i64>().unwrap()});
+        }
+        if let Some(nodes) = words.take("attach") {
+            let entry = |n: &str| match n.split_once(':') {
+                Some((node, _)) => json!({"node": node, "readOnly": true}),
+                None => json!({"node": n}),
+            };
+            spec["attachTo"] = nodes.split(',').map(entry).collect();
+        }
+        spec["deletionMark"] = json!(words.flag("marked"));
+        let mut spec: PoolVolumeSpec = serde_json::from_value(spec).unwrap();
+        spec.legs = Self::placed(words);
+        let mut volume = PoolVolume::new(name, spec);
+        volume.metadata = self.meta(name, format!("uid-{name}"));
+        let age = words.take("age").unwrap_or("600").parse().unwrap();
+        volume.metadata.creation_timestamp = Some(self.ago(age));
+        let attachments: Vec<Attachment> = words
+            .take("attached")
+            .into_iter()
+            .flat_map(|t| t.split(','))
+            .map(|t| {
+                let parts: Vec<&str> = t.split(':').collect();
+                Attachment {
+                    node: parts[0].into(),
+                    generation: parts[1].parse().unwrap(),
+                    read_only: parts.len() > 2,
+                }
+            })
+            .collect();
+        let highest = attachments.iter().map(|a| a.generation).max().unwrap_or(0);
+        let generation = words
+            .take("generation")
+            .map_or(highest, |g| g.parse().unwrap());
+        if generation > 0 {
+            volume.status = Some(PoolVolumeStatus {
+                attachment_generation: generation,
+                attachments,
+                ..Default::default()
+            });
+        }
+        self.volumes.push(volume);
+    }
+
+    /// `leg NAME of=VOLUME on=DRIVE [size=…] [thin] [ready=UUID | failed=REASON | deleted | orphan=UUID] [must=UUID] [marked] [orphaned] [snapshot=S] [source=L] [stored=N] [unhealthy=REASON] [age=SECONDS]`
+    fn leg(&mut self, name: &str, words: &mut Words) {
+        let drive = words.take("on").unwrap();
+        let volume = words.take("of").unwrap();
+        let snapshot = words.take("snapshot");
+        let size = words.take("size").unwrap_or("10Gi").parse().unwrap();
+        let spec = PoolLegSpec {
+            volume: volume.into(),
+            owner_uid: words
+                .take("owner")
+                .map_or(format!("uid-{}", snapshot.unwrap_or(volume)), Into::into),
+            snapshot: snapshot.map(Into::into),
+            node_name: drive.rsplit_once('-').unwrap().0.into(),
+            drive: drive.into(),
+            index: 0,
+            size,
+            provisioning: if words.flag("thin") {
+                Provisioning::Thin
+            } else {
+                Provisioning::Thick
+            },
+            source: words.take("source").map(Into::into),
+            uuid: words.take("must").map(uuid),
+            limits: None,
+            orphaned: words.flag("orphaned"),
+            deletion_mark: words.flag("marked"),
+        };
+        let ready = words.take("ready");
+        let orphan = words.take("orphan");
+        let failed = words.take("failed");
+        let deleted = words.flag("deleted");
+        let phase = match (ready, orphan, failed, deleted) {
+            (Some(_), ..) => Some(LegPhase::Ready),
+            (_, Some(_), ..) => Some(LegPhase::Orphaned),
+            (_, _, Some(_), _) => Some(LegPhase::Failed),
+            (_, _, _, true) => Some(LegPhase::Deleted),
+            _ => None,
+        };
+        let told = |type_, reason: Option<&str>| {
+            let at = self.ago(0);
+            reason.map(|r| {
+                condition::condition(&[], &at, type_, false, r, "words of the agent", None)
+            })
+        };
+        let ill = words.take("unhealthy");
+        let mut leg = PoolLeg::new(name, spec);
+        leg.status = phase.map(|phase| PoolLegStatus {
+            phase: Some(phase),
+            uuid: ready.or(orphan).map(uuid),
+            size: if ready.or(orphan).is_some() {
+                size
+            } else {
+                Default::default()
+            },
+            attachment_generation: words.take("stored").map(|g| g.parse().unwrap()),
+            taken_at: snapshot.and(ready).map(|_| self.ago(60)),
+            conditions: told(names::READY, failed)
+                .into_iter()
+                .chain(told(names::HEALTHY, ill))
+                .collect(),
+            ..Default::default()
+        });
+        leg.metadata = self.meta(name, format!("uid-{name}"));
+        let age = words.take("age").unwrap_or("600").parse().unwrap();
+        leg.metadata.creation_timestamp = Some(self.ago(age));
+        self.legs.push(leg);
+    }
+
+    /// `snapshot NAME of=VOLUME [legs=…] [marked] [size=…]`
+    fn snapshot(&mut self, name: &str, words: &mut Words) {
+        let spec = PoolSnapshotSpec {
+            volume: words.take("of").unwrap().into(),
+            legs: Self::placed(words),
+            deletion_mark: words.flag("marked"),
+        };
+        let mut snapshot = PoolSnapshot::new(name, spec);
+        snapshot.metadata = self.meta(name, format!("uid-{name}"));
+        snapshot.metadata.creation_timestamp = Some(self.ago(600));
+        snapshot.status = words.take("size").map(|size| PoolSnapshotStatus {
+            ready_to_use: true,
+            size: size.parse().unwrap(),
+            ..Default::default()
+        });
+        self.snapshots.push(snapshot);
+    }
+
+    pub fn storage(&self) -> Storage<'_> {
+        Storage {
+            pools: self.pools.iter().collect(),
+            nodes: self
+                .nodes
+                .iter()
+                .map(|n| (n.metadata.name.as_deref().unwrap(), n))
+                .collect(),
+            drives: self.drives.iter().collect(),
+            volumes: self.volumes.iter().collect(),
+            legs: self.legs.iter().collect(),
+            snapshots: self.snapshots.iter().collect(),
+        }
+    }
+
+    pub fn plan(&self) -> Vec<Action> {
+        volumes::plan(&self.storage(), self.now())
+    }
+
+    /// Does to the objects what the API server would; false where it would refuse.
+    pub fn apply(&mut self, action: &Action) -> bool {
+        match action.clone() {
+            Action::PlaceVolume { volume, legs } => {
+                let volume = self.volume_mut(&volume).unwrap();
+                volume.spec.legs = legs;
+                *volume.metadata.generation.as_mut().unwrap() += 1;
+            }
+            Action::PlaceSnapshot { snapshot, legs } => {
+                let found = self
+                    .snapshots
+                    .iter_mut()
+                    .find(|s| named(&s.metadata, &snapshot));
+                found.unwrap().spec.legs = legs;
+            }
+            Action::MakeLeg { leg, spec } => {
+                if self.legs.iter().any(|l| named(&l.metadata, &leg)) {
+                    return false;
+                }
+                let mut object = PoolLeg::new(&leg, *spec);
+                object.metadata = self.meta(&leg, format!("uid-leg-{}", self.born));
+                self.legs.push(object);
+            }
+            Action::ChangeLeg { leg, spec } => {
+                let found = self.legs.iter_mut().find(|l| named(&l.metadata, &leg));
+                let found = found.unwrap();
+                assert!(spec.size >= found.spec.size && spec.drive == found.spec.drive);
+                assert!(
+                    spec.provisioning == found.spec.provisioning
+                        && spec.volume == found.spec.volume
+                );
+                assert!(found.spec.uuid.is_none() || spec.uuid == found.spec.uuid);
+                assert!(spec.deletion_mark || !found.spec.deletion_mark);
+                found.spec = *spec;
+            }
+            Action::DropLeg { leg } => self.legs.retain(|l| !named(&l.metadata, &leg)),
+            Action::SetVolumeStatus { volume, status } => {
+                self.volume_mut(&volume).unwrap().status = Some(*status);
+            }
+            Action::SetSnapshotStatus { snapshot, status } => {
+                let found = self
+                    .snapshots
+                    .iter_mut()
+                    .find(|s| named(&s.metadata, &snapshot));
+                found.unwrap().status = Some(*status);
+            }
+            Action::DropVolume { volume } => self.volumes.retain(|v| !named(&v.metadata, &volume)),
+            Action::DropSnapshot { snapshot } => {
+                self.snapshots.retain(|s| !named(&s.metadata, &snapshot));
+            }
+        }
+        true
+    }
+
+    pub fn volume_mut(&mut self, name: &str) -> Option<&mut PoolVolume> {
+        self.volumes.iter_mut().find(|v| named(&v.metadata, name))
+    }
+}
+
+pub fn named(meta: &ObjectMeta, name: &str) -> bool {
+    meta.name.as_deref() == Some(name)
+}
