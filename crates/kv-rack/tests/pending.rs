@@ -59,9 +59,9 @@ fn write(guard: &Guard) {
     guard.0.writers.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// The link's reader gets two pieces for a call.
-fn reader(calls: &Calls<Guard>, id: u64) {
-    for last in [false, true] {
+/// The link's reader gets some of a call's pieces; the peer may stop before the last one.
+fn reader(calls: &Calls<Guard>, id: u64, pieces: &[bool]) {
+    for last in pieces.iter().copied() {
         let Some(guard) = calls.claim(id) else {
             return;
         };
@@ -75,15 +75,22 @@ fn reader(calls: &Calls<Guard>, id: u64) {
     }
 }
 
+/// Whether each piece that comes is the last one.
+const STORIES: [&[bool]; 3] = [&[false, true], &[false], &[true]];
+
 #[test]
 fn a_late_piece_never_meets_the_slots_next_owner() {
-    loom::model(|| {
+    STORIES.into_iter().for_each(late_piece);
+}
+
+fn late_piece(pieces: &'static [bool]) {
+    loom::model(move || {
         let slot = Arc::new(Slot::default());
         let calls = Arc::new(Calls::default());
         let id = calls.open(take(&slot).unwrap()).ok().unwrap();
         let reading = {
             let calls = Arc::clone(&calls);
-            thread::spawn(move || reader(&calls, id))
+            thread::spawn(move || reader(&calls, id, pieces))
         };
         let giving_up = {
             let calls = Arc::clone(&calls);
@@ -102,13 +109,17 @@ fn a_late_piece_never_meets_the_slots_next_owner() {
 
 #[test]
 fn a_link_that_ends_meanwhile_gives_back_everything_once() {
-    loom::model(|| {
+    STORIES.into_iter().for_each(ending_link);
+}
+
+fn ending_link(pieces: &'static [bool]) {
+    loom::model(move || {
         let slot = Arc::new(Slot::default());
         let calls = Arc::new(Calls::default());
         let id = calls.open(take(&slot).unwrap()).ok().unwrap();
         let reading = {
             let calls = Arc::clone(&calls);
-            thread::spawn(move || reader(&calls, id))
+            thread::spawn(move || reader(&calls, id, pieces))
         };
         let closing = {
             let calls = Arc::clone(&calls);
