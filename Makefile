@@ -8,7 +8,7 @@ help:
 
 demo:
 	@scripts/need cc=build-essential
-	cargo build --locked -p strandctl -p operator -p node-agent
+	cargo build --locked -p strandctl -p operator -p node-agent -p kv-endpoint
 	@scripts/demo
 
 test:
