@@ -146,10 +146,11 @@ impl Rack {
                     return Ok(landed(slot, length));
                 }
                 Ok(Got::Longer(length)) => {
-                    // Given back before more is asked for, so that nobody waits for what the other one holds.
+                    // Given back before more is asked for, and room before credit: a pod that frees no slots keeps its
+                    // own gets waiting, and nobody waits for credit that one of those holds.
                     drop((slot.take(), credit.take()));
-                    credit = self.credit(length).await;
                     slot = Some(Arc::new(room.take(length as u64).await?));
+                    credit = self.credit(length).await;
                 }
                 Ok(Got::Refused(refused)) => {
                     tracing::debug!(node = %place.node, %refused, "a peer refused to read a block");
@@ -276,7 +277,10 @@ impl Rack {
             key: key.to_vec(),
         };
         match link.put(namespace, at, spans, options).await {
-            Ok(Reply::Stored) => Ok(Put::Stored),
+            Ok(Reply::Stored) => {
+                self.answers(place);
+                Ok(Put::Stored)
+            }
             Ok(Reply::Present) => Ok(Put::Present),
             Ok(Reply::Refused(refused)) => Err(Untaken::Refused(refused)),
             Ok(Reply::Away) => {

@@ -216,3 +216,42 @@ async fn a_reader_asks_for_no_more_than_its_credit() {
     assert!(most > 0 && most <= credit, "{most}");
     bed.at_rest().await;
 }
+
+/// A pod whose slots are all leased waits for them alone: others' gets have the credit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_frees_no_slots_takes_no_credit_from_others() {
+    let bed = Bed::with(2, |options| options.in_flight_bytes = 4 * MIB).await;
+    let keys = bed.keys_of(1, 2, "hoard").await;
+    for key in &keys {
+        let put = bed
+            .client(1)
+            .put(key, &value(1, 3 * MIB), PutOptions::default())
+            .await;
+        assert_eq!(put.unwrap(), Put::Stored);
+    }
+    let options = Options {
+        get_bytes: 4 * MIB as u64,
+        put_bytes: MIB as u64,
+        ..Options::new(bed.members[0].door.path())
+    };
+    let hoarder = bed::connect(options).await;
+    let held = hoarder.get(&keys[0]).await.unwrap().expect("a hit");
+    let waiting = tokio::spawn({
+        let (client, key) = (hoarder.clone(), keys[1].clone());
+        async move { client.get(&key).await.map(|block| block.is_some()) }
+    });
+    wait(|| bed.members[0].node.usage().requests == 1).await;
+    let start = std::time::Instant::now();
+    for _ in 0..5 {
+        assert!(bed.client(0).get(&keys[1]).await.unwrap().is_some());
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(!waiting.is_finished());
+    drop(held);
+    assert!(waiting.await.unwrap().unwrap());
+    bed.at_rest().await;
+}

@@ -1,5 +1,6 @@
 //! How fast a peer's blocks come, and what that costs. Run by hand:
-//! `cargo test --release -p strand-kv-rack --test speed -- --ignored --nocapture`, with TMPDIR on a tmpfs to leave the drive out.
+//! `cargo test --release -p strand-kv-rack --test speed -- --ignored --nocapture`, with TMPDIR on a tmpfs to leave the drive out, and
+//! `ONLY="0 1024 8"` (reader, KiB, depth) for one row alone.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that meets an error it did not expect shall stop there"
@@ -23,6 +24,10 @@ fn processor() -> (f64, f64) {
 }
 
 async fn gets(bed: &Bed, member: usize, keys: &[Vec<u8>], length: usize, depth: usize) {
+    let only = std::env::var("ONLY");
+    if only.is_ok_and(|only| only != format!("{member} {} {depth}", length >> 10)) {
+        return;
+    }
     let client = bed.client(member);
     let total = (4usize << 30) / length;
     let mut running = FuturesUnordered::new();
