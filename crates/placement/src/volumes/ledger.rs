@@ -170,8 +170,15 @@ impl<'a> Ledger<'a> {
         for snapshot in &storage.snapshots {
             for placed in snapshot.spec.legs.iter().filter(unmade) {
                 let origin = super::origin(storage, snapshot, placed.index);
-                let (size, kind) = snapshot_leg(snapshot, origin);
-                ledger.promise(&placed.drive, kind, size.0);
+                let size = snapshot_size(snapshot, origin).0;
+                match origin {
+                    Some(leg) => ledger.promise(&placed.drive, leg.spec.provisioning, size),
+                    // Until its agent has told which kind it is, the drive takes neither.
+                    None => {
+                        ledger.promise(&placed.drive, Provisioning::Thick, size);
+                        ledger.promise(&placed.drive, Provisioning::Thin, 0);
+                    }
+                }
             }
         }
         ledger
@@ -217,19 +224,13 @@ pub fn size(leg: &PoolLeg) -> u64 {
     leg.spec.size.0.max(made)
 }
 
-/// Size and kind of a snapshot's leg that has no object: its origin may have grown since, or be gone.
-pub(super) fn snapshot_leg(
-    snapshot: &PoolSnapshot,
-    origin: Option<&PoolLeg>,
-) -> (ByteQuantity, Provisioning) {
+/// Size of a snapshot's leg that has no object: its origin may have grown since, or be gone.
+pub(super) fn snapshot_size(snapshot: &PoolSnapshot, origin: Option<&PoolLeg>) -> ByteQuantity {
     let told = snapshot.status.as_ref().map(|s| s.size);
     let present = origin.map(|leg| leg.spec.size);
-    (
-        told.filter(|size| size.0 > 0)
-            .or(present)
-            .unwrap_or_default(),
-        origin.map_or(Provisioning::default(), |leg| leg.spec.provisioning),
-    )
+    told.filter(|size| size.0 > 0)
+        .or(present)
+        .unwrap_or_default()
 }
 
 fn storage_side(drive: &Drive) -> Option<&PartitionStatus> {

@@ -135,6 +135,11 @@ pub fn plan(storage: &Storage, now: Timestamp) -> Vec<Action> {
             .iter()
             .filter_map(|d| Some((d.metadata.name.as_deref()?, *d)))
             .collect(),
+        volumes: storage
+            .volumes
+            .iter()
+            .filter_map(|v| Some((v.metadata.name.as_deref()?, *v)))
+            .collect(),
         claims: claim::Claims::new(storage),
         ledger: Ledger::new(storage),
         actions: Vec::new(),
@@ -165,6 +170,7 @@ struct Pass<'p, 'a> {
     storage: &'p Storage<'a>,
     now: Timestamp,
     drives: BTreeMap<&'a str, &'a Drive>,
+    volumes: BTreeMap<&'a str, &'a PoolVolume>,
     claims: claim::Claims<'a>,
     ledger: Ledger<'a>,
     actions: Vec<Action>,
@@ -248,7 +254,7 @@ fn leg_size(volume: u64) -> u64 {
     volume.max(1).div_ceil(BLOCK).saturating_mul(BLOCK)
 }
 
-/// The leg that a snapshot's leg is, or was, taken of.
+/// The leg that has the name of the one that a snapshot's leg is, or was, taken of.
 fn origin<'a>(storage: &Storage<'a>, snapshot: &PoolSnapshot, index: i32) -> Option<&'a PoolLeg> {
     let volume = storage
         .volumes

@@ -66,18 +66,7 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> 
     let mut record = snapshot.spec.legs.clone();
     let mut why = None;
     for (placed, record) in snapshot.spec.legs.iter().zip(&mut record) {
-        let origin = super::origin(pass.storage, snapshot, placed.index);
-        let (size, kind) = ledger::snapshot_leg(snapshot, origin);
-        let first = || {
-            let mut spec = owner.leg_spec(placed);
-            spec.size = size;
-            spec.provisioning = kind;
-            spec.source = origin
-                .filter(|_| placed.uuid.is_none())
-                .map(|leg| claim::name(leg).into());
-            spec
-        };
-        match leg::tend(pass, owner, placed, first, |_| {}) {
+        match tend(pass, snapshot, placed) {
             Standing::Usable(leg) => usable.push(leg),
             Standing::Record(placed) => {
                 *record = placed;
@@ -112,11 +101,55 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> 
     }
 }
 
+fn tend<'a>(
+    pass: &mut Pass<'_, 'a>,
+    snapshot: &'a PoolSnapshot,
+    placed: &PlacedLeg,
+) -> Standing<'a> {
+    let owner = Owner::Snapshot(snapshot);
+    let origin = origin(pass, snapshot, placed.index);
+    let Some(origin) = origin else {
+        if pass.claims.of(owner, placed).is_some() {
+            return leg::tend(pass, owner, placed, || owner.leg_spec(placed), |_| {});
+        }
+        // Without its origin it would be taken of nothing; if it was taken, its agent knows it.
+        let (name, drive) = (&placed.name, &placed.drive);
+        return Standing::Progress(match placed.uuid {
+            None => Why::new(
+                "SourceNotReady",
+                format!("waiting for volume {}", snapshot.spec.volume),
+            ),
+            Some(_) => Why::new(
+                "Claiming",
+                format!("waiting for the agent of drive {drive} to tell of leg {name}"),
+            ),
+        });
+    };
+    let first = || {
+        let mut spec = owner.leg_spec(placed);
+        spec.size = ledger::snapshot_size(snapshot, Some(origin));
+        spec.provisioning = origin.spec.provisioning;
+        spec.source = placed
+            .uuid
+            .is_none()
+            .then(|| claim::name(origin).to_owned());
+        spec
+    };
+    leg::tend(pass, owner, placed, first, |_| {})
+}
+
+/// The leg that a snapshot's leg is, or was, taken of, once its bytes are known.
+fn origin<'a>(pass: &Pass<'_, 'a>, snapshot: &PoolSnapshot, index: i32) -> Option<&'a PoolLeg> {
+    let volume = *pass.volumes.get(snapshot.spec.volume.as_str())?;
+    let placed = volume.spec.legs.iter().find(|l| l.index == index)?;
+    placed.uuid.as_ref()?;
+    pass.claims.of(Owner::Volume(volume), placed)
+}
+
 /// Where the legs of a snapshot that has none yet go: each beside the one it is taken of.
 fn begin(pass: &mut Pass, snapshot: &PoolSnapshot) -> Result<Vec<PlacedLeg>, Why> {
     let name = &snapshot.spec.volume;
-    let mut volumes = pass.storage.volumes.iter();
-    let found = volumes.find(|v| v.metadata.name.as_ref() == Some(name));
+    let found = pass.volumes.get(name.as_str()).copied();
     let Some(volume) = found.filter(|v| !v.spec.deletion_mark) else {
         let message = format!("there is no volume {name} to take it of");
         return Err(Why::new("SourceNotFound", message));

@@ -20,9 +20,8 @@ pub(super) fn leg<'a>(
     };
     let (words, owner) = match source {
         Source::Volume(name) => {
-            let mut all = pass.storage.volumes.iter();
-            let found = all.find(|v| v.metadata.name.as_deref() == Some(name));
-            (format!("volume {name}"), found.map(|v| Owner::Volume(v)))
+            let found = pass.volumes.get(name).copied();
+            (format!("volume {name}"), found.map(Owner::Volume))
         }
         Source::Snapshot(name) => {
             let mut all = pass.storage.snapshots.iter();
