@@ -1,6 +1,5 @@
 //! The client: calls, what they send, and what they make of the reply.
 
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +11,13 @@ use crate::api::{
     Connection, Counters, Error, MAX_KEY, NamespaceStats, Options, Page, Put, PutOptions, Ttl,
     milliseconds,
 };
-use crate::arena::WriteLease;
 use crate::count::{Count, Counts};
 use crate::fetch::Value;
 use crate::frame::{FOREVER, MAX_BODY, Reply, Request};
 use crate::link::{Link, Unanswered};
-use crate::outcome::{Found, Refusal, found, missed, stored, unexpected};
-use crate::session::{Answer, Block, Session};
+use crate::outcome::{Found, Refusal, found, missed, unexpected};
+use crate::reservation::Reservation;
+use crate::session::{Answer, Block};
 use crate::upload::{Next, Upload};
 
 /// The longest value that is fetched whole, and so verified before its first byte is passed on.
@@ -30,15 +29,6 @@ const WHOLE: u64 = 32 << 20;
 pub struct Client {
     link: Arc<Link>,
     _life: Arc<oneshot::Sender<()>>,
-}
-
-/// Slots of the PUT arena, to be written and committed. Dropped without a commit, it gives them back. Its bytes are
-/// whatever lay there before.
-#[derive(Debug)]
-pub struct Reservation {
-    link: Arc<Link>,
-    session: Arc<Session>,
-    room: WriteLease,
 }
 
 impl Client {
@@ -367,47 +357,7 @@ impl Client {
     }
 }
 
-impl Reservation {
-    /// Makes the value shorter than what was reserved; a larger length changes nothing.
-    pub fn truncate(&mut self, length: usize) {
-        self.room.truncate(length);
-    }
-
-    /// Sends it. Where the agent goes away meanwhile it is sent once more, from the bytes still held.
-    pub async fn commit(self, key: &[u8], options: PutOptions) -> Result<Put, Error> {
-        let Self {
-            link,
-            session,
-            room,
-        } = self;
-        let key = checked(key)?;
-        let answer = link
-            .put(session, room, |room| Request::Put {
-                key: key.clone(),
-                offset: room.offset() as u64,
-                length: room.len() as u64,
-                ttl_ms: options.ttl_ms(),
-                only_if_absent: options.only_if_absent,
-            })
-            .await;
-        stored(&link.counts, answer)
-    }
-}
-
-impl Deref for Reservation {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &self.room
-    }
-}
-
-impl DerefMut for Reservation {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.room
-    }
-}
-
-fn checked(key: &[u8]) -> Result<Vec<u8>, Error> {
+pub(crate) fn checked(key: &[u8]) -> Result<Vec<u8>, Error> {
     match key.len() {
         1..=MAX_KEY => Ok(key.to_vec()),
         length => Err(Error::KeyLength { length }),

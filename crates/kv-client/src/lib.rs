@@ -23,6 +23,7 @@ mod fetch;
 pub mod frame;
 mod link;
 mod outcome;
+mod reservation;
 mod session;
 pub mod slots;
 mod upload;
@@ -31,7 +32,8 @@ pub mod wire;
 pub use api::{
     Connection, Counters, Error, Lost, MAX_KEY, NamespaceStats, Options, Page, Put, PutOptions, Ttl,
 };
-pub use client::{Client, Reservation};
+pub use client::Client;
 pub use fetch::Value;
+pub use reservation::Reservation;
 pub use session::Block;
 pub use upload::{Next, Upload};

@@ -11,10 +11,10 @@ use tokio::time::timeout;
 
 use crate::api::{Error, Put, PutOptions};
 use crate::arena::WriteLease;
-use crate::client::Reservation;
 use crate::frame::{Reply, Request};
 use crate::link::{Link, Unanswered};
 use crate::outcome::stored;
+use crate::reservation::Reservation;
 use crate::session::{Answer, Kept, Session};
 use crate::slots::SLOT;
 

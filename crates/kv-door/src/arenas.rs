@@ -8,6 +8,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use strand_kv_client::arena::{AgentArenas, ArenaMemory};
@@ -26,7 +27,9 @@ const LEAST: usize = 2 * SLOT;
 pub(crate) struct Arenas<A> {
     /// What the pod may have in all, bytes.
     limit: usize,
-    node: Arc<ArenaBudget>,
+    budget: Arc<ArenaBudget>,
+    /// Bytes of all pods of the node.
+    node: Arc<AtomicUsize>,
     state: Mutex<State<A>>,
 }
 
@@ -55,9 +58,10 @@ pub(crate) struct Return<A> {
 }
 
 impl<A: Send + Sync + 'static> Arenas<A> {
-    pub(crate) fn new(limit: usize, node: Arc<ArenaBudget>) -> Arc<Self> {
+    pub(crate) fn new(limit: usize, budget: Arc<ArenaBudget>, node: Arc<AtomicUsize>) -> Arc<Self> {
         Arc::new(Self {
             limit,
+            budget,
             node,
             state: Mutex::new(State {
                 made: 0,
@@ -107,13 +111,13 @@ impl<A: Send + Sync + 'static> Arenas<A> {
             ));
         }
         let (get, put) = split(hello, left);
-        let granted = (self.node.take(get + put, LEAST, SLOT)).ok_or_else(|| {
+        let granted = (self.budget.take(get + put, LEAST, SLOT)).ok_or_else(|| {
             Refused::new(
                 Code::NodeBudget,
                 format!(
                     "the pods of this node use {} of its {} arena bytes; raise the total or close other pods' doors",
-                    self.node.granted(),
-                    self.node.total()
+                    self.budget.granted(),
+                    self.budget.total()
                 ),
             )
         })?;
@@ -121,11 +125,23 @@ impl<A: Send + Sync + 'static> Arenas<A> {
         let memory =
             ArenaMemory::create(get, put, |get, put| blocks.map(get, put)).map_err(failed)?;
         state.made += granted.bytes;
+        self.node.fetch_add(granted.bytes, Ordering::Relaxed);
         Ok((memory, granted))
     }
 
     fn lock(&self) -> MutexGuard<'_, State<A>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<A> Drop for Arenas<A> {
+    fn drop(&mut self) {
+        let made = self
+            .state
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .made;
+        self.node.fetch_sub(made, Ordering::Relaxed);
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::arenas::Arenas;
+use crate::meter::Meter;
 use crate::node::Node;
 use crate::session::{self, Ends};
 use crate::streams::Streams;
@@ -75,7 +76,12 @@ impl Door {
         let (open, closed) = watch::channel(());
         let pod = Arc::new(Pod {
             streams: Streams::default(),
-            arenas: Arenas::new(options.arena_bytes, Arc::clone(&node.budget)),
+            meter: node.meter(options.namespace),
+            arenas: Arenas::new(
+                options.arena_bytes,
+                Arc::clone(&node.budget),
+                Arc::clone(&node.arena_bytes),
+            ),
             namespace: options.namespace,
             node,
         });
@@ -103,6 +109,7 @@ pub(crate) struct Pod<B: Blocks> {
     pub(crate) namespace: Namespace,
     pub(crate) arenas: Arc<Arenas<B::Arena>>,
     pub(crate) streams: Streams,
+    pub(crate) meter: Arc<Meter>,
 }
 
 impl<B: Blocks> Pod<B> {
@@ -121,7 +128,10 @@ impl<B: Blocks> Pod<B> {
                     tokio::spawn(async move {
                         match permit {
                             Some(_permit) => session::serve(pod, socket, ends).await,
-                            None => too_many(&socket).await,
+                            None => {
+                                pod.node.refused.add(1);
+                                too_many(&socket).await;
+                            }
                         }
                     });
                 }

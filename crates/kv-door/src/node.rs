@@ -1,12 +1,14 @@
 //! All doors of one node.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::Blocks;
 use crate::budget::ArenaBudget;
 use crate::door::{Door, DoorError, DoorOptions};
+use crate::meter::{Count, Meter, MeterStats};
+use crate::{Blocks, Namespace};
 
 /// The blocks of a node and the arena bytes of its pods.
 #[derive(Debug)]
@@ -14,7 +16,29 @@ pub struct Node<B> {
     pub(crate) blocks: B,
     pub(crate) budget: Arc<ArenaBudget>,
     pub(crate) tally: Arc<Tally>,
+    pub(crate) opened: Count,
+    pub(crate) refused: Count,
+    /// Arena bytes of this node's own pods.
+    pub(crate) arena_bytes: Arc<AtomicUsize>,
+    meters: Mutex<BTreeMap<Namespace, Arc<Meter>>>,
     epoch: AtomicU64,
+}
+
+/// What a node's doors have done, and what is in use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DoorStats {
+    /// What is in use now.
+    pub usage: Usage,
+    /// Arena bytes granted to this node's own pods; the budget may be shared.
+    pub arena_bytes: usize,
+    /// Sessions that were opened.
+    pub opened: u64,
+    /// Connections that were refused a session.
+    pub refused: u64,
+    /// Requests of all namespaces together.
+    pub total: MeterStats,
+    /// Requests by namespace.
+    pub namespaces: BTreeMap<Namespace, MeterStats>,
 }
 
 /// What is in use now.
@@ -79,6 +103,10 @@ impl<B: Blocks> Node<B> {
             blocks,
             budget,
             tally: Arc::default(),
+            opened: Count::default(),
+            refused: Count::default(),
+            arena_bytes: Arc::default(),
+            meters: Mutex::default(),
             epoch: AtomicU64::new(first),
         })
     }
@@ -105,6 +133,30 @@ impl<B: Blocks> Node<B> {
             granted_bytes: self.budget.granted(),
             arenas: load(&self.tally.arenas),
         }
+    }
+
+    /// What the doors have done since the node was made, and what is in use.
+    pub fn stats(&self) -> DoorStats {
+        let meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        let stats = meters.iter().map(|(of, meter)| (*of, meter.stats()));
+        let namespaces: BTreeMap<_, _> = stats.collect();
+        drop(meters);
+        let mut total = MeterStats::default();
+        namespaces.values().for_each(|stats| total.add(stats));
+        DoorStats {
+            usage: self.usage(),
+            arena_bytes: self.arena_bytes.load(Ordering::Relaxed),
+            opened: self.opened.get(),
+            refused: self.refused.get(),
+            total,
+            namespaces,
+        }
+    }
+
+    /// The meter of a namespace, whichever doors it has.
+    pub(crate) fn meter(&self, namespace: Namespace) -> Arc<Meter> {
+        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(meters.entry(namespace).or_default())
     }
 
     pub(crate) fn next_epoch(&self) -> u64 {

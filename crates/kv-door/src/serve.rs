@@ -92,7 +92,8 @@ async fn try_answer<B: Blocks>(session: &Session<B>, request: Request) -> Result
             }
             let value = put_bytes(session, offset, length)?;
             let options = options(ttl_ms, only_if_absent);
-            outcome(blocks.put(namespace, &key, value, options).await?)
+            let put = blocks.put(namespace, &key, value, options).await?;
+            outcome(session, put, length)
         }
         Request::Begin { key, length } => {
             check(&key)?;
@@ -121,7 +122,7 @@ async fn try_answer<B: Blocks>(session: &Session<B>, request: Request) -> Result
                 .ok_or_else(|| Refused::new(Code::Range, "parts of this put are missing"))?;
             let options = options(ttl_ms, only_if_absent);
             let put = blocks.put_gathered(namespace, &gathering.key, value, options);
-            outcome(put.await?)
+            outcome(session, put.await?, gathering.length() as u64)
         }
         Request::Exists { keys } => {
             keys.iter().try_for_each(|key| check(key))?;
@@ -218,7 +219,10 @@ fn options(ttl_ms: u64, only_if_absent: bool) -> PutOptions {
     }
 }
 
-fn outcome(put: Put) -> Reply {
+fn outcome<B: Blocks>(session: &Session<B>, put: Put, length: u64) -> Reply {
+    if put == Put::Stored {
+        session.pod.meter.stored(length);
+    }
     Reply::Put(match put {
         Put::Stored => frame::Put::Stored,
         Put::Present => frame::Put::Present,

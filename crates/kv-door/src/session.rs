@@ -20,7 +20,7 @@ use crate::greet::{HELLO, Turned, refuse, welcome};
 use crate::node::{Counted, Tally};
 use crate::serve::{Done, answer};
 use crate::streams::{Gathering, OpenBlock};
-use crate::{Blocks, Refused};
+use crate::{Blocks, Refused, meter};
 
 /// Requests of a session that may wait for their reply.
 pub(crate) const IN_FLIGHT: usize = 512;
@@ -74,6 +74,7 @@ impl<B: Blocks> Held<B> {
 struct Asked {
     id: u64,
     request: Request,
+    began: Instant,
     counted: Counted,
 }
 
@@ -86,9 +87,13 @@ pub(crate) async fn serve<B: Blocks>(pod: Arc<Pod<B>>, socket: UnixStream, mut e
     };
     let (arenas, epoch) = match welcomed {
         Ok(Ok(welcomed)) => welcomed,
-        Ok(Err(Turned::Away(refused))) => return refuse(&socket, refused).await,
+        Ok(Err(Turned::Away(refused))) => {
+            pod.node.refused.add(1);
+            return refuse(&socket, refused).await;
+        }
         Ok(Err(Turned::Gone)) | Err(_) => return,
     };
+    pod.node.opened.add(1);
     let session = Arc::new(Session {
         pod,
         arenas,
@@ -143,8 +148,12 @@ impl<B: Blocks> Session<B> {
     }
 
     async fn answer(self: Arc<Self>, asked: Asked) {
+        let operation = meter::operation(&asked.request);
         let done = answer(&self, asked.request).await;
-        self.finish(asked.id, done);
+        self.finish(asked.id, done, |reply| {
+            let took = asked.began.elapsed();
+            self.pod.meter.answered(operation, reply, took);
+        });
         drop(asked.counted);
     }
 
@@ -187,12 +196,13 @@ impl<B: Blocks> Session<B> {
         asked.push(Asked {
             id,
             request,
+            began: Instant::now(),
             counted,
         });
         Ok(())
     }
 
-    fn finish(&self, id: u64, done: Done<B>) {
+    fn finish(&self, id: u64, done: Done<B>, counted: impl FnOnce(&Reply)) {
         let tally = &self.pod.node.tally;
         let reply = {
             let mut open = self.open();
@@ -200,7 +210,7 @@ impl<B: Blocks> Session<B> {
             if open.ended {
                 return;
             }
-            let counted = |of: fn(&Tally) -> &AtomicUsize| Counted::new(tally, of);
+            let tallied = |of: fn(&Tally) -> &AtomicUsize| Counted::new(tally, of);
             let (held, reply) = match done {
                 Done::Reply(reply) => (None, reply),
                 Done::Hit(landed) => {
@@ -209,7 +219,7 @@ impl<B: Blocks> Session<B> {
                         length: landed.length as u64,
                     };
                     let held = Held::Slot { _slot: landed.slot };
-                    (Some((held, counted(|tally| &tally.leases))), reply)
+                    (Some((held, tallied(|tally| &tally.leases))), reply)
                 }
                 Done::Opened(block) => {
                     let reply = Reply::Opened {
@@ -217,16 +227,17 @@ impl<B: Blocks> Session<B> {
                         digest: block.block.digest(),
                     };
                     let held = Held::Open(Arc::new(block));
-                    (Some((held, counted(|tally| &tally.streams))), reply)
+                    (Some((held, tallied(|tally| &tally.streams))), reply)
                 }
                 Done::Begun(begun) => {
                     let held = Held::Begun(Arc::new(begun));
-                    (Some((held, counted(|tally| &tally.streams))), Reply::Begun)
+                    (Some((held, tallied(|tally| &tally.streams))), Reply::Begun)
                 }
             };
             open.held.extend(held.map(|held| (id, held)));
             reply
         };
+        counted(&reply);
         self.reply(id, &reply);
     }
 

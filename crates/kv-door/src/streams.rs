@@ -142,6 +142,11 @@ fn busy(words: &str) -> Refused {
 }
 
 impl Gathering {
+    /// Bytes of the whole value.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+
     /// Bytes that part `number` has. None: there is no such part.
     pub(crate) fn part_length(&self, number: u64) -> Option<usize> {
         let start = usize::try_from(number).ok()?.checked_mul(PART)?;

@@ -9,7 +9,9 @@ mod bed;
 use std::time::Duration;
 
 use bed::Bed;
+use prometheus::TextEncoder;
 use strand_kv_client::{Client, Error, Options, Put, PutOptions, Ttl};
+use strand_kv_door::{Namespace, families};
 
 #[tokio::test]
 async fn a_block_goes_in_and_comes_out() {
@@ -29,6 +31,29 @@ async fn a_block_goes_in_and_comes_out() {
     bed.until(|usage| usage.leases == 0).await;
     let counters = client.counters();
     assert_eq!((counters.hits, counters.misses, counters.puts), (1, 1, 1));
+    let stats = bed.node.stats();
+    assert_eq!(
+        (stats.opened, stats.refused, stats.arena_bytes),
+        (1, 0, 64 << 20)
+    );
+    assert_eq!(stats.namespaces.get(&Namespace(1)), Some(&stats.total));
+    assert_eq!(
+        (stats.total.read_bytes, stats.total.written_bytes),
+        (300_000, 300_000)
+    );
+    let text = TextEncoder::new()
+        .encode_to_string(&families(&[("rack", stats)]))
+        .unwrap();
+    for line in [
+        "strand_context_door_requests_total{operation=\"get\",outcome=\"hit\",pool=\"rack\"} 1",
+        "strand_context_door_requests_total{operation=\"get\",outcome=\"miss\",pool=\"rack\"} 1",
+        "strand_context_door_requests_total{operation=\"put\",outcome=\"stored\",pool=\"rack\"} 1",
+        "strand_context_door_seconds_count{operation=\"get\",pool=\"rack\"} 2",
+        "strand_context_door_seconds_bucket{operation=\"get\",pool=\"rack\",le=\"+Inf\"} 2",
+        "strand_context_door_arena_bytes{pool=\"rack\"} 67108864",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in {text}");
+    }
     drop(client);
     bed.at_rest().await;
 }

@@ -8,6 +8,7 @@
 mod bed;
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,6 +95,8 @@ async fn blocks_of_all_sizes_through_a_drive() {
         (1 << 20) + 1,
         5 << 20,
         32 << 20,
+        (32 << 20) + 4097,
+        128 << 20,
     ];
     let keys: Vec<_> = sizes.iter().map(|size| format!("size {size}")).collect();
     for (size, key) in sizes.iter().zip(&keys) {
@@ -104,8 +107,13 @@ async fn blocks_of_all_sizes_through_a_drive() {
         assert_eq!(put.unwrap(), Put::Stored, "{key}");
     }
     assert_eq!(client.leading_run(&keys).await.unwrap(), keys.len());
-    let mut found = 0;
-    let mut blocks = client.get_many(&keys);
+    for (size, key) in sizes.iter().zip(&keys) {
+        let found = client.fetch(key.as_bytes()).await.unwrap().expect("a hit");
+        let value = bed::whole(found).await.unwrap();
+        assert!(value == bed::value(*size as u64, *size), "{key}");
+    }
+    let (mut found, whole) = (0, keys.len() - 2);
+    let mut blocks = client.get_many(&keys[..whole]);
     while let Some((index, block)) = blocks.next().await {
         let block = block.unwrap().expect("a hit");
         assert!(
@@ -116,11 +124,61 @@ async fn blocks_of_all_sizes_through_a_drive() {
         found += 1;
     }
     drop(blocks);
-    assert_eq!(found, keys.len());
+    assert_eq!(found, whole);
     assert_eq!(client.scan(0, 100).await.unwrap().keys.len(), keys.len());
     client.flush().await.unwrap();
     assert_eq!(client.leading_run(&keys).await.unwrap(), 0);
     assert!(client.get(keys[3].as_bytes()).await.unwrap().is_none());
+    drop(client);
+    at_rest(&node).await;
+}
+
+/// Where in the partition these bytes lie.
+fn find(directory: &Path, bytes: &[u8]) -> u64 {
+    let all = std::fs::read(directory.join("partition")).unwrap();
+    let at = all
+        .windows(bytes.len())
+        .step_by(4096)
+        .position(|window| window == bytes);
+    at.expect("the value lies on the medium") as u64 * 4096
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bit_that_flips_in_the_last_chunk_is_noticed_when_it_is_its_turn() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = node(directory.path()).await;
+    let door = door(&node, directory.path(), 1);
+    let client = bed::connect(Options::new(door.path())).await;
+    let length = 36 << 20;
+    let value = bed::value(9, length);
+    client
+        .put(b"k", &value, PutOptions::default())
+        .await
+        .unwrap();
+    let last = length - (1 << 20);
+    let at = find(directory.path(), &value[last..last + 64]);
+    let file = File::options()
+        .write(true)
+        .open(directory.path().join("partition"))
+        .unwrap();
+    file.write_all_at(&[!value[last + 99]], at + 99).unwrap();
+    file.sync_all().unwrap();
+
+    let mut found = client.fetch(b"k").await.unwrap().expect("a hit");
+    let mut bytes = Vec::new();
+    let lost = loop {
+        match found.next().await {
+            Ok(Some(part)) => bytes.extend_from_slice(&part),
+            Ok(None) => panic!("a flipped bit was passed on"),
+            Err(lost) => break lost,
+        }
+    };
+    assert_eq!((lost.length, lost.given), (length as u64, last as u64));
+    assert!(bytes == value[..last], "what was passed on is right");
+    drop(found);
+    // From here on it is a miss; the drive is not to blame, the block is.
+    assert!(client.fetch(b"k").await.unwrap().is_none());
+    assert_eq!(client.counters().lost, 1);
     drop(client);
     at_rest(&node).await;
 }
