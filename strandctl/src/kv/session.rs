@@ -35,6 +35,15 @@ pub enum Taken {
     Dropped,
 }
 
+impl From<Put> for Taken {
+    fn from(put: Put) -> Self {
+        match put {
+            Put::Stored | Put::Present => Self::Yes,
+            Put::Dropped => Self::Dropped,
+        }
+    }
+}
+
 impl Session {
     /// Opens one.
     pub async fn open(door: &Door) -> Result<Self> {
@@ -89,7 +98,7 @@ impl Session {
     pub async fn get<T>(&mut self, key: &[u8], see: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
         Ok(match self {
             Self::Resp(resp) => resp.get(key).await?.map(see),
-            Self::Native(client) => client.get(key).await?.map(|block| see(&block)),
+            Self::Native(client) => fetch(client, key, see).await?,
         })
     }
 
@@ -108,18 +117,22 @@ impl Session {
             }
             Self::Native(client) => client,
         };
-        let Some(mut room) = client.reserve(length as u64).await? else {
-            return Ok(Taken::Dropped);
-        };
-        fill(room.deref_mut());
         let options = PutOptions {
             ttl,
             only_if_absent: false,
         };
-        Ok(match room.commit(key, options).await? {
-            Put::Stored | Put::Present => Taken::Yes,
-            Put::Dropped => Taken::Dropped,
-        })
+        if let Connection::Up { put_bytes, .. } = client.connection()
+            && length as u64 > put_bytes
+        {
+            let mut value = vec![0; length];
+            fill(&mut value);
+            return Ok(client.put(key, &value, options).await?.into());
+        }
+        let Some(mut room) = client.reserve(length as u64).await? else {
+            return Ok(Taken::Dropped);
+        };
+        fill(room.deref_mut());
+        Ok(room.commit(key, options).await?.into())
     }
 
     /// What is known of a block; `None`: there is none.
@@ -146,6 +159,23 @@ impl Session {
             }
         };
         Ok(Some(Described { length, left }))
+    }
+}
+
+/// Shows a value where it lies; one that comes in parts is gathered first, and lost on the way it is a miss.
+async fn fetch<T>(client: &Client, key: &[u8], see: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+    let Some(mut value) = client.fetch(key).await? else {
+        return Ok(None);
+    };
+    let length = usize::try_from(value.length())?;
+    let mut gathered = Vec::new();
+    loop {
+        match value.next().await {
+            Ok(Some(block)) if block.len() == length => return Ok(Some(see(&block))),
+            Ok(Some(part)) => gathered.extend_from_slice(&part),
+            Ok(None) => return Ok(Some(see(&gathered))),
+            Err(_) => return Ok(None),
+        }
     }
 }
 

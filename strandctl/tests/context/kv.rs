@@ -35,6 +35,20 @@ async fn a_block_comes_back_to_the_byte_through_either_door() {
 }
 
 #[tokio::test]
+async fn a_block_may_be_larger_than_the_arena() {
+    let bed = Bed::new().await;
+    let file = bed.path("large");
+    fs::write(&file, value().repeat(27)).unwrap();
+    for door in bed.doors() {
+        let put = through(&door, &["kv", "put", "large", &file], b"").await;
+        assert_eq!(put.code, 0, "{put:?}");
+        let get = through(&door, &["kv", "get", "large"], b"").await;
+        assert_eq!(get.code, 0, "{}", get.err);
+        assert!(get.out == value().repeat(27));
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_told_and_ends_with_1() {
     let bed = Bed::new().await;
     for door in bed.doors() {
