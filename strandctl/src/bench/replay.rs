@@ -30,9 +30,7 @@ use strand_api::ByteQuantity;
 use strand_traces::{Request, Served};
 use tokio::{signal::ctrl_c, sync, task::JoinSet};
 
-/// Replays a trace of requests in Mooncake's form. Each request looks up its blocks, reads the longest leading run of those
-/// that are there, checks every byte, and writes the rest. The hits are compared with those of an LRU cache of --capacity
-/// bytes over the same trace. Ctrl-C ends it with a report of what was done.
+/// What is replayed, through what, and what it is compared with.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Exit code: 0 all bytes read were right, 1 some were not, 2 the replay did not end well."

@@ -9,9 +9,7 @@ use std::{
 };
 use strand_traces::{Cache, Generator, Infinite, Shape, Totals};
 
-/// Writes a trace in Mooncake's form: a JSON object a line with timestamp (ms), input_length, output_length and
-/// hash_ids (of blocks of 512 tokens). Conversations begin with one of a few shared system prompts and grow turn by turn.
-/// The defaults resemble public descriptions of chat services; the same flags make the same trace.
+/// What the trace is like.
 #[derive(Args, Debug)]
 pub struct TraceArgs {
     /// File to write [default: standard output]
