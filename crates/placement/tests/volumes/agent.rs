@@ -151,6 +151,14 @@ impl Disks {
                 } else {
                     room
                 };
+                // Bytes whose objects were lost are not known to anybody else.
+                let other_kind = self.bytes.values().any(|b| {
+                    b.record.drive == leg.spec.drive
+                        && b.record.provisioning != leg.spec.provisioning
+                });
+                if other_kind {
+                    return failed(names::NO_SPACE);
+                }
                 if leg.spec.provisioning == Provisioning::Thick
                     && ledger::cost(leg.spec.size.0) > room
                 {

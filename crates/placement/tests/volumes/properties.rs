@@ -455,7 +455,7 @@ fn target(action: &Action) -> (u8, String) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_lost_oversold_or_left_undone(events in prop::collection::vec(event(), 1..60), stingy in any::<bool>()) {
