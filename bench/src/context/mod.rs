@@ -26,6 +26,10 @@ use std::{
     time::Duration,
 };
 
+/// What is measured on, for people.
+const DEVICES: &str = "devices: loop, direct I/O, 4096-byte sectors, over a file in /dev/shm (RAM-backed: 2 GiB; for bytes written 4 GiB) \
+                       or /var/tmp (disk-backed: 4 GiB read, 6 GiB written)";
+
 /// Flags of `serve-door`.
 #[derive(Args, Clone, Debug)]
 pub struct Serve {
@@ -122,7 +126,7 @@ pub async fn run(args: ContextArgs, out: &Path, conditions: &Conditions) -> anyh
         }
     };
     let versions = versions();
-    println!("{versions}");
+    println!("{versions}\n{DEVICES}");
     println!(
         "each figure of pairs: median of {} rounds of {} ms: baseline, ours, baseline\n",
         plan.rounds,
@@ -170,7 +174,7 @@ pub async fn run(args: ContextArgs, out: &Path, conditions: &Conditions) -> anyh
             failed,
         });
         let kept = serde_json::json!({
-            "versions": versions, "rounds": plan.rounds, "slot_milliseconds": plan.slot.as_millis() as u64, "families": all,
+            "versions": versions, "devices": DEVICES, "rounds": plan.rounds, "slot_milliseconds": plan.slot.as_millis() as u64, "families": all,
         });
         match &args.json {
             Some(path) => report::keep_at(path, conditions, &kept)?,

@@ -8,7 +8,7 @@ use crate::{
         fio,
         load::Blocks,
         medium::{Device, Kind},
-        pairs::{Goal, Pairs, interleave},
+        pairs::{Goal, Pairs, Round, interleave},
         resp,
         serving::{LEAST_FREE, Serving},
     },
@@ -52,32 +52,36 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
     )
     .await?;
     let memory = serving.process().peak()?;
-    let sets = interleave(
-        plan.rounds,
-        async || {
-            Ok(
-                fio::run(job("write", (partition, device.len() - partition)))
-                    .await?
-                    .rate,
-            )
-        },
-        async || block_in_place(|| resp::set(endpoint.address(), blocks, CONNECTIONS, plan.slot)),
-    )
-    .await?;
+    let raw = async || {
+        Ok(
+            fio::run(job("write", (partition, device.len() - partition)))
+                .await?
+                .rate,
+        )
+    };
+    let ours =
+        async || block_in_place(|| resp::set(endpoint.address(), blocks, CONNECTIONS, plan.slot));
+    let sets = interleave(plan.rounds, raw, ours).await?;
+    device.without_trim()?;
+    let untrimmed = interleave(plan.rounds, raw, ours).await?;
     endpoint.stop().await?;
     serving.end().await?;
-    let what = |verb| format!("RESP {verb}, disk-backed, 4 MiB, {CONNECTIONS} connections / raw");
+    let what = |verb, trim| {
+        format!("RESP {verb}, disk-backed, 4 MiB, {CONNECTIONS} connections{trim} / raw")
+    };
+    let pairs = |rounds: &[Round<f64>]| Pairs::of(rounds, |rate| *rate);
     let bytes = blocks.count * LEN as u64;
     Ok(vec![
         ratio(
-            what("GET"),
-            Pairs::of(&gets, |rate| *rate),
+            what("GET", ""),
+            pairs(&gets),
             Goal::AtLeast(0.95),
             gigabytes,
         ),
+        ratio(what("SET", ""), pairs(&sets), Goal::AtLeast(0.9), gigabytes),
         ratio(
-            what("SET"),
-            Pairs::of(&sets, |rate| *rate),
+            what("SET", ", no TRIM"),
+            pairs(&untrimmed),
             Goal::AtLeast(0.9),
             gigabytes,
         ),

@@ -7,7 +7,7 @@ use crate::{
         endpoint::Server,
         load::Blocks,
         medium::{Device, Kind},
-        pairs::{Goal, Pairs, interleave},
+        pairs::{Goal, Pairs, Round, interleave},
         resp,
         serving::Serving,
     },
@@ -35,20 +35,21 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
         block_in_place(|| resp::set(server.address(), blocks, CONNECTIONS, plan.slot))
     };
     let sets = interleave(plan.rounds, async || set(&redis), async || set(&endpoint)).await?;
+    device.without_trim()?;
+    let untrimmed = interleave(plan.rounds, async || set(&redis), async || set(&endpoint)).await?;
     redis.stop().await?;
     endpoint.stop().await?;
     serving.end().await?;
-    let what = |verb| format!("RESP {verb}, RAM-backed, 4 MiB, {CONNECTIONS} connections / Redis");
+    let what = |verb, trim| {
+        format!("RESP {verb}, RAM-backed, 4 MiB, {CONNECTIONS} connections{trim} / Redis")
+    };
+    let pairs = |rounds: &[Round<f64>]| Pairs::of(rounds, |rate| *rate);
     Ok(vec![
+        ratio(what("GET", ""), pairs(&gets), Goal::AtLeast(1.0), gigabytes),
+        ratio(what("SET", ""), pairs(&sets), Goal::AtLeast(0.8), gigabytes),
         ratio(
-            what("GET"),
-            Pairs::of(&gets, |rate| *rate),
-            Goal::AtLeast(1.0),
-            gigabytes,
-        ),
-        ratio(
-            what("SET"),
-            Pairs::of(&sets, |rate| *rate),
+            what("SET", ", no TRIM"),
+            pairs(&untrimmed),
             Goal::AtLeast(0.8),
             gigabytes,
         ),
