@@ -116,10 +116,13 @@ impl Visit {
     /// Returns once the peer neither takes nor gives what it should.
     async fn stalled(&self) {
         loop {
-            sleep(STALLED / 4).await;
-            let owes = self.line.backlog() || self.puts.len() > 0;
-            if owes && self.line.pulse.last().elapsed() > STALLED {
-                return;
+            // An idle connection costs nothing.
+            self.line.owed.notified().await;
+            while self.line.backlog() || self.puts.len() > 0 {
+                sleep(STALLED / 4).await;
+                if self.line.pulse.last().elapsed() > STALLED {
+                    return;
+                }
             }
         }
     }
@@ -444,6 +447,7 @@ impl Visit {
             answer,
         };
         self.puts.insert(id, call).map_err(|_| Unwanted)?;
+        self.line.owed.notify_one();
         self.reply(id, &Reply::Go);
         match arrived.await {
             Ok(Answer::Landed(_)) => {}

@@ -85,6 +85,8 @@ pub(crate) struct Line {
     pub(crate) pulse: Arc<Pulse>,
     out: Mutex<Out>,
     room: Notify,
+    /// The other side has to take or give something from now on.
+    pub(crate) owed: Notify,
 }
 
 struct Out {
@@ -154,6 +156,7 @@ impl Line {
                 broken: false,
             }),
             room: Notify::new(),
+            owed: Notify::new(),
         }
     }
 
@@ -259,6 +262,7 @@ impl Line {
                     }
                     drop(out);
                     self.room.notify_one();
+                    self.owed.notify_one();
                     return;
                 }
                 Err(error) => return self.broken(&error, writer),

@@ -7,7 +7,7 @@
 mod bed;
 
 use bed::{Bed, value};
-use strand_kv_client::{Put, PutOptions};
+use strand_kv_client::{Options, Put, PutOptions};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_block_that_one_node_puts_every_node_gets() {
@@ -22,7 +22,7 @@ async fn a_block_that_one_node_puts_every_node_gets() {
         1 << 20,
         (1 << 20) + 1,
         5_000_000,
-        32 << 20,
+        9 << 20,
     ];
     let keys: Vec<_> = (0..3)
         .flat_map(|from| sizes.map(|size| (from, size, format!("{from} {size}"))))
@@ -68,7 +68,7 @@ async fn a_block_that_one_node_puts_every_node_gets() {
     assert!(bed.client(2).get(b"nothing").await.unwrap().is_none());
     assert_eq!(
         bed.client(1).length(names[9].as_bytes()).await.unwrap(),
-        Some(32 << 20)
+        Some(9 << 20)
     );
     bed.client(1).flush().await.unwrap();
     assert_eq!(bed.client(0).leading_run(&names).await.unwrap(), 0);
@@ -103,4 +103,61 @@ async fn a_scan_sees_every_key_of_every_drive() {
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen, keys);
+}
+
+/// Values that do not fit the pod's arenas come and go in parts, also over the wire.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_larger_than_the_arena_through_any_node() {
+    let bed = Bed::new(2).await;
+    let keys = bed.keys_of(1, 2, "parts").await;
+    for (number, length) in [(9 << 20) + 7, 40 << 20].into_iter().enumerate() {
+        let (key, value) = (&keys[number], value(length as u64, length));
+        for member in [0, 1] {
+            let options = Options {
+                get_bytes: 4 << 20,
+                put_bytes: 4 << 20,
+                ..Options::new(bed.members[member].door.path())
+            };
+            let client = bed::connect(options).await;
+            let put = client.put(key, &value, PutOptions::default()).await;
+            assert_eq!(put.unwrap(), Put::Stored);
+            assert_eq!(bed.holders(key), [1]);
+            let mut found = client.fetch(key).await.unwrap().expect("a hit");
+            assert_eq!(found.length(), length as u64);
+            let mut at = 0;
+            while let Some(part) = found.next().await.unwrap() {
+                assert!(part[..] == value[at..at + part.len()], "at {at}");
+                at += part.len();
+            }
+            assert_eq!(at, length);
+        }
+    }
+    // A value that is replaced while it is read in parts ends, and is not continued with the other one's bytes.
+    let options = Options {
+        get_bytes: 4 << 20,
+        put_bytes: 4 << 20,
+        ..Options::new(bed.members[0].door.path())
+    };
+    let client = bed::connect(options).await;
+    let before = value(40 << 20, 40 << 20);
+    let mut found = client.fetch(&keys[1]).await.unwrap().expect("a hit");
+    let first = found.next().await.unwrap().expect("a part");
+    assert!(first[..] == before[..first.len()]);
+    let mut at = first.len();
+    drop(first);
+    let put = bed
+        .client(1)
+        .put(&keys[1], &value(3, 30 << 20), PutOptions::default())
+        .await;
+    assert_eq!(put.unwrap(), Put::Stored);
+    while let Ok(Some(part)) = found.next().await {
+        assert!(part[..] == before[at..at + part.len()], "at {at}");
+        at += part.len();
+    }
+    assert!(
+        at < before.len(),
+        "the whole value came, though it was replaced"
+    );
+    drop(found);
+    bed.at_rest().await;
 }
