@@ -24,7 +24,8 @@ pub struct Options {
     /// or a dropped put. Default 10 s.
     pub patience: Duration,
     /// With exactly one request outstanding, poll the socket for its reply this long before sleeping.
-    /// Saves a wake-up on fast drives and costs that much processor time; at most 50 µs. Default 0.
+    /// Saves a wake-up on fast drives and costs that much processor time; at most 50 µs. Where that is too short again
+    /// and again it is tried now and then only. Default 0.
     pub spin: Duration,
     /// A name for the agent's logs, at most 64 bytes of it are sent.
     pub name: String,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,38 @@ const HELLO: Duration = Duration::from_secs(5);
 /// The longest that a caller polls for its reply.
 const MAX_SPIN: Duration = Duration::from_micros(50);
 
+/// Whether polling has been of use: where replies take longer than it lasts, it only keeps a processor from others.
+#[derive(Debug, Default)]
+struct Spin {
+    /// How often in a row it was in vain.
+    vain: AtomicU32,
+}
+
+impl Spin {
+    /// After so many times in vain, it is tried this seldom.
+    const PATIENT: u32 = 8;
+    const SELDOM: u32 = 64;
+
+    fn worth_it(&self) -> bool {
+        let vain = self.vain.load(Ordering::Relaxed);
+        if vain < Self::PATIENT {
+            return true;
+        }
+        let vain = self.vain.fetch_add(1, Ordering::Relaxed);
+        vain.is_multiple_of(Self::SELDOM)
+    }
+
+    fn paid(&self, paid: bool) {
+        match paid {
+            true => self.vain.store(0, Ordering::Relaxed),
+            false => drop(self.vain.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Session {
+    spin: Spin,
     pub(crate) epoch: u64,
     pub(crate) version: Version,
     pub(crate) limits: Limits,
@@ -133,6 +163,7 @@ impl Session {
         let arenas = PodArenas::map(descriptors, size(limits.get_bytes), size(limits.put_bytes))
             .map_err(NoSession::Arena)?;
         Ok(Arc::new(Self {
+            spin: Spin::default(),
             epoch: welcome.epoch,
             version,
             limits,
@@ -209,7 +240,7 @@ impl Session {
             }
         };
         self.wire.send(|out| request.encode(out, self.epoch, id));
-        if alone && !spin.is_zero() {
+        if alone && !spin.is_zero() && self.spin.worth_it() {
             let until = Instant::now() + spin.min(MAX_SPIN);
             while Instant::now() < until {
                 match self.wire.poll(|header, body| self.take(header, body)) {
@@ -221,9 +252,11 @@ impl Session {
                     }
                 }
                 if let Ok(outcome) = answer.try_recv() {
+                    self.spin.paid(true);
                     return outcome;
                 }
             }
+            self.spin.paid(false);
         }
         answer.await.unwrap_or(Outcome {
             answer: None,
