@@ -118,6 +118,9 @@ impl Pool {
             name: self.name.clone(),
             epoch: self.map.as_ref().map_or(0, |map| map.epoch),
             doors: self.doors.len(),
+            namespaces: (self.doors.values())
+                .map(|(request, _)| (namespace_of(&request.namespace), request.namespace.clone()))
+                .collect(),
             node: Arc::clone(&self.node),
             rack: self.rack.clone(),
         }

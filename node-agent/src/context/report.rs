@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use strand_context_store::{Stats, Store};
-use strand_kv_door::Node;
+use strand_kv_door::{Namespace, Node};
 use strand_kv_rack::Rack;
 use strand_placement::status::sixteenths;
 
@@ -58,6 +58,8 @@ pub(super) struct OpenPool {
     pub(super) name: String,
     pub(super) epoch: i64,
     pub(super) doors: usize,
+    /// Names of the namespaces whose pods have doors here.
+    pub(super) namespaces: BTreeMap<Namespace, String>,
     pub(super) node: Arc<Node<Rack>>,
     pub(super) rack: Rack,
 }

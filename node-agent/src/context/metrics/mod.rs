@@ -1,5 +1,6 @@
 //! Context memory's metrics, read from what serves when they are asked for: nothing is counted twice.
 
+mod pods;
 mod racks;
 
 use prometheus::core::{Collector, Desc};
@@ -8,7 +9,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 use strand_context_store::{Endurance, Stats};
 use strand_kv_rack::RackStats;
 
-use super::report::{OpenDrive, OpenPool, Shown};
+use super::report::{OpenDrive, Shown};
 
 /// A collector over what is open.
 #[derive(Clone)]
@@ -39,7 +40,7 @@ impl Collector for ContextMetrics {
             .collect();
         let all = [
             of_drives(&drives),
-            of_pools(&open.pools),
+            pods::of_pods(&open.pools),
             racks::of_racks(&racks),
             racks::of_peers(&racks),
         ];
@@ -243,31 +244,4 @@ fn words(endurance: Endurance) -> Option<&'static str> {
         Endurance::Tight => Some("tight"),
         Endurance::Spent => Some("spent"),
     }
-}
-
-fn of_pools(pools: &[OpenPool]) -> prometheus::Result<Vec<MetricFamily>> {
-    let gauge = |name, help| IntGaugeVec::new(Opts::new(name, help), &["pool"]);
-    let doors = gauge("strand_context_doors", "Pods' doors on this node.")?;
-    let sessions = gauge("strand_context_sessions", "Sessions of those pods.")?;
-    let arena = gauge(
-        "strand_context_arena_bytes",
-        "Arena bytes granted to those pods.",
-    )?;
-    let pinned = gauge(
-        "strand_context_held_values",
-        "Values that pods have not released.",
-    )?;
-    for pool in pools {
-        let usage = pool.node.usage();
-        let set = |family: &IntGaugeVec, value: usize| {
-            let value = i64::try_from(value).unwrap_or(i64::MAX);
-            family.with_label_values(&[pool.name.as_str()]).set(value);
-        };
-        set(&doors, pool.doors);
-        set(&sessions, usage.sessions);
-        set(&arena, usage.granted_bytes);
-        set(&pinned, usage.leases);
-    }
-    let all = [doors, sessions, arena, pinned];
-    Ok(all.iter().flat_map(Collector::collect).collect())
 }
