@@ -26,6 +26,8 @@ pub struct World {
     pub drives: Vec<Drive>,
     pub maps: Vec<PoolMap>,
     pub operations: Vec<DriveOperation>,
+    /// How many legs of volumes drives hold.
+    pub legs: BTreeMap<String, usize>,
 }
 
 pub fn now() -> Timestamp {
@@ -84,9 +86,15 @@ impl World {
             "node" => self.nodes.push(node(words[1], &words[2..], line)),
             "pool" => self.pools.push(pool(words[1], &words[2..], line)),
             "drive" => self.drives.push(drive(words[1], &words[2..], line)),
+            "legs" => {
+                let (drive, legs) = (words[1].into(), words[2].parse().unwrap());
+                self.legs.insert(drive, legs);
+            }
             "map" => self.maps.push(map(words[1], &words[2..], line)),
             "operation" => self.operations.push(operation(words[1], &words[2..], line)),
-            other => panic!("{other:?} in {line:?}: expected node, pool, drive, map or operation"),
+            other => {
+                panic!("{other:?} in {line:?}: expected node, pool, drive, legs, map or operation")
+            }
         }
     }
 
@@ -112,7 +120,7 @@ impl World {
                 drives: self.drives.iter().collect(),
                 maps,
                 operations: self.operations.iter().collect(),
-                legs: Default::default(),
+                legs: self.legs.iter().map(|(d, n)| (d.as_str(), *n)).collect(),
             },
             now,
         )
