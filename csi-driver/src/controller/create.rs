@@ -157,7 +157,7 @@ impl Controller {
         let wanted = Wanted::read(request)?;
         let _held = self.locks.take(&wanted.name)?;
         let name = &wanted.name;
-        let there = match self.cluster.find::<PoolVolume>(name).await? {
+        let there = match self.settled(name).await? {
             Some(there) => there,
             None => {
                 let volume = self.compose(&wanted, request).await?;
@@ -168,12 +168,6 @@ impl Controller {
                 }
             }
         };
-        if there.spec.deletion_mark {
-            return Err(Error::Changing {
-                what: format!("volume {name}"),
-                why: "is still being deleted",
-            });
-        }
         wanted.is(&there)?;
         match self.made(name).await {
             Ok(volume) => Ok(CreateVolumeResponse {
@@ -181,7 +175,8 @@ impl Controller {
             }),
             Err(error @ (Error::NoSpace { .. } | Error::Invalid { .. })) => {
                 // These answers mean that nothing is being made: the caller may choose another place under the same name.
-                self.undo(name).await?;
+                self.mark(name).await?;
+                self.settled(name).await?;
                 Err(error)
             }
             Err(error) => Err(error),
@@ -290,11 +285,14 @@ impl Controller {
             .await
     }
 
-    /// Marks a volume that could not be made, and waits until it is gone.
-    async fn undo(&self, name: &str) -> Result<(), Error> {
-        self.mark(name).await?;
-        let gone = |seen: Option<&PoolVolume>| seen.is_none().then_some(Ok(()));
-        self.cluster.wait(name, "undone", gone).await
+    /// The volume of that name, once none of an earlier life is being taken away any more.
+    async fn settled(&self, name: &str) -> Result<Option<PoolVolume>, Error> {
+        self.cluster
+            .wait(name, "deleted", |seen: Option<&PoolVolume>| match seen {
+                Some(volume) if volume.spec.deletion_mark => None,
+                seen => Some(Ok(seen.cloned())),
+            })
+            .await
     }
 
     pub(super) async fn delete(&self, id: &str) -> Result<DeleteVolumeResponse, Error> {

@@ -27,7 +27,7 @@ impl Controller {
         let volume = volume.ok_or_else(|| Error::NoVolume(request.source_volume_id.clone()))?;
         let _held = self.locks.take(&format!("snapshot {name}"))?;
 
-        let there = match self.cluster.find::<PoolSnapshot>(&name).await? {
+        let there = match self.settled_snapshot(&name).await? {
             Some(there) => there,
             None => {
                 self.cluster.volume(volume).await?;
@@ -58,12 +58,6 @@ impl Controller {
                 why: "another source volume".into(),
             });
         }
-        if there.spec.deletion_mark {
-            return Err(Error::Changing {
-                what: format!("snapshot {name}"),
-                why: "is still being deleted",
-            });
-        }
         let taken = self.taken(&name).await;
         if let Err(Error::NoSpace { .. }) = taken {
             // The answer means that no snapshot is being taken.
@@ -72,6 +66,16 @@ impl Controller {
         Ok(CreateSnapshotResponse {
             snapshot: Some(told::snapshot(&taken?)),
         })
+    }
+
+    /// The snapshot of that name, once none of an earlier life is being taken away any more.
+    async fn settled_snapshot(&self, name: &str) -> Result<Option<PoolSnapshot>, Error> {
+        self.cluster
+            .wait(name, "deleted", |seen: Option<&PoolSnapshot>| match seen {
+                Some(snapshot) if snapshot.spec.deletion_mark => None,
+                seen => Some(Ok(seen.cloned())),
+            })
+            .await
     }
 
     async fn taken(&self, name: &str) -> Result<PoolSnapshot, Error> {

@@ -71,18 +71,22 @@ pub async fn make(fs: FsType, device: &Path) -> Result<(), Error> {
     }
 }
 
-/// Repairs what can be repaired without a decision, before it is mounted for writing. XFS replays its log by being mounted.
+/// Repairs what can be repaired without a decision, before it is mounted for writing, and with `fill` grows it to its device's
+/// size. XFS does both while it is mounted: its log is replayed by the mount, and [`grow`] comes after it.
 ///
 /// # Errors
 /// [`Error::Content`] where a person has to decide.
-pub async fn check(volume: &str, fs: FsType, device: &Path) -> Result<(), Error> {
+pub async fn check(volume: &str, fs: FsType, device: &Path, fill: bool) -> Result<(), Error> {
     if fs != FsType::Ext4 {
         return Ok(());
     }
     let mut command = Command::new("e2fsck");
-    let done = run("e2fsck", command.arg("-p").arg(device), device).await?;
+    // Growing what is not mounted asks for a full check.
+    command.arg("-p").args(fill.then_some("-f")).arg(device);
+    let done = run("e2fsck", &mut command, device).await?;
     match done.code {
         // 1: errors were corrected. Source: e2fsck(8).
+        Some(0 | 1) if fill => grow(fs, device, device).await,
         Some(0 | 1) => Ok(()),
         Some(code) if code & 4 != 0 => Err(Error::Content {
             volume: volume.to_owned(),
@@ -127,7 +131,8 @@ pub async fn mount(
     }
 }
 
-/// Grows a mounted file system to its device's size; one that has it is left as it is.
+/// Grows a file system to its device's size; one that has it is left as it is. ext4 under a mount grows only where the process has
+/// CAP_SYS_RESOURCE.
 ///
 /// # Errors
 /// The program's.

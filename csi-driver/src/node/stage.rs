@@ -146,7 +146,7 @@ impl Plan<'_> {
             }
         }
         // Also where an earlier call was cut off in between.
-        if self.sourced && !self.read_only {
+        if self.sourced && !self.read_only && self.fs == FsType::Xfs {
             filesystem::grow(self.fs, device, staging).await?;
         }
         Ok(())
@@ -177,7 +177,7 @@ impl Plan<'_> {
                 self.fs.name()
             ))),
             Content::Fs(_) if self.read_only => Ok(()),
-            Content::Fs(found) => filesystem::check(self.volume, found, device).await,
+            Content::Fs(found) => filesystem::check(self.volume, found, device, self.sourced).await,
             Content::Other(what) => Err(content(format!(
                 "holds {what}, and a file system is asked for; nothing is overwritten"
             ))),

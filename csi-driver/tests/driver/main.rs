@@ -1,0 +1,13 @@
+//! The driver as a process, under csi-sanity, under hostile and untimely calls, and killed. Needs root: it mounts.
+//!
+//! `stand_in` plays the operator and the node's agent.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+mod bed;
+mod doors;
+mod hostile;
+mod kill;
+mod sanity;
+mod stand_in;
+mod volumes;
