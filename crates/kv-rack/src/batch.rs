@@ -10,7 +10,8 @@ use strand_kv_door::{Described, Page, Refused, Totals};
 
 use crate::frame::{Key, Reply, Request};
 use crate::owners::{Node, Place};
-use crate::rack::{Rack, Readable, spot, unreachable};
+use crate::rack::{Rack, spot, unreachable};
+use crate::readable::Readable;
 
 /// Bits of a cursor that say where on the drive; those above say which drive.
 const INNER: u32 = 44;

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use crate::calls::Calls;
 use crate::frame::{HEAD, HEADER, Header, Malformed, Reply, TAG};
 use crate::landing::{Answer, Call};
-use crate::line::Pulse;
+use crate::pulse::Pulse;
 use crate::seal::Opener;
 
 /// Bytes that a read of small frames has room for.

@@ -5,52 +5,19 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use strand_context_store::Span;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::frame::{HEADER, Header, PIECE};
+use crate::pulse::Pulse;
 use crate::seal::Sealer;
 
 /// Bytes of small frames that are written at once.
 const BATCH: usize = 64 << 10;
-
-/// When something last went over a link, either way.
-#[derive(Debug)]
-pub(crate) struct Pulse {
-    start: Instant,
-    /// Microseconds after the start.
-    last: AtomicU64,
-    /// Bytes that came in and went out.
-    pub(crate) bytes_in: AtomicU64,
-    pub(crate) bytes_out: AtomicU64,
-}
-
-impl Default for Pulse {
-    fn default() -> Self {
-        Self {
-            start: Instant::now(),
-            last: AtomicU64::new(0),
-            bytes_in: AtomicU64::new(0),
-            bytes_out: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Pulse {
-    pub(crate) fn touch(&self) {
-        let now = self.start.elapsed().as_micros() as u64;
-        self.last.store(now, Ordering::Relaxed);
-    }
-
-    pub(crate) fn last(&self) -> Instant {
-        self.start + std::time::Duration::from_micros(self.last.load(Ordering::Relaxed))
-    }
-}
 
 /// Bytes of a value on their way out, which keep their memory.
 #[derive(Debug)]

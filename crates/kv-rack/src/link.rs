@@ -14,8 +14,9 @@ use crate::frame::{Hello, Key, Lane, Malformed, Reply, Request, Spot, VERSION};
 use crate::greet::{self, Estranged};
 use crate::inbox::{End, Faults, Inbox};
 use crate::landing::{Answer, Call, Landing};
-use crate::line::{Line, Pulse, Sending, Source};
+use crate::line::{Line, Sending, Source};
 use crate::options::RackOptions;
+use crate::pulse::Pulse;
 use crate::seal::{self, Opener};
 
 /// How long one request may take over a peer that is otherwise well.

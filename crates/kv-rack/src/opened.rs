@@ -9,7 +9,8 @@ use strand_kv_door::{Blocks, Landed, Opened, OpenedValue, Refused, StoreArena};
 
 use crate::frame::{Reply, Request, Spot};
 use crate::link::Got;
-use crate::rack::{Rack, Readable, spot};
+use crate::rack::{Rack, spot};
+use crate::readable::Readable;
 
 /// See [`Blocks::open`].
 #[derive(Debug)]

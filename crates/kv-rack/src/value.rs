@@ -15,7 +15,8 @@ use crate::frame::{Key, Reply, Request};
 use crate::ledger::Full;
 use crate::link::{Got, Lost};
 use crate::owners::{Place, Places};
-use crate::rack::{Rack, Readable, Role, Settled, spot};
+use crate::rack::{Rack, Settled, spot};
+use crate::readable::{Readable, Role};
 
 /// How often a value is asked for again that is longer than the room for it. A second time is the rule, for values of
 /// more than a slot.

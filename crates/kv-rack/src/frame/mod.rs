@@ -12,10 +12,14 @@
 mod fields;
 mod header;
 mod hello;
-mod message;
+mod parts;
+mod reply;
+mod request;
 
 pub use fields::Malformed;
 pub use header::{HEAD, HEADER, Header, MAX_BODY, PIECE, TAG};
 pub(crate) use hello::length_of;
 pub use hello::{Hello, Lane, MAX_HELLO, PREAMBLE, Refusal, VERSION, Welcome};
-pub use message::{Deletion, Key, Reply, Request, Spot};
+pub use parts::{Key, Spot};
+pub use reply::{Deletion, Reply};
+pub use request::Request;
