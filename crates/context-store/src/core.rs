@@ -81,6 +81,8 @@ pub(crate) struct Core {
     ready: Vec<u32>,
     /// Segments that a put waits for in a row.
     pub(crate) wanted: Option<u32>,
+    /// Segments that units were made of so far.
+    pub(crate) taken: u64,
     watermarks: Watermarks,
 }
 
@@ -141,6 +143,7 @@ impl Core {
             survivors_age: 0,
             ready: Vec::new(),
             wanted: None,
+            taken: 0,
             watermarks,
             space,
         }
@@ -506,7 +509,7 @@ impl Core {
     pub(crate) fn ready_target(&self) -> usize {
         let span = self.usual_span();
         let unit = u64::from(span) * self.space.layout.segment_len;
-        let affordable = u64::from(self.space.layout.segments / (32 * span));
+        let affordable = u64::from(self.space.layout.segments / (96 * span));
         ((64 << 20) / unit).min(affordable).clamp(1, 16) as usize
     }
 

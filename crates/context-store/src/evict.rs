@@ -1,11 +1,16 @@
 //! Which segments go, and which of their blocks stay: pure.
 //!
+//! In two steps. Between the watermarks units are thinned out: what is worth keeping is moved, and the rest is read on
+//! from where it lies. When segments are needed, at the pace of the puts, thinned units go first: there is next to
+//! nothing to move then, only blocks that were used since, and the partition is as full as it can be.
+//!
 //! The victim is the unit whose mean last access is coldest. Of its blocks those stay that are newer than the 20 %
 //! quantile of all blocks' last accesses, the newest first, up to 60 % of the unit. Pinned and leased blocks stay; so do
 //! blocks of namespaces that use less than their share, and where they would be more than a victim may keep, another
 //! victim is taken: no namespace evicts another's share.
 
 use std::ops::Range;
+use std::time::Duration;
 
 /// Share of all blocks, from the coldest, that is never worth moving.
 pub(crate) const QUANTILE: f64 = 0.20;
@@ -43,6 +48,8 @@ pub(crate) enum Occupant {
         protected: u64,
         /// Sequence at which it was opened.
         generation: u64,
+        /// What was worth it has been moved already.
+        thinned: bool,
     },
 }
 
@@ -82,6 +89,19 @@ impl Effort {
     };
 }
 
+/// The marks for segments that are free at once, when `taken` segments are taken in [`AHEAD`]: what is free holds no
+/// block, so it shall be no more than puts need until the next round is through.
+pub(crate) fn floor(taken: u32, span: u32, marks: Marks) -> Marks {
+    let start = taken.max(3 * span).min(marks.start);
+    Marks {
+        start,
+        stop: (start + start.div_ceil(2)).min(marks.stop),
+    }
+}
+
+/// How far ahead of puts eviction is.
+pub(crate) const AHEAD: Duration = Duration::from_millis(50);
+
 /// How hard to work with `free` segments free and `coming` on their way; none: not at all. It grows with what is missing
 /// at the mark where eviction starts, so that in steady state as much comes free as is taken, long before none is left.
 /// `evicting` is kept between calls.
@@ -119,7 +139,8 @@ pub(crate) fn choose_victims(
         .filter_map(|first| rank(candidates, first, run, segment_len, oldest_first))
         .collect();
     runs.sort_by(|(one, _), (other, _)| {
-        (one.crowded.cmp(&other.crowded)).then(one.score.total_cmp(&other.score))
+        let kinds = (one.crowded, one.fat).cmp(&(other.crowded, other.fat));
+        kinds.then(one.score.total_cmp(&other.score))
     });
     let mut taken = vec![false; candidates.len()];
     let mut victims = Vec::new();
@@ -145,6 +166,8 @@ pub(crate) fn choose_victims(
 struct Rank {
     /// More of it is protected than a victim may keep.
     crowded: bool,
+    /// There is more to move than what was used since it was thinned out.
+    fat: bool,
     score: f64,
 }
 
@@ -180,7 +203,13 @@ fn rank(
         } else {
             sums.mean()
         };
-        return Some((Rank { crowded, score }, first..last + 1));
+        let fat = sums.fat && !oldest_first;
+        let rank = Rank {
+            crowded,
+            fat,
+            score,
+        };
+        return Some((rank, first..last + 1));
     }
     None
 }
@@ -192,6 +221,7 @@ struct Sums {
     blocks: u64,
     protected: u64,
     generation: u64,
+    fat: bool,
 }
 
 impl Sums {
@@ -205,8 +235,10 @@ impl Sums {
                 blocks,
                 protected,
                 generation,
+                thinned,
                 ..
             } => {
+                self.fat |= !thinned;
                 self.units += 1;
                 self.access += access;
                 self.blocks += u64::from(blocks);
@@ -288,6 +320,7 @@ mod tests {
                 live: 1000,
                 protected,
                 generation: 1000 - access,
+                thinned: false,
             },
         }
     }

@@ -11,13 +11,16 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::PAGE;
-use crate::core::{Stream, weight_of};
+use crate::core::{Core, Stream, weight_of};
 use crate::engine::Verb;
 use crate::engine::memory::Buffer;
 use crate::engine::queue::{Class, Flow};
-use crate::evict::{Effort, Live, QUANTILE, choose_victims, effort, quantile, survivors};
+use crate::evict::{
+    AHEAD, Effort, Live, Occupant, QUANTILE, choose_victims, effort, floor, quantile, survivors,
+};
 use crate::record::{Kind, Meta};
 use crate::relocate::Moved;
 use crate::segment::{Item, decode_footer, footer_len};
@@ -43,10 +46,10 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
     shared.tasks.send_modify(|left| *left += 1);
     tokio::spawn(async move {
-        let mut evicting = false;
+        let mut tempo = Tempo::new();
         while !shared.core().closed {
             shared.purge_flushed();
-            shared.make_room(&mut evicting).await;
+            shared.make_room(&mut tempo).await;
             // Whether woken or not, the next round looks at everything.
             let _woken = tokio::time::timeout(PACE, shared.room.notified()).await;
         }
@@ -75,13 +78,57 @@ struct Keep {
     held: bool,
 }
 
+/// What a round is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    /// Move what is worth it, and leave the rest where it is read.
+    Thin,
+    /// Make segments free.
+    Free,
+}
+
 /// What a round goes by.
 struct Round {
+    aim: Aim,
     effort: Effort,
     /// Segments that have to come free in a row.
     run: u32,
     /// Owners whose blocks do not make room.
     sheltered: Vec<u16>,
+}
+
+/// What one round leaves for the next.
+struct Tempo {
+    thinning: bool,
+    freeing: bool,
+    /// Segments that puts take in [`AHEAD`], and what that was reckoned from.
+    demand: u32,
+    since: Instant,
+    taken: u64,
+}
+
+impl Tempo {
+    fn new() -> Tempo {
+        Tempo {
+            thinning: false,
+            freeing: false,
+            demand: 0,
+            since: Instant::now(),
+            taken: 0,
+        }
+    }
+
+    /// Takes note of how many segments were taken so far. Demand grows at once and falls by half at a time.
+    fn note(&mut self, taken: u64) {
+        let new = u32::try_from(taken - self.taken).unwrap_or(u32::MAX);
+        self.demand = self.demand.max(new);
+        if self.since.elapsed() >= AHEAD {
+            let passed = self.since.elapsed().as_secs_f64() / AHEAD.as_secs_f64();
+            let now = (f64::from(new) / passed) as u32;
+            self.demand = now.max(self.demand / 2);
+            (self.since, self.taken) = (Instant::now(), taken);
+        }
+    }
 }
 
 impl Shared {
@@ -108,9 +155,9 @@ impl Shared {
     }
 
     /// Evicts until enough segments are free, or nothing more can go.
-    async fn make_room(self: &Arc<Self>, evicting: &mut bool) {
+    async fn make_room(self: &Arc<Self>, tempo: &mut Tempo) {
         loop {
-            let round = self.next_round(evicting);
+            let round = self.next_round(tempo);
             // What is on its way out needs a flush; the next round's serves as well, unless somebody waits.
             let hurry = round.as_ref().is_none_or(|round| round.effort.urgent);
             self.free_retired(hurry).await;
@@ -123,11 +170,12 @@ impl Shared {
     }
 
     /// What the next round has to do, if anything.
-    fn next_round(&self, evicting: &mut bool) -> Option<Round> {
+    fn next_round(&self, tempo: &mut Tempo) -> Option<Round> {
         let core = self.core();
         let (free, usual) = (core.free(), core.usual_span());
         let sheltered = || core.namespaces.below_share(core.live_bytes);
         let wanted = core.wanted.filter(|run| core.ready(*run) == 0);
+        tempo.note(core.taken);
         let marks = core.watermarks();
         if let Some(run) = wanted
             && free >= marks.start
@@ -135,27 +183,48 @@ impl Shared {
         {
             // Enough is free, but not in a row.
             return Some(Round {
+                aim: Aim::Free,
                 effort: Effort::LEAST,
                 run,
                 sheltered: sheltered(),
             });
         }
         let coming = core.space.retired();
-        let effort = effort(free, coming, marks, evicting)?;
+        let floor = floor(tempo.demand, usual, marks);
+        let need = effort(free, coming, floor, &mut tempo.freeing);
+        let ahead = effort(
+            free + core.space.thinned(),
+            coming,
+            marks,
+            &mut tempo.thinning,
+        );
+        let (aim, effort) = match (need, ahead) {
+            (Some(need), _) => (Aim::Free, need),
+            (None, Some(ahead)) => (Aim::Thin, ahead),
+            (None, None) => return None,
+        };
         Some(Round {
+            aim,
             effort,
             run: usual.max(wanted.unwrap_or(1)),
             sheltered: sheltered(),
         })
     }
 
-    /// One round: whether anything came free.
+    /// One round: whether anything came of it.
     async fn evict(self: &Arc<Self>, round: Round) -> bool {
         let now = self.now();
         let (candidates, segment_len, oldest) = {
             let core = self.core();
             let oldest = core.carried > core.space.layout.capacity() / CARRIED;
-            let candidates = core.space.candidates(now.millis, &round.sheltered);
+            let mut candidates = core.space.candidates(now.millis, &round.sheltered);
+            if round.aim == Aim::Thin {
+                for one in &mut candidates {
+                    if matches!(one.what, Occupant::Sealed { thinned: true, .. }) {
+                        one.what = Occupant::Fixed;
+                    }
+                }
+            }
             (candidates, core.space.layout.segment_len, oldest)
         };
         let chosen = choose_victims(
@@ -171,18 +240,19 @@ impl Shared {
                 core.space.get_mut(*segment).state = State::Leaving;
             }
         }
+        let tick = self.core().tick();
         let mut victims = self.plan_all(chosen, &round.sheltered).await;
         self.spare_what_has_no_room(&mut victims);
+        if round.aim == Aim::Thin {
+            return self.thin(victims, round.effort, tick).await;
+        }
+        self.move_all(&mut victims, round.effort).await;
         let facts = victims
             .iter_mut()
             .flat_map(|victim| std::mem::take(&mut victim.facts))
             .collect();
-        let mut sound = self.carry_facts(facts).await;
-        if sound {
-            self.move_all(&mut victims, round.effort).await;
-            // Also covers the retired headers of earlier victims.
-            sound = self.flush_retired().await;
-        }
+        // The flush also covers the retired headers of earlier victims.
+        let sound = self.carry_facts(facts).await && self.flush_retired().await;
         let (gone, stay): (Vec<_>, Vec<_>) =
             (victims.into_iter()).partition(|victim| sound && !victim.stuck);
         for victim in stay {
@@ -204,6 +274,18 @@ impl Shared {
             progress |= gone.unwrap_or(false);
         }
         progress
+    }
+
+    /// Moves what is worth it; whether there was a unit to do so with.
+    async fn thin(self: &Arc<Self>, mut victims: Vec<Victim>, effort: Effort, tick: u32) -> bool {
+        self.move_all(&mut victims, effort).await;
+        let mut core = self.core();
+        for victim in &victims {
+            let unit = core.space.get_mut(victim.segment);
+            unit.state = State::Sealed;
+            unit.thinned = Some(tick);
+        }
+        !victims.is_empty()
     }
 
     /// Leaves a unit alone until `not_before`.
@@ -328,7 +410,7 @@ impl Shared {
                         sheltered: sheltered.binary_search(&entry.owner).is_ok(),
                     }),
                     None if item.replaces && core.space.has_older(item.sequence, segment) => {
-                        facts.push(*item);
+                        facts.push(suppressing(&core, segment, item));
                     }
                     None => {}
                 }
@@ -336,6 +418,8 @@ impl Shared {
         }
         let mut core = self.core();
         let all = live.clone();
+        // What is left after thinning out was cold then.
+        let threshold = (core.space.get(segment).thinned).map_or(threshold, |t| t.max(threshold));
         let mut kept = survivors(live, threshold, core.space.unit_len(segment));
         let moving: u64 = kept.iter().map(|block| block.bytes).sum();
         if !core.governor.may_move(moving, now.millis) {
@@ -423,6 +507,7 @@ impl Shared {
             }) {
                 // Where one that may go found no room, others that may go find none either.
                 if full && !keep.held {
+                    self.leave_behind(&mut victims[number], &keep.item);
                     continue;
                 }
                 flying += keep.bytes;
@@ -444,8 +529,33 @@ impl Shared {
                 full = true;
                 victims[number].stuck |= keep.held;
             }
+            if moved != Moved::Here {
+                self.leave_behind(&mut victims[number], &keep.item);
+            }
         }
     }
+
+    /// A block that was to stay goes with its unit after all: older ones of its key must not come back for it.
+    fn leave_behind(&self, victim: &mut Victim, item: &Item) {
+        let core = self.core();
+        if item.replaces && core.space.has_older(item.sequence, victim.segment) {
+            victim.facts.push(suppressing(&core, victim.segment, item));
+        }
+    }
+}
+
+/// What has to be carried on for a value that goes with unit `segment`: its own sequence, so that nothing up to it comes
+/// back, but one less where the key has another record by now, which may be a copy of this very one.
+fn suppressing(core: &Core, segment: u32, item: &Item) -> Item {
+    let elsewhere = core
+        .index
+        .get(item.fingerprint)
+        .is_some_and(|entry| (u32::from(entry.segment), entry.place) != (segment, item.place));
+    let mut fact = *item;
+    if item.kind == Kind::Value && elsewhere {
+        fact.sequence -= 1;
+    }
+    fact
 }
 
 /// A fact as eviction carries it on. The key is not needed: a fact counts for a fingerprint, and the footer has it.

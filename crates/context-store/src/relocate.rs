@@ -110,7 +110,9 @@ impl Shared {
                 }
                 match core.place(Stream::Survivors, bytes, 1) {
                     Placing::At(place) => {
-                        meta.replaces &= core.space.has_older(meta.sequence, victim);
+                        // The original lies where it was until its unit has left: whenever the copy goes before that, a
+                        // tombstone has to keep the original from coming back.
+                        meta.replaces = true;
                         meta.nonce = place.nonce;
                         meta.place = (place.offset / UNIT as u64) as u32;
                         drop(core);

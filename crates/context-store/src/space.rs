@@ -64,6 +64,8 @@ pub(crate) struct Segment {
     pub(crate) access: u64,
     /// Live bytes of each owner.
     pub(crate) owners: BTreeMap<u16, u64>,
+    /// The tick at which what was worth it was moved elsewhere. What is left is read until the segment is needed.
+    pub(crate) thinned: Option<u32>,
     /// The drive still keeps what was in it, and nobody needs it.
     pub(crate) stale: bool,
     /// Eviction was tried in vain; not again before this millisecond.
@@ -110,6 +112,7 @@ impl Space {
             live: 0,
             access: 0,
             owners: BTreeMap::new(),
+            thinned: None,
             stale: false,
             not_before: 0,
         };
@@ -175,6 +178,7 @@ impl Space {
         unit.span = span;
         (unit.blocks, unit.live, unit.access, unit.not_before) = (0, 0, 0, 0);
         unit.owners.clear();
+        unit.thinned = None;
         self.free -= span;
     }
 
@@ -274,6 +278,14 @@ impl Space {
             .sum()
     }
 
+    /// Segments of units that are thinned out.
+    pub(crate) fn thinned(&self) -> u32 {
+        self.units()
+            .filter(|(_, unit)| unit.thinned.is_some() && matches!(unit.state, State::Sealed))
+            .map(|(_, unit)| unit.span)
+            .sum()
+    }
+
     /// Free segments in runs that units of `span` segments can be made of.
     pub(crate) fn free_in_runs(&self, span: u32) -> u32 {
         let (mut run, mut sum) = (0, 0);
@@ -308,6 +320,7 @@ impl Space {
                         live: unit.live,
                         protected: protected(unit),
                         generation: unit.generation,
+                        thinned: unit.thinned.is_some(),
                     },
                     _ => Occupant::Fixed,
                 },

@@ -165,8 +165,9 @@ impl Shared {
         };
         let low = core.free() < core.watermarks().start;
         let taken = core.space.take(span, once);
-        if taken.is_none() {
-            core.wanted = Some(wanted.max(span));
+        match taken {
+            Some(_) => core.taken += u64::from(span),
+            None => core.wanted = Some(wanted.max(span)),
         }
         drop(core);
         if low || taken.is_none() {

@@ -3,3 +3,4 @@ mod faults;
 mod life;
 mod model;
 mod parsers;
+mod traces;
