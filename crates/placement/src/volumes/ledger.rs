@@ -14,6 +14,9 @@ const UNIT: u64 = 1 << 20;
 /// A thin drive that is this full gets no new legs, in sixteenths.
 const THIN_FULL: u64 = 12;
 
+/// How many times over a thin drive is promised at most; its agent goes by the same.
+const THIN_FACTOR: u64 = 10;
+
 /// Bytes that a leg of this size is counted with.
 pub fn cost(size: u64) -> u64 {
     size.div_ceil(UNIT).saturating_add(1).saturating_mul(UNIT)
@@ -96,20 +99,23 @@ impl Account<'_> {
     pub fn largest(&self, provisioning: Provisioning) -> u64 {
         match provisioning {
             _ if !self.takes(provisioning) => 0,
-            Provisioning::Thick => largest(self.usable.saturating_sub(self.promised)),
             Provisioning::Thin if self.full => 0,
-            Provisioning::Thin => largest(self.usable),
+            _ => largest(self.room(provisioning)),
         }
     }
 
     /// Whether a leg can grow this far here.
     pub fn can_grow(&self, provisioning: Provisioning, from: u64, to: u64) -> bool {
-        match provisioning {
-            Provisioning::Thick => {
-                cost(to) - cost(from) <= self.usable.saturating_sub(self.promised)
-            }
-            Provisioning::Thin => cost(to) <= self.usable,
-        }
+        cost(to) <= self.usable && cost(to) - cost(from) <= self.room(provisioning)
+    }
+
+    /// Bytes that one more leg of this kind can be counted with.
+    fn room(&self, provisioning: Provisioning) -> u64 {
+        let limit = match provisioning {
+            Provisioning::Thick => self.usable,
+            Provisioning::Thin => self.usable.saturating_mul(THIN_FACTOR),
+        };
+        limit.saturating_sub(self.promised).min(self.usable)
     }
 
     /// Thousandths of it that are not promised once `size` more is.

@@ -347,7 +347,8 @@ fn say(
     if let Some((reason, message)) = &grants.refused {
         conditions.say(names::ATTACHED, false, reason, message);
     }
-    if let Some(growth) = growth.filter(|_| legs.is_some()) {
+    // Growing is no news: `status.size` tells when it is done.
+    if let Some(growth) = growth.filter(|g| legs.is_some() && !g.passing()) {
         conditions.say(names::RESIZED, false, &growth.reason, growth.message);
     }
     if let Some((_, why)) = &ailment {
