@@ -107,13 +107,17 @@ impl Store {
                 let mut core = self.shared.core();
                 core.stats.hits += 1;
                 core.stats.bytes_out += u64::from(entry.len);
+                core.namespaces.count(namespace, |counts| {
+                    counts.hits += 1;
+                    counts.bytes_out += u64::from(entry.len);
+                });
                 Ok(Get::Hit {
                     len: entry.len as usize,
                     expires_in: now.left(now.widen(entry.expiry)),
                 })
             }
             Err(failure) => {
-                self.shared.core().stats.misses += 1;
+                self.shared.missed(namespace);
                 self.shared.discredit(&reading, namespace, key, failure);
                 Ok(Get::Miss)
             }
@@ -130,7 +134,7 @@ impl Store {
         key: &[u8],
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(len) = self.len_of(namespace, key) else {
-            self.shared.core().stats.misses += 1;
+            self.shared.missed(namespace);
             return Ok(None);
         };
         let span = crate::Buffer::zeroed(len)?.into_span();
@@ -171,7 +175,13 @@ impl Store {
             .check_meta(&reading.found, &bytes, namespace, key)
         {
             Ok((meta, tail)) => {
-                self.shared.core().stats.hits += 1;
+                let mut core = self.shared.core();
+                core.stats.hits += 1;
+                core.namespaces.count(namespace, |counts| {
+                    counts.hits += 1;
+                    counts.bytes_out += u64::from(meta.len);
+                });
+                drop(core);
                 Ok(Some(Value {
                     flow,
                     seed: self.shared.superblock.secret.seed(namespace, key, meta.len),
@@ -181,7 +191,7 @@ impl Store {
                 }))
             }
             Err(failure) => {
-                self.shared.core().stats.misses += 1;
+                self.shared.missed(namespace);
                 self.shared.discredit(&reading, namespace, key, failure);
                 Ok(None)
             }
@@ -274,6 +284,13 @@ impl Value {
 }
 
 impl Shared {
+    fn missed(&self, namespace: Namespace) {
+        let mut core = self.core();
+        core.stats.misses += 1;
+        core.namespaces
+            .count(namespace, |counts| counts.misses += 1);
+    }
+
     /// Finds a block and keeps its segment; counts the miss where there is none.
     fn find(
         self: &Arc<Self>,
@@ -286,6 +303,8 @@ impl Shared {
         let fingerprint = (core.fingerprint)(&self.superblock.secret, namespace, key);
         let Some(found) = core.begin_read(namespace, fingerprint, now) else {
             core.stats.misses += 1;
+            core.namespaces
+                .count(namespace, |counts| counts.misses += 1);
             if core.leases.holds(fingerprint, now.millis) {
                 core.stats.leased_misses += 1;
             }

@@ -42,7 +42,7 @@ mod tests;
 mod trim;
 mod upkeep;
 
-pub use admit::Endurance;
+pub use admit::{Endurance, days_to_wear_out};
 pub use engine::memory::{Buffer, Region, Span};
 pub use error::{OpenError, StoreError};
 pub use get::{Get, Value};
@@ -52,7 +52,7 @@ pub use namespaces::Namespace;
 pub use options::{Clock, Medium, Options};
 pub use presence::{Page, Pin};
 pub use put::{Committed, Persisted, Put, PutOptions};
-pub use stats::{DropReason, NamespaceStats, Recovery, Stats};
+pub use stats::{DropReason, NamespaceCounts, NamespaceStats, Recovery, Stats};
 pub use store::Store;
 pub use superblock::Identity;
 

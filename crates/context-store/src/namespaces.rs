@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::stats::NamespaceCounts;
+
 /// A tenant, by the number that the agent gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(pub u128);
@@ -29,6 +31,8 @@ pub(crate) struct Namespaces {
     /// Sequence of each namespace's last flush.
     flushes: HashMap<Namespace, u64>,
     weights: HashMap<Namespace, u32>,
+    /// What each that ever had a slot has done.
+    counts: HashMap<Namespace, NamespaceCounts>,
     total_weight: u64,
 }
 
@@ -59,8 +63,21 @@ impl Namespaces {
         };
         let slot = u16::try_from(slot).ok()?;
         self.current.insert(namespace, slot);
+        self.counts.entry(namespace).or_default();
         self.total_weight += u64::from(weight);
         Some(slot)
+    }
+
+    /// Counts something of a namespace that has ever put a block.
+    pub(crate) fn count(&mut self, namespace: Namespace, count: impl FnOnce(&mut NamespaceCounts)) {
+        if let Some(counts) = self.counts.get_mut(&namespace) {
+            count(counts);
+        }
+    }
+
+    /// What a namespace has done.
+    pub(crate) fn counts(&self, namespace: Namespace) -> NamespaceCounts {
+        self.counts.get(&namespace).copied().unwrap_or_default()
     }
 
     /// The slot of a namespace that has one.

@@ -29,7 +29,8 @@ pub struct Options {
     pub depth_bytes: usize,
     /// Transfers that the drive may have in flight.
     pub depth_transfers: usize,
-    /// Bytes that may wait to be written before puts are dropped.
+    /// Bytes that may wait to be written before puts are dropped. A namespace may have no more waiting than what is left of
+    /// them: alone it gets half, and no flood leaves another without any.
     pub write_queue_bytes: usize,
     /// Per cent of the partition's segments at which eviction starts; at most 99.
     ///

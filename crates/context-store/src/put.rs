@@ -275,7 +275,7 @@ impl Shared {
                 .allocate(&mut meta, fingerprint, options.if_absent)
                 .await?
             else {
-                return Ok(self.dropped(DropReason::NoSpace));
+                return Ok(self.dropped(namespace, DropReason::NoSpace));
             };
             let Some(allocated) = allocated else {
                 return Ok(Put::Present);
@@ -292,15 +292,24 @@ impl Shared {
                 let mut core = self.core();
                 core.stats.puts += 1;
                 core.stats.bytes_in += len as u64;
+                core.namespaces.count(namespace, |counts| {
+                    counts.puts += 1;
+                    counts.bytes_in += len as u64;
+                });
             }
-            Put::Dropped(reason) => self.core().stats.count_drop(reason),
+            Put::Dropped(reason) => {
+                self.dropped(namespace, reason);
+            }
             Put::Present => {}
         }
         Ok(stored)
     }
 
-    fn dropped(&self, reason: DropReason) -> Put {
-        self.core().stats.count_drop(reason);
+    fn dropped(&self, namespace: Namespace, reason: DropReason) -> Put {
+        let mut core = self.core();
+        core.stats.count_drop(reason);
+        core.namespaces
+            .count(namespace, |counts| counts.count_drop(reason));
         Put::Dropped(reason)
     }
 
@@ -313,7 +322,10 @@ impl Shared {
         options: PutOptions,
     ) -> Result<Option<Put>, StoreError> {
         let now = self.now();
-        let load = self.disk.load();
+        let flow = self.flow(namespace);
+        let may_wait = self
+            .disk
+            .may_wait(flow, shape.body(), self.options.write_queue_bytes);
         let mut core = self.core();
         if core.closed {
             return Err(StoreError::Closed);
@@ -326,7 +338,7 @@ impl Shared {
         }
         let tag = u64::from_le_bytes(fingerprint.0[..8].try_into().unwrap_or_default());
         let bytes = shape.footprint() as u64;
-        let reason = if load.waiting_write_bytes + shape.body() > self.options.write_queue_bytes {
+        let reason = if !may_wait {
             Some(DropReason::Busy)
         } else {
             match core.governor.admit(tag, bytes, now.millis) {
@@ -338,10 +350,8 @@ impl Shared {
                 Admission::Ceiling => Some(DropReason::Budget),
             }
         };
-        Ok(reason.map(|reason| {
-            core.stats.count_drop(reason);
-            Put::Dropped(reason)
-        }))
+        drop(core);
+        Ok(reason.map(|reason| self.dropped(namespace, reason)))
     }
 
     /// Gives a record with a body its place and sequence. None where no room came free in time; no allocation where the

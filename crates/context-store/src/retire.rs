@@ -133,4 +133,11 @@ fn evict_block(core: &mut Core, segment: u32, fingerprint: Fingerprint) {
     core.remove(fingerprint);
     core.stats.evicted_blocks += 1;
     core.stats.evicted_bytes += u64::from(entry.len);
+    let owner = (core.namespaces.owner(entry.owner)).map(|owner| owner.namespace);
+    if let Some(owner) = owner {
+        core.namespaces.count(owner, |counts| {
+            counts.evicted_blocks += 1;
+            counts.evicted_bytes += u64::from(entry.len);
+        });
+    }
 }

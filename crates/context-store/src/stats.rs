@@ -120,6 +120,46 @@ pub struct NamespaceStats {
     pub bytes: u64,
     /// Bytes that it may hold against the others.
     pub share: u64,
+    /// What it has done since the store was opened.
+    pub counts: NamespaceCounts,
+}
+
+/// What a namespace has done since it first put a block; only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceCounts {
+    /// Gets that found their block.
+    pub hits: u64,
+    /// Gets that did not.
+    pub misses: u64,
+    /// Bytes given.
+    pub bytes_out: u64,
+    /// Puts that were taken.
+    pub puts: u64,
+    /// Bytes taken.
+    pub bytes_in: u64,
+    /// Puts dropped because no segment came free.
+    pub dropped_no_space: u64,
+    /// Puts dropped because too much of its own waited to be written.
+    pub dropped_busy: u64,
+    /// Puts dropped by the second-touch rule.
+    pub dropped_first_touch: u64,
+    /// Puts dropped at the endurance ceiling.
+    pub dropped_budget: u64,
+    /// Blocks that made room.
+    pub evicted_blocks: u64,
+    /// Bytes of them.
+    pub evicted_bytes: u64,
+}
+
+impl NamespaceCounts {
+    pub(crate) fn count_drop(&mut self, reason: DropReason) {
+        match reason {
+            DropReason::NoSpace => self.dropped_no_space += 1,
+            DropReason::Busy => self.dropped_busy += 1,
+            DropReason::FirstTouch => self.dropped_first_touch += 1,
+            DropReason::Budget => self.dropped_budget += 1,
+        }
+    }
 }
 
 /// What opening a partition found.

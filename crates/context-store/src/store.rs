@@ -239,6 +239,7 @@ impl Store {
             blocks: owner.blocks,
             bytes: owner.bytes,
             share: core.namespaces.share(slot, core.space.layout.capacity()),
+            counts: core.namespaces.counts(namespace),
         })
     }
 

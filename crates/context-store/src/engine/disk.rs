@@ -235,6 +235,14 @@ impl Disk {
         self.inner.counters.written_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether a flow may have `bytes` more wait to be written, of `bound` for all: no more than what is left then, so that
+    /// one alone gets half, and a newcomer always finds some (dynamic thresholds: Choudhury, Hahne 1998).
+    pub(crate) fn may_wait(&self, flow: Flow, bytes: usize, bound: usize) -> bool {
+        let state = self.inner.state();
+        let left = bound.saturating_sub(state.queue.waiting_bytes(Class::Write));
+        state.queue.waiting_of(Class::Write, flow) + bytes <= left
+    }
+
     pub(crate) fn load(&self) -> Load {
         let state = self.inner.state();
         let (flying, flying_bytes) = state.queue.flying();

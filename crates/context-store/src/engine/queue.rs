@@ -58,6 +58,7 @@ pub(crate) struct Depth {
 }
 
 struct Waiting<T> {
+    flow: u32,
     cost: u64,
     item: T,
     bytes: usize,
@@ -70,6 +71,8 @@ struct Lane<T> {
     /// Where each flow's last transfer ends.
     ends: HashMap<u32, u64>,
     bytes: usize,
+    /// Of them each flow's.
+    waiting: HashMap<u32, usize>,
     passed_over: u32,
 }
 
@@ -81,6 +84,7 @@ impl<T> Lane<T> {
             items: BTreeMap::new(),
             ends: HashMap::new(),
             bytes: 0,
+            waiting: HashMap::new(),
             passed_over: 0,
         }
     }
@@ -93,6 +97,7 @@ impl<T> Lane<T> {
         let end = start + waiting.cost.max(1) * 256 / u64::from(flow.weight.max(1));
         self.ends.insert(flow.id, end);
         self.bytes += waiting.bytes;
+        *self.waiting.entry(flow.id).or_default() += waiting.bytes;
         self.order.push(Reverse((start, number)));
         self.items.insert(number, waiting);
     }
@@ -103,6 +108,12 @@ impl<T> Lane<T> {
         self.passed_over = 0;
         let waiting = self.items.remove(&number)?;
         self.bytes -= waiting.bytes;
+        if let Some(left) = self.waiting.get_mut(&waiting.flow) {
+            *left -= waiting.bytes;
+            if *left == 0 {
+                self.waiting.remove(&waiting.flow);
+            }
+        }
         if self.items.is_empty() {
             let now = self.now;
             self.ends.retain(|_, end| *end > now);
@@ -140,7 +151,13 @@ impl<T> Queue<T> {
         };
         self.number += 1;
         let number = self.number;
-        self.lanes[class as usize].push(number, flow, Waiting { cost, item, bytes });
+        let waiting = Waiting {
+            flow: flow.id,
+            cost,
+            item,
+            bytes,
+        };
+        self.lanes[class as usize].push(number, flow, waiting);
     }
 
     /// The next transfer for the drive, if its budget has room.
@@ -186,6 +203,12 @@ impl<T> Queue<T> {
     /// Bytes that wait in a class.
     pub(crate) fn waiting_bytes(&self, class: Class) -> usize {
         self.lanes[class as usize].bytes
+    }
+
+    /// Bytes of one flow that wait in a class.
+    pub(crate) fn waiting_of(&self, class: Class, flow: Flow) -> usize {
+        let waiting = &self.lanes[class as usize].waiting;
+        waiting.get(&flow.id).copied().unwrap_or(0)
     }
 
     /// Transfers that wait in any class.
@@ -260,6 +283,21 @@ mod tests {
         );
         queue.landed(1 << 20);
         assert_eq!(queue.next().unwrap().0, 5000);
+    }
+
+    #[test]
+    fn what_waits_is_known_by_flow_until_it_goes() {
+        let mut queue = Queue::new(DEPTH);
+        let (one, other) = (Flow { id: 1, weight: 1 }, Flow { id: 2, weight: 1 });
+        for flow in [one, one, other] {
+            queue.push(Class::Write, flow, Verb::Write, 4096, 0);
+        }
+        assert_eq!(queue.waiting_of(Class::Write, one), 8192);
+        assert_eq!(queue.waiting_of(Class::Write, other), 4096);
+        assert_eq!(queue.waiting_of(Class::Read, one), 0);
+        assert_eq!(order(&mut queue).len(), 3);
+        assert_eq!(queue.waiting_of(Class::Write, one), 0);
+        assert_eq!(queue.waiting_bytes(Class::Write), 0);
     }
 
     #[test]

@@ -359,6 +359,10 @@ async fn a_namespace_below_its_share_is_not_evicted_by_a_flood_of_anothers() {
         })
         .count();
     assert_eq!(left, 60);
+    let counts = |space: Namespace| store.namespace_stats(space).unwrap().counts;
+    assert_eq!((counts(quiet).puts, counts(quiet).evicted_blocks), (60, 0));
+    assert_eq!(counts(Namespace(2)).puts, 3000);
+    assert!(counts(Namespace(2)).evicted_blocks > 1000);
     store.close().await;
 }
 
