@@ -102,7 +102,7 @@ async fn main() -> anyhow::Result<()> {
     // Whatever was started ends with what is dropped.
     tokio::select! {
         done = measure(what, &out) => done,
-        signal = tokio::signal::ctrl_c() => {
+        signal = strand_process::stopped() => {
             signal.context("signals cannot be handled")?;
             anyhow::bail!("interrupted")
         }

@@ -1,6 +1,7 @@
 //! Devices to measure on: loop devices with direct I/O over a file in memory or on disk.
 //!
-//! The file has no name and the device clears itself with its last user: whatever ends this process, nothing is left.
+//! The file has no name and the device clears itself with its last user: whatever ends this process, nothing is left. But a
+//! blank one, for an agent that takes no drive that others have open, is cleared when it is dropped.
 
 use anyhow::{Context, bail};
 use serde::Serialize;
@@ -43,22 +44,22 @@ impl Kind {
 pub struct Device {
     path: PathBuf,
     len: u64,
-    /// Holds the device, which was told to clear itself.
-    _open: File,
+    /// Holds the device, which was told to clear itself; none: it was not.
+    open: Option<File>,
 }
 
 impl Device {
     /// A device of `len` bytes, all of them allocated; reads as zeroes in its first MiB, as noise behind.
     pub fn new(kind: Kind, len: u64) -> anyhow::Result<Self> {
-        Self::with(kind, len, &[])
+        Self::with(kind, len, Use::Store)
     }
 
     /// A device of `len` bytes, all of them allocated, that reads as zeroes.
     pub fn blank(kind: Kind, len: u64) -> anyhow::Result<Self> {
-        Self::with(kind, len, &["--zero_buffers"])
+        Self::with(kind, len, Use::Agent)
     }
 
-    fn with(kind: Kind, len: u64, flags: &[&str]) -> anyhow::Result<Self> {
+    fn with(kind: Kind, len: u64, used_by: Use) -> anyhow::Result<Self> {
         let directory = kind.directory();
         let file = tempfile::tempfile_in(&directory)
             .with_context(|| format!("cannot make a file in {}", directory.display()))?;
@@ -75,19 +76,23 @@ impl Device {
             ],
         )?;
         let path = PathBuf::from(path.trim());
-        let open = File::open(&path);
-        // Busy, it is only marked, and cleared when the last one closes it.
-        run("losetup", &["--detach", &path.to_string_lossy()])?;
-        let device = Self {
-            _open: open.with_context(|| format!("cannot open {}", path.display()))?,
+        let mut device = Self {
             path,
             len,
+            open: None,
         };
-        device.allocate(flags)?;
+        if used_by == Use::Store {
+            let open = File::open(&device.path);
+            device.open =
+                Some(open.with_context(|| format!("cannot open {}", device.path.display()))?);
+            // Busy, it is only marked, and cleared when the last one closes it.
+            device.detach()?;
+        }
+        device.allocate(used_by)?;
         Ok(device)
     }
 
-    fn allocate(&self, flags: &[&str]) -> anyhow::Result<()> {
+    fn allocate(&self, used_by: Use) -> anyhow::Result<()> {
         const BLANK: u64 = 1 << 20;
         let file = format!("--filename={}", self.path.display());
         let (offset, size) = (
@@ -106,8 +111,16 @@ impl Device {
             "--direct=1",
             "--minimal",
         ];
-        run("fio", &[&job, flags].concat())?;
+        let content: &[&str] = match used_by {
+            Use::Store => &[],
+            Use::Agent => &["--zero_buffers"],
+        };
+        run("fio", &[&job, content].concat())?;
         Ok(())
+    }
+
+    fn detach(&self) -> anyhow::Result<()> {
+        run("losetup", &["--detach", &self.path.to_string_lossy()]).map(drop)
     }
 
     /// Takes TRIM away from it: on a loop device over a file that frees the file's blocks, which stops all writes to the
@@ -141,6 +154,25 @@ impl Device {
             .with_context(|| format!("{path} is too short"))?
             .parse()?;
         Ok(sectors * 512)
+    }
+}
+
+/// Who uses a device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// A store that takes what it is given.
+    Store,
+    /// An agent that takes blank drives which nobody has open.
+    Agent,
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if self.open.is_none()
+            && let Err(error) = self.detach()
+        {
+            eprintln!("{error:#}");
+        }
     }
 }
 

@@ -47,11 +47,12 @@ impl Store {
             client,
             read,
         };
-        load::put(&store.client, read, 0..read.count, 8).await?;
         // The log goes round once, so that both have segments to make free.
         let round = store.device.len() / LEN as u64;
         load::put(&store.client, read, (0..round).map(|n| store.written(n)), 8).await?;
         store.next.set(round);
+        // What is read is what was put last: to an LRU all else is older.
+        load::put(&store.client, read, 0..read.count, 8).await?;
         Ok(store)
     }
 

@@ -12,7 +12,6 @@ use crate::{
     },
     report::Row,
 };
-use anyhow::ensure;
 use futures::{StreamExt, TryStreamExt};
 use strand_kv_client::{Client, Put};
 use strand_traces::{Generator, Infinite, Lru, Request, Served, Shape, Totals, replay};
@@ -59,6 +58,8 @@ async fn against_lru(
         ours.add(request, serve(&client, &request.hash_ids).await?);
     }
     let dropped = serving.stats().await?.dropped;
+    // Each get follows a look that said the block is there.
+    let gone = client.counters().misses;
     drop(client);
     serving.end().await?;
     let written = (device.written()? - before) as f64;
@@ -69,7 +70,11 @@ async fn against_lru(
     Ok([
         Row::goal(
             format!("prefix hits / block LRU's, {name}"),
-            format!("{hits:.3} ({:.3} / {:.3})", ours.hit_rate(), lru.hit_rate()),
+            format!(
+                "{hits:.3} ({:.3} / {:.3}; {gone} gone after a look)",
+                ours.hit_rate(),
+                lru.hit_rate()
+            ),
             &words(least, "", 2),
             reached(least, hits),
         ),
@@ -93,10 +98,6 @@ async fn serve(client: &Client, ids: &[u64]) -> anyhow::Result<Served> {
         .try_collect()
         .await?;
     let hit = found.iter().take_while(|found| **found).count();
-    ensure!(
-        hit == run,
-        "{run} blocks were there, {hit} of them could be read"
-    );
     let written: Vec<Put> = futures::stream::iter(&ids[hit..])
         .map(|id| load::put_one(client, blocks, *id))
         .buffered(DEPTH)
