@@ -115,7 +115,13 @@ impl Controller {
                 }
                 let status = seen.status.as_ref()?;
                 told::refusal(&status.conditions, names::ATTACHED, generation)
-                    .map(|c| Err(told::refused(&what, c)))
+                    .filter(|c| told::is_final(c))
+                    .map(|c| {
+                        Err(Error::InUse {
+                            volume: what.clone(),
+                            why: c.message.clone(),
+                        })
+                    })
             })
             .await?;
         let generation = attachment.generation.to_string();

@@ -59,6 +59,7 @@ impl Controller {
                     return Some(Ok(status.size.0));
                 }
                 told::refusal(&status.conditions, names::RESIZED, generation)
+                    .filter(|c| told::is_final(c))
                     .map(|c| Err(told::refused(&what, c)))
             })
             .await?;

@@ -4,8 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::json;
 use strand_api::{
-    ByteQuantity, Locality, MemoryPool, PoolVolume, PoolVolumeSpec, VolumeMode, VolumePhase,
-    VolumeSource, names,
+    ByteQuantity, Locality, MemoryPool, PoolVolume, PoolVolumeSpec, Provisioning, VolumeMode,
+    VolumePhase, VolumeSource, names,
 };
 use strand_csi::v1::volume_content_source::Type;
 use strand_csi::v1::{
@@ -53,7 +53,13 @@ impl Wanted {
         })
     }
 
-    fn volume(&self, pool: &MemoryPool, size: u64, node: Option<&String>) -> PoolVolume {
+    fn volume(
+        &self,
+        pool: &MemoryPool,
+        size: u64,
+        provisioning: Option<Provisioning>,
+        node: Option<&String>,
+    ) -> PoolVolume {
         let storage = &pool.spec.storage;
         let spec = PoolVolumeSpec {
             pool: pool.name_any(),
@@ -62,7 +68,11 @@ impl Wanted {
                 .parameters
                 .redundancy
                 .unwrap_or(storage.default_redundancy),
-            provisioning: self.parameters.provisioning.unwrap_or(storage.provisioning),
+            provisioning: self
+                .parameters
+                .provisioning
+                .or(provisioning)
+                .unwrap_or(storage.provisioning),
             volume_mode: self.mode,
             locality: self.parameters.locality,
             node_name: node.cloned(),
@@ -147,6 +157,8 @@ struct Origin {
     size: u64,
     pool: Option<String>,
     mode: Option<VolumeMode>,
+    /// Copies are what their source is.
+    provisioning: Option<Provisioning>,
 }
 
 impl Controller {
@@ -203,7 +215,8 @@ impl Controller {
             None => wanted.sizes.wanted,
         };
         let node = node_for(wanted.parameters.locality, &place)?;
-        Ok(wanted.volume(&pool, size, node))
+        let provisioning = origin.and_then(|origin| origin.provisioning);
+        Ok(wanted.volume(&pool, size, provisioning, node))
     }
 
     async fn origin(&self, source: &VolumeSource) -> Result<Origin, Error> {
@@ -211,6 +224,7 @@ impl Controller {
             size,
             pool: Some(volume.spec.pool.clone()),
             mode: Some(volume.spec.volume_mode),
+            provisioning: Some(volume.spec.provisioning),
         };
         if let Some(id) = &source.volume {
             let volume = self.cluster.volume(id).await?;
@@ -231,6 +245,7 @@ impl Controller {
             size: status.size.0,
             pool: None,
             mode: None,
+            provisioning: None,
         };
         Ok(volume.map_or(gone, |volume| of(&volume, status.size.0)))
     }

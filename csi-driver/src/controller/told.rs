@@ -117,7 +117,7 @@ pub fn refused(what: &str, condition: &Condition) -> Error {
     }
 }
 
-/// Whether waiting cannot help: the reasons that end the making of a volume.
+/// Whether waiting cannot help.
 pub fn is_final(condition: &Condition) -> bool {
     let reason = condition.reason.as_str();
     [

@@ -51,6 +51,11 @@ pub fn id(id: &str) -> Result<&str, Error> {
     }
 }
 
+/// What opening and closing a door take beside its volume's own lock.
+fn lock(id: &str) -> String {
+    format!("door {id}")
+}
+
 /// What a pod asks for inline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Asked {
@@ -153,8 +158,8 @@ impl Doors {
         loop {
             let mut left = false;
             for id in self.all_ended() {
-                // One that is being published or unpublished now is looked at again.
-                let Ok(_held) = locks.take(&id) else {
+                // One that is being published now is looked at again. Unpublishing does not wait for this.
+                let Ok(_held) = locks.take(&lock(&id)) else {
                     left = true;
                     continue;
                 };
@@ -216,6 +221,7 @@ impl Parts {
             return Err(Error::invalid("volume_capability", why));
         }
         let asked = read(context)?;
+        let _held = self.locks.take(&lock(id))?;
         let directory = self.doors.enter(id)?;
         let door = DoorRequest {
             pool: asked.pool,

@@ -330,7 +330,13 @@ async fn detach(
     if let Some(device) = legs.device(&volume) {
         run(Command::new("losetup").args(["-d", &device]));
     }
-    // A device in use is detached when its last user goes.
+    // A device in use is detached when its last user goes; who looks at all devices of a machine uses it for a moment.
+    for _ in 0..200 {
+        if legs.device(&volume).is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     match legs.device(&volume) {
         Some(device) => Err((StatusCode::CONFLICT, format!("{device} is in use"))),
         None => Ok(StatusCode::NO_CONTENT),
