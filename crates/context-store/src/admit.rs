@@ -134,29 +134,6 @@ impl Governor {
     }
 }
 
-/// Days until a drive has taken what its maker promises, if it is written on as it was observed: `percentage_used` is
-/// SMART's (NVM Express base specification, "Percentage Used": 100 is worn out, and it may go on to 255), of which
-/// `percentage_before` was there when the observation began `days` ago. Negative where it is worn out already; none where
-/// nothing was used up meanwhile, so that nothing can be said.
-///
-/// SMART counts whole per cents. Until it has counted one, what was `written` in bytes since then counts against
-/// `endurance`, the bytes that the maker promises in all, where that is known.
-#[must_use]
-pub fn days_to_wear_out(
-    percentage_used: u8,
-    percentage_before: u8,
-    written: u64,
-    endurance: Option<u64>,
-    days: f64,
-) -> Option<f64> {
-    let counted = f64::from(percentage_used.saturating_sub(percentage_before));
-    let reckoned = endurance
-        .filter(|bytes| *bytes > 0)
-        .map_or(0.0, |bytes| written as f64 * 100.0 / bytes as f64);
-    let used = if counted >= 1.0 { counted } else { reckoned };
-    (days > 0.0 && used > 0.0).then(|| (100.0 - f64::from(percentage_used)) * days / used)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,19 +152,6 @@ mod tests {
         assert_eq!(governor.state(0), Endurance::Spent);
         assert!(!governor.may_move(1, 0));
         assert_eq!(governor.state(DAY / 2), Endurance::Ample);
-    }
-
-    #[test]
-    fn a_drive_wears_out_as_fast_as_it_was_observed_to() {
-        let days =
-            |used, before, written| days_to_wear_out(used, before, written, Some(1000), 10.0);
-        assert_eq!(days(60, 50, 0), Some(40.0));
-        // Before SMART has counted a whole per cent: 5 of 1,000 bytes in 10 days.
-        assert_eq!(days(50, 50, 5), Some(1000.0));
-        assert_eq!(days(50, 50, 0), None);
-        assert_eq!(days(110, 100, 0), Some(-10.0));
-        assert_eq!(days_to_wear_out(50, 50, 5, None, 10.0), None);
-        assert_eq!(days_to_wear_out(60, 50, 5, None, 0.0), None);
     }
 
     #[test]

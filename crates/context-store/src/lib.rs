@@ -42,7 +42,7 @@ mod tests;
 mod trim;
 mod upkeep;
 
-pub use admit::{Endurance, days_to_wear_out};
+pub use admit::Endurance;
 pub use engine::memory::{Buffer, Region, Span};
 pub use error::{OpenError, StoreError};
 pub use get::{Get, Value};
