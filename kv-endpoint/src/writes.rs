@@ -1,6 +1,8 @@
 //! Commands that carry values: each value goes from the socket into the room that the store gives, once its key and
 //! length are known. Options follow the value, so what they say counts at the commit.
 
+use std::collections::HashSet;
+
 use tokio::task::JoinSet;
 
 use crate::command::{Command, Spec};
@@ -13,6 +15,36 @@ use crate::wire::End;
 
 /// Pairs of one `MSET` that are being stored while the next ones come in.
 const UNDER_WAY: usize = 8;
+
+/// What one `MSET` has under way.
+#[derive(Default)]
+struct UnderWay {
+    puts: JoinSet<(Vec<u8>, Option<Reply>)>,
+    /// Theirs, each once.
+    keys: HashSet<Vec<u8>>,
+}
+
+impl UnderWay {
+    /// Waits for one of them; why it was refused, if it was.
+    async fn next(&mut self) -> Option<Reply> {
+        match self.puts.join_next().await {
+            Some(Ok((key, refused))) => {
+                self.keys.remove(&key);
+                refused
+            }
+            // One that did not come to its end, which is a fault of this program's; or none is left.
+            Some(Err(error)) => {
+                self.puts.abort_all();
+                self.keys.clear();
+                Some(refusal(error))
+            }
+            None => {
+                self.keys.clear();
+                None
+            }
+        }
+    }
+}
 
 /// Where a value went.
 enum Value<U> {
@@ -96,17 +128,22 @@ impl<S: Store> Peer<S> {
     /// `MSET key value …`; each pair is stored as it comes, while the next one is received.
     pub(crate) async fn mset(&mut self, count: usize) -> Result<(), End> {
         let mut fault = None;
-        let mut under_way = JoinSet::new();
+        let mut under_way = UnderWay::default();
         for _ in 0..count / 2 {
             let key = check(self.word().await?);
             let wanted = key.as_deref().map_err(Clone::clone);
             match (self.receive(wanted).await?, key) {
                 (Value::Received(upload, length), Ok(key)) => {
+                    // Of a key that is named twice the last value counts.
+                    while under_way.keys.contains(&key) {
+                        fault = fault.or(under_way.next().await);
+                    }
+                    under_way.keys.insert(key.clone());
                     let endpoint = self.endpoint.clone();
-                    under_way.spawn(async move {
+                    under_way.puts.spawn(async move {
                         let options = PutOptions::default();
-                        let put = commit(&endpoint, upload, length, &key, options);
-                        put.await.err()
+                        let put = commit(&endpoint, upload, length, &key, options).await;
+                        (key, put.err())
                     });
                 }
                 (Value::Dropped, _) => {
@@ -114,15 +151,13 @@ impl<S: Store> Peer<S> {
                 }
                 (Value::Refused(reply), _) | (_, Err(reply)) => fault = fault.or(Some(reply)),
             }
-            while under_way.len() >= UNDER_WAY
-                && let Some(stored) = under_way.join_next().await
-            {
-                fault = fault.or(stored.unwrap_or(None));
+            while under_way.keys.len() >= UNDER_WAY {
+                fault = fault.or(under_way.next().await);
             }
         }
         self.wire.finish().await?;
-        while let Some(stored) = under_way.join_next().await {
-            fault = fault.or(stored.unwrap_or(None));
+        while !under_way.keys.is_empty() {
+            fault = fault.or(under_way.next().await);
         }
         self.answer(fault.unwrap_or(Reply::Simple("OK")));
         Ok(())
