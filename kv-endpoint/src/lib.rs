@@ -28,6 +28,7 @@ mod keys;
 mod leases;
 mod metrics;
 mod padding;
+mod prefill;
 pub mod resp;
 mod server;
 mod session;
@@ -37,4 +38,5 @@ mod writes;
 
 pub use endpoint::{Config, Endpoint};
 pub use metrics::{AgentUp, Metrics};
+pub use prefill::PrefillSaved;
 pub use server::{Misses, serve};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use kv_endpoint::{AgentUp, Config, Endpoint, Metrics, Misses, serve};
+use kv_endpoint::{AgentUp, Config, Endpoint, Metrics, Misses, PrefillSaved, serve};
 use prometheus::Registry;
 use strand_kv_client::{Client, Options};
 use strand_process::{Health, LogArgs, router, stopped};
@@ -46,6 +46,18 @@ struct Args {
     /// Bytes in one chunk of LMCache's native client, for misses of keys whose like has been neither written nor read here yet
     #[arg(long, env = "STRAND_RESP_CHUNK_BYTES", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=536_870_912))]
     chunk_bytes: Option<u64>,
+    /// Bytes of cache that a token takes, over all layers and the ranks that this endpoint serves; with
+    /// --prefill-tokens-per-second, hits are also counted as seconds of prefill saved
+    #[arg(long, env = "STRAND_KV_TOKEN_BYTES", value_name = "BYTES", requires = "prefill_tokens_per_second", value_parser = clap::value_parser!(u64).range(1..))]
+    token_bytes: Option<u64>,
+    /// Tokens that the model computes in a second of prefill
+    #[arg(
+        long,
+        env = "STRAND_PREFILL_TOKENS_PER_SECOND",
+        value_name = "N",
+        requires = "token_bytes"
+    )]
+    prefill_tokens_per_second: Option<std::num::NonZeroU32>,
     /// File with the password that clients must give with AUTH (user default); left out: none
     #[arg(long, env = "STRAND_RESP_PASSWORD_FILE", value_name = "PATH")]
     password_file: Option<PathBuf>,
@@ -137,6 +149,11 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let registry = Registry::new();
     registry.register(Box::new(AgentUp::new(client.clone())?))?;
     let metrics = Metrics::new(&registry)?;
+    if let Some((bytes, tokens)) = args.token_bytes.zip(args.prefill_tokens_per_second) {
+        let read = metrics.bytes_read.clone();
+        let saved = PrefillSaved::new(read, bytes, f64::from(tokens.get()))?;
+        registry.register(Box::new(saved))?;
+    }
     let endpoint = Arc::new(Endpoint::new(client, config, metrics));
 
     let (misses, others) = match args.misses {
