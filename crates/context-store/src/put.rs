@@ -399,6 +399,7 @@ impl Shared {
                 }
             }
             self.upkeep.notify_one();
+            self.room.notify_one();
             if timeout_at(deadline, opened).await.is_err() {
                 return Ok(None);
             }

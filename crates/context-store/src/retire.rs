@@ -119,6 +119,8 @@ impl Shared {
         drop(core);
         self.upkeep.notify_one();
         self.trim.notify_one();
+        // Puts that found the free segments scarce look again, and say what they want: upkeep has forgotten it since.
+        self.opened.notify_waiters();
     }
 }
 

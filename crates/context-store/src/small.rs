@@ -200,6 +200,7 @@ async fn wait_for_place(
             return Some(place);
         }
         shared.upkeep.notify_one();
+        shared.room.notify_one();
         if timeout_at(deadline, opened).await.is_err() {
             return None;
         }

@@ -1,6 +1,7 @@
 //! A store: what is shared by everything that serves one partition.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -21,6 +22,9 @@ use crate::{MAX_KEY, MAX_VALUE, PAGE, evictor, recover, trim, upkeep};
 
 /// Bytes of the private pages that metas are read into and written from: a packed record may straddle three pages.
 pub(crate) const SCRATCH: usize = MAX_META + PAGE;
+
+/// How long closing waits for those who still hold the store.
+const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// An open context partition. Clones are the same store; [`Store::close`] ends it in order, dropping the last clone does
 /// so without waiting.
@@ -64,7 +68,7 @@ pub(crate) struct Shared {
     pub(crate) room: Notify,
     /// Segments came free that the drive does not know of.
     pub(crate) trim: Notify,
-    /// The store's own tasks that have not ended.
+    /// The store's own tasks that have not ended. The last field: it goes after the disk.
     pub(crate) tasks: tokio::sync::watch::Sender<u32>,
 }
 
@@ -254,14 +258,16 @@ impl Store {
     }
 
     /// Ends the store: what was put is flushed, open units get their footers, so that the next opening reads those alone.
+    /// Where this was the last clone and nobody reads any more, the partition's file is closed on return.
     pub async fn close(self) {
         let mut tasks = self.shared.tasks.subscribe();
-        {
-            let mut core = self.shared.core();
-            core.closed = true;
-        }
+        self.shared.core().closed = true;
         self.shared.wake_all();
         // The sender lives in `self.shared`: waiting cannot fail before that.
-        let _ended = tasks.wait_for(|left| *left == 0).await;
+        drop(tasks.wait_for(|left| *left == 0).await);
+        drop(self);
+        // A task says that it has ended before it lets go of what it shares: the sender goes with the last of them.
+        let gone = async { while tasks.changed().await.is_ok() {} };
+        let _in_time = tokio::time::timeout(LETTING_GO, gone).await;
     }
 }

@@ -1,4 +1,5 @@
 mod bed;
+mod bursts;
 mod faults;
 mod life;
 mod model;
