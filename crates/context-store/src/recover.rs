@@ -133,8 +133,8 @@ pub(crate) async fn open(
         .ok_or_else(|| failed("read")(io::Error::other("a read has not ended")))?;
     let shared = Shared {
         core: Mutex::new(core),
+        scratch: Pool::new(SCRATCH, disk.engine()),
         disk,
-        scratch: Pool::new(SCRATCH),
         superblock,
         options,
         opened: Notify::new(),

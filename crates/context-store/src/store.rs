@@ -260,14 +260,20 @@ impl Store {
     /// Ends the store: what was put is flushed, open units get their footers, so that the next opening reads those alone.
     /// Where this was the last clone and nobody reads any more, the partition's file is closed on return.
     pub async fn close(self) {
+        self.end().await;
+        let mut tasks = self.shared.tasks.subscribe();
+        drop(self);
+        // A task says that it has ended before it lets go of what it shares: the sender goes with the last of them.
+        let gone = async { while tasks.changed().await.is_ok() {} };
+        let _in_time = tokio::time::timeout(LETTING_GO, gone).await;
+    }
+
+    /// Leaves the medium in order; whoever has a clone finds the store closed.
+    pub(crate) async fn end(&self) {
         let mut tasks = self.shared.tasks.subscribe();
         self.shared.core().closed = true;
         self.shared.wake_all();
         // The sender lives in `self.shared`: waiting cannot fail before that.
         drop(tasks.wait_for(|left| *left == 0).await);
-        drop(self);
-        // A task says that it has ended before it lets go of what it shares: the sender goes with the last of them.
-        let gone = async { while tasks.changed().await.is_ok() {} };
-        let _in_time = tokio::time::timeout(LETTING_GO, gone).await;
     }
 }

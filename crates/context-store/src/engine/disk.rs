@@ -222,6 +222,10 @@ impl Disk {
         self.inner.engine.unregister(region)
     }
 
+    pub(crate) fn engine(&self) -> Arc<dyn Engine> {
+        Arc::clone(&self.inner.engine)
+    }
+
     pub(crate) fn engine_name(&self) -> &'static str {
         self.inner.engine.name()
     }

@@ -3,15 +3,16 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Engine;
 use super::memory::{Region, Span};
 
 /// Slots that a pool grows by.
 const STEP: usize = 64;
 
-/// A growing set of equal slots of private memory.
-#[derive(Debug)]
+/// A growing set of equal slots of private memory, pinned for one engine.
 pub(crate) struct Pool {
     slot_len: usize,
+    engine: Arc<dyn Engine>,
     free: Arc<Mutex<Vec<Span>>>,
 }
 
@@ -34,9 +35,10 @@ impl Drop for Return {
 
 impl Pool {
     /// `slot_len` is a multiple of the page size.
-    pub(crate) fn new(slot_len: usize) -> Pool {
+    pub(crate) fn new(slot_len: usize, engine: Arc<dyn Engine>) -> Pool {
         Pool {
             slot_len,
+            engine,
             free: Arc::default(),
         }
     }
@@ -46,6 +48,9 @@ impl Pool {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if free.is_empty() {
             let region = Region::anonymous(self.slot_len * STEP)?;
+            if let Err(error) = self.engine.register(&region) {
+                tracing::debug!(%error, "private pages are used unregistered");
+            }
             free.extend((0..STEP).filter_map(|n| region.span(n * self.slot_len, self.slot_len)));
         }
         let slot = free

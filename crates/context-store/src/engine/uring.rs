@@ -1,133 +1,102 @@
-//! Transfers by io_uring, all on one thread: it takes what has arrived, submits it with one system call, and sleeps in
-//! the kernel until something completes or arrives.
+//! Transfers by io_uring. Whoever starts a transfer submits it; a task that waits for the ring's descriptor beside all
+//! other descriptors of the runtime ends it: between a request on a socket and its reply no other thread has to be woken.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
-use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use io_uring::{IoUring, opcode, squeue, types};
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::OwnedFd;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::AbortHandle;
 
 use super::memory::{Region, Span};
 use super::{Engine, Io, Verb};
 
-/// Entries of the submission ring; `Disk` keeps fewer transfers than this in flight.
+/// Entries of the submission ring, which is submitted early when it is full.
 const ENTRIES: u32 = 1024;
 
 /// Regions that can be registered at once. Others still work, at some cost a transfer.
 const REGIONS: u16 = 1024;
 
+/// Transfers from here on go by one entry a piece where every piece is registered: pinning so many pages anew costs more
+/// than a second command, fewer do not.
+const WORTH_SPLITTING: usize = 64 << 10;
+
 /// The one registered file.
 const FILE: types::Fixed = types::Fixed(0);
 
-/// User data of the read that a write to the event descriptor completes.
-const WAKE: u64 = u64::MAX;
+/// How long the end of a ring sleeps before it looks again whether another thread has seen the last completion.
+const LOOK_AGAIN: types::Timespec = types::Timespec::new().nsec(5_000_000);
 
 /// The next ring's number.
 static RINGS: AtomicU32 = AtomicU32::new(1);
 
-/// An io_uring and its thread.
+/// An io_uring and the task that sees its completions.
 pub(crate) struct Uring {
-    shared: Arc<Shared>,
+    ring: Arc<Ring>,
     file: Arc<File>,
-    thread: Option<JoinHandle<()>>,
+    reaper: AbortHandle,
 }
 
-struct Shared {
+struct Ring {
     /// What regions know this ring by.
     number: u32,
-    inbox: Mutex<Inbox>,
-    /// The thread sleeps in the kernel, or is about to.
-    asleep: AtomicBool,
-    event: OwnedFd,
+    uring: IoUring,
+    state: Mutex<State>,
+    /// Of the table of registered buffers. Held while that changes.
+    free_slots: Mutex<Vec<u16>>,
 }
 
+/// The ring's queues are touched by whoever holds this.
 #[derive(Default)]
-struct Inbox {
-    transfers: Vec<Io>,
-    registrations: Vec<Registration>,
-    stop: bool,
+struct State {
+    /// By the number in their user data.
+    transfers: Vec<Option<Transfer>>,
+    free: Vec<usize>,
+    /// Completions are being told: what is started meanwhile is submitted together, after them.
+    reaping: bool,
 }
 
-/// A region to pin, and whom to tell.
-struct Registration {
-    region: Arc<Region>,
-    /// Whether to pin it or to let it go.
-    pin: bool,
-    answer: std::sync::mpsc::SyncSender<io::Result<()>>,
-}
+/// What the kernel reads the pieces' addresses from.
+struct Vectors(Box<[libc::iovec]>);
 
-impl Shared {
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+// SAFETY: addresses alone, which nobody follows on this side; the memory they name is kept by the pieces.
+unsafe impl Send for Vectors {}
 
-    /// Puts something into the inbox and wakes the thread where it sleeps.
-    fn send(&self, put: impl FnOnce(&mut Inbox)) {
-        put(&mut self.inbox());
-        // Pairs with the fence before the thread looks into the inbox a last time.
-        fence(Ordering::SeqCst);
-        if self.asleep.swap(false, Ordering::AcqRel)
-            && let Err(error) = rustix::io::write(&self.event, &1u64.to_ne_bytes())
-        {
-            tracing::error!(%error, "the I/O thread could not be woken");
-        }
-    }
+/// A transfer that the kernel has.
+struct Transfer {
+    io: Io,
+    vectors: Vectors,
+    /// Entries that have not completed.
+    left: usize,
+    moved: usize,
+    failed: Option<io::Error>,
+    /// The thread that submitted an entry has ended before the kernel began with it.
+    cancelled: bool,
 }
 
 impl Uring {
-    /// Sets the ring up on its thread.
+    /// Sets a ring up, with a task on this runtime.
     ///
     /// # Errors
     /// The kernel's: EPERM or ENOSYS where io_uring is forbidden.
     pub(crate) fn new(file: Arc<File>) -> io::Result<Uring> {
-        let shared = Arc::new(Shared {
+        let ring = Arc::new(Ring {
             number: RINGS.fetch_add(1, Ordering::Relaxed),
-            inbox: Mutex::default(),
-            asleep: AtomicBool::new(false),
-            event: eventfd(0, EventfdFlags::CLOEXEC)?,
+            uring: set_up(&file)?,
+            state: Mutex::default(),
+            free_slots: Mutex::new((0..REGIONS).rev().collect()),
         });
-        let (answer, ready) = sync_channel(1);
-        let (theirs, registered) = (Arc::clone(&shared), Arc::clone(&file));
-        let thread = std::thread::Builder::new()
-            .name("context-io".to_owned())
-            .spawn(move || match set_up(&registered) {
-                Ok(ring) => {
-                    let told = answer.send(Ok(()));
-                    if told.is_ok() {
-                        Thread::new(&theirs, ring).run();
-                    }
-                }
-                Err(error) => {
-                    let _told = answer.send(Err(error));
-                }
-            })?;
-        ready
-            .recv()
-            .map_err(|_| io::Error::other("the I/O thread ended at once"))??;
-        Ok(Uring {
-            shared,
-            file,
-            thread: Some(thread),
-        })
-    }
-
-    fn change_registration(&self, region: &Arc<Region>, pin: bool) -> io::Result<()> {
-        let (answer, done) = sync_channel(1);
-        self.shared.send(|inbox| {
-            inbox.registrations.push(Registration {
-                region: Arc::clone(region),
-                pin,
-                answer,
-            });
-        });
-        done.recv()
-            .map_err(|_| io::Error::other("the I/O thread ended"))?
+        // SAFETY: the ring is open, and its descriptor is only borrowed to be copied.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(ring.uring.as_raw_fd()) };
+        let own = borrowed.try_clone_to_owned()?;
+        // SAFETY: an owned descriptor stays the same one until the AsyncFd drops it.
+        let ready = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }?;
+        let reaper = tokio::spawn(reap(Arc::downgrade(&ring), ready)).abort_handle();
+        Ok(Uring { ring, file, reaper })
     }
 }
 
@@ -135,9 +104,7 @@ impl Uring {
 fn set_up(file: &File) -> io::Result<IoUring> {
     let ring = IoUring::builder()
         .setup_clamp()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
+        .setup_coop_taskrun()
         .build(ENTRIES)
         .or_else(|_| IoUring::builder().setup_clamp().build(ENTRIES))?;
     ring.submitter().register_files(&[file.as_raw_fd()])?;
@@ -147,102 +114,198 @@ fn set_up(file: &File) -> io::Result<IoUring> {
     Ok(ring)
 }
 
-/// A transfer that the kernel has.
-struct Transfer {
-    io: Io,
-    /// What the kernel reads the pieces' addresses from.
-    vectors: Box<[libc::iovec]>,
-    len: usize,
+/// Tells completions until the ring is gone.
+async fn reap(ring: Weak<Ring>, ready: AsyncFd<OwnedFd>) {
+    loop {
+        let Ok(mut readable) = ready.readable().await else {
+            return;
+        };
+        // Before the look: what completes after it makes the descriptor ready again.
+        readable.clear_ready();
+        let Some(ring) = ring.upgrade() else { return };
+        ring.reap();
+    }
 }
 
-/// What the thread owns.
-struct Thread<'a> {
-    shared: &'a Shared,
-    ring: IoUring,
-    /// By the number in their user data.
-    transfers: Vec<Option<Transfer>>,
-    free: Vec<usize>,
-    free_slots: Vec<u16>,
-    /// Where the read of the event descriptor puts its bytes.
-    woken: Box<[u8; 8]>,
-    stop: bool,
-}
-
-impl<'a> Thread<'a> {
-    fn new(shared: &'a Shared, ring: IoUring) -> Thread<'a> {
-        Thread {
-            shared,
-            ring,
-            transfers: Vec::new(),
-            free: Vec::new(),
-            free_slots: (0..REGIONS).rev().collect(),
-            woken: Box::new([0; 8]),
-            stop: false,
-        }
+impl Ring {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(mut self) {
-        self.listen();
-        while !(self.stop && self.free.len() == self.transfers.len()) {
-            let arrived = self.take_inbox();
-            let idle = !arrived && self.ready_to_sleep();
-            let submitted = self.ring.submitter().submit_and_wait(usize::from(idle));
-            self.shared.asleep.store(false, Ordering::Release);
-            if let Err(error) = submitted
-                && !matches!(
-                    error.raw_os_error(),
-                    Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ETIME)
-                )
-            {
-                tracing::error!(%error, "io_uring_enter");
-            }
-            self.complete();
-        }
-    }
-
-    /// Says that the thread sleeps, unless something has arrived.
-    fn ready_to_sleep(&self) -> bool {
-        self.shared.asleep.store(true, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        let inbox = self.shared.inbox();
-        let empty = inbox.transfers.is_empty() && inbox.registrations.is_empty();
-        let stopping = inbox.stop || self.stop;
-        empty && !(stopping && self.free.len() == self.transfers.len())
-    }
-
-    fn listen(&mut self) {
-        let event = types::Fd(self.shared.event.as_raw_fd());
-        let entry = opcode::Read::new(event, self.woken.as_mut_ptr(), 8)
-            .build()
-            .user_data(WAKE);
-        self.push(&entry);
-    }
-
-    /// Turns everything in the inbox into entries; whether there was anything.
-    fn take_inbox(&mut self) -> bool {
-        let inbox = std::mem::take(&mut *self.shared.inbox());
-        // `take` cleared the flag: keep what was said once.
-        self.stop |= inbox.stop;
-        let arrived = !inbox.transfers.is_empty() || !inbox.registrations.is_empty();
-        for registration in inbox.registrations {
-            let done = self.register(&registration);
-            let _waiting = registration.answer.send(done);
-        }
-        for io in inbox.transfers {
-            self.begin(io);
-        }
-        arrived
-    }
-
-    fn begin(&mut self, io: Io) {
-        let vectors: Box<[libc::iovec]> = io.pieces.iter().map(vector).collect();
-        let entry = entry(&io, &vectors, self.shared.number);
+    fn start(&self, io: Io) {
+        let vectors = Vectors(io.pieces.iter().map(vector).collect());
+        let entries = entries(&io, &vectors, self.number);
         let transfer = Transfer {
-            len: io.len(),
             io,
             vectors,
+            left: entries.len(),
+            moved: 0,
+            failed: None,
+            cancelled: false,
         };
-        let number = match self.free.pop() {
+        let mut state = self.state();
+        let number = state.keep(transfer);
+        for entry in entries {
+            self.push(&mut state, &entry.user_data(number as u64));
+        }
+        let together = state.reaping;
+        drop(state);
+        if !together {
+            self.submit();
+        }
+    }
+
+    /// Puts an entry into the ring, submitting what is there while it is full.
+    fn push(&self, _state: &mut State, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: the state's lock is held, and nobody touches the queue without. Whatever the entry points to stays
+            // in the state until its completion was seen.
+            let pushed = unsafe { self.uring.submission_shared().push(entry) };
+            if pushed.is_ok() {
+                return;
+            }
+            self.submit();
+        }
+    }
+
+    /// Hands what is in the ring to the kernel.
+    fn submit(&self) {
+        while let Err(error) = self.uring.submit() {
+            match error.raw_os_error() {
+                // Short of memory, or too many completions wait to be seen: their task is awake.
+                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => std::thread::yield_now(),
+                _ => {
+                    tracing::error!(%error, "io_uring_enter");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Tells every completion that is there.
+    fn reap(&self) {
+        loop {
+            let over = {
+                let mut state = self.state();
+                let over = self.completed(&mut state);
+                state.reaping = !over.is_empty();
+                over
+            };
+            if over.is_empty() {
+                break;
+            }
+            for transfer in over {
+                transfer.finish();
+            }
+        }
+        self.submit();
+    }
+
+    /// Transfers whose last entry has completed.
+    fn completed(&self, state: &mut State) -> Vec<Transfer> {
+        let mut over = Vec::new();
+        let mut again = Vec::new();
+        // SAFETY: the state's lock is held, and nobody touches the queue without.
+        for entry in unsafe { self.uring.completion_shared() } {
+            let number = entry.user_data() as usize;
+            let Some(transfer) = state.transfers.get_mut(number).and_then(Option::as_mut) else {
+                continue;
+            };
+            match usize::try_from(entry.result()) {
+                Ok(moved) => transfer.moved += moved,
+                Err(_) if entry.result() == -libc::ECANCELED => transfer.cancelled = true,
+                Err(_) => transfer.failed = Some(io::Error::from_raw_os_error(-entry.result())),
+            }
+            transfer.left -= 1;
+            if transfer.left > 0 {
+                continue;
+            }
+            if transfer.cancelled && transfer.failed.is_none() {
+                again.push(number);
+                continue;
+            }
+            over.extend(state.transfers[number].take());
+            state.free.push(number);
+        }
+        for number in again {
+            if let Some(transfer) = state.transfers[number].as_mut() {
+                let entries = entries(&transfer.io, &transfer.vectors, self.number);
+                (transfer.left, transfer.moved, transfer.cancelled) = (entries.len(), 0, false);
+                for entry in entries {
+                    self.push(state, &entry.user_data(number as u64));
+                }
+            }
+        }
+        over
+    }
+
+    /// Waits until the kernel has no transfer any more.
+    fn drain(&self) {
+        loop {
+            self.reap();
+            let state = self.state();
+            if state.free.len() == state.transfers.len() {
+                return;
+            }
+            drop(state);
+            let pause = types::SubmitArgs::new().timespec(&LOOK_AGAIN);
+            // Whatever came of it, the next round looks.
+            let _waited = self.uring.submitter().submit_with_args(1, &pause);
+        }
+    }
+
+    fn register(&self, region: &Arc<Region>) -> io::Result<()> {
+        let mut free_slots = self.free_slots();
+        if region.registered_slot(self.number).is_some() {
+            return Ok(());
+        }
+        let Some(slot) = free_slots.pop() else {
+            return Ok(());
+        };
+        let buffer = libc::iovec {
+            iov_base: region.address().cast(),
+            iov_len: region.len(),
+        };
+        let updated = self.update(slot, buffer);
+        // The slot of a region that cannot note it is free again: the next one takes the kernel's entry over.
+        if updated.is_err() || !region.note_slot(self.number, slot) {
+            free_slots.push(slot);
+        }
+        updated
+    }
+
+    fn unregister(&self, region: &Arc<Region>) -> io::Result<()> {
+        let mut free_slots = self.free_slots();
+        let Some(slot) = region.registered_slot(self.number) else {
+            return Ok(());
+        };
+        region.forget_slot(self.number);
+        free_slots.push(slot);
+        let nothing = libc::iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        };
+        self.update(slot, nothing)
+    }
+
+    fn update(&self, slot: u16, buffer: libc::iovec) -> io::Result<()> {
+        // SAFETY: the region is mapped; the kernel holds its pages until the slot is cleared, so that a later unmapping
+        // is harmless. Clearing a slot waits for nothing: transfers in flight hold their pages.
+        unsafe {
+            self.uring
+                .submitter()
+                .register_buffers_update(u32::from(slot), &[buffer], None)
+        }
+    }
+
+    fn free_slots(&self) -> MutexGuard<'_, Vec<u16>> {
+        (self.free_slots.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn keep(&mut self, transfer: Transfer) -> usize {
+        match self.free.pop() {
             Some(number) => {
                 self.transfers[number] = Some(transfer);
                 number
@@ -251,91 +314,23 @@ impl<'a> Thread<'a> {
                 self.transfers.push(Some(transfer));
                 self.transfers.len() - 1
             }
-        };
-        self.push(&entry.user_data(number as u64));
-    }
-
-    /// Puts an entry into the ring, submitting what is there while it is full.
-    fn push(&mut self, entry: &squeue::Entry) {
-        loop {
-            // SAFETY: whatever the entry points to stays in `self` until its completion was seen.
-            let pushed = unsafe { self.ring.submission().push(entry) };
-            if pushed.is_ok() {
-                return;
-            }
-            if let Err(error) = self.ring.submit() {
-                tracing::debug!(%error, "a full ring was not taken at once");
-                self.complete();
-            }
         }
-    }
-
-    fn complete(&mut self) {
-        loop {
-            let Some(entry) = self.ring.completion().next() else {
-                return;
-            };
-            if entry.user_data() == WAKE {
-                self.listen();
-                continue;
-            }
-            let number = entry.user_data() as usize;
-            if let Some(transfer) = self.transfers.get_mut(number).and_then(Option::take) {
-                self.free.push(number);
-                drop(transfer.vectors);
-                transfer.io.finish(outcome(entry.result(), transfer.len));
-            }
-        }
-    }
-
-    fn register(&mut self, registration: &Registration) -> io::Result<()> {
-        let region = &registration.region;
-        let number = self.shared.number;
-        let (slot, buffer) = match (registration.pin, region.registered_slot(number)) {
-            (true, Some(_)) | (false, None) => return Ok(()),
-            (true, None) => {
-                let Some(slot) = self.free_slots.pop() else {
-                    return Ok(());
-                };
-                let buffer = libc::iovec {
-                    iov_base: region.address().cast(),
-                    iov_len: region.len(),
-                };
-                (slot, buffer)
-            }
-            (false, Some(slot)) => {
-                let nothing = libc::iovec {
-                    iov_base: std::ptr::null_mut(),
-                    iov_len: 0,
-                };
-                region.forget_slot(number);
-                (slot, nothing)
-            }
-        };
-        // SAFETY: the region is mapped; the kernel holds its pages until the slot is cleared, so that a later unmapping
-        // is harmless. Clearing a slot waits for nothing: transfers in flight hold their pages.
-        let updated = unsafe {
-            self.ring
-                .submitter()
-                .register_buffers_update(u32::from(slot), &[buffer], None)
-        };
-        // The slot of a region that cannot note it is free again: the next one takes the kernel's entry over.
-        let noted = registration.pin && updated.is_ok() && region.note_slot(number, slot);
-        if !noted {
-            self.free_slots.push(slot);
-        }
-        updated
     }
 }
 
-fn outcome(answer: i32, len: usize) -> io::Result<()> {
-    match usize::try_from(answer) {
-        Err(_) => Err(io::Error::from_raw_os_error(-answer)),
-        Ok(moved) if moved == len => Ok(()),
-        Ok(moved) => Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            format!("{moved} of {len} bytes moved"),
-        )),
+impl Transfer {
+    fn finish(self) {
+        let len = self.io.len();
+        let result = match self.failed {
+            Some(error) => Err(error),
+            None if self.moved == len => Ok(()),
+            None => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("{} of {len} bytes moved", self.moved),
+            )),
+        };
+        drop(self.vectors);
+        self.io.finish(result);
     }
 }
 
@@ -346,42 +341,54 @@ fn vector(piece: &Span) -> libc::iovec {
     }
 }
 
-/// The ring's entry for a transfer: one registered piece goes by its region's number, all else by addresses.
-fn entry(io: &Io, vectors: &[libc::iovec], ring: u32) -> squeue::Entry {
-    let count = vectors.len() as u32;
-    match (io.verb, io.pieces.as_slice()) {
-        (Verb::Flush, _) => opcode::Fsync::new(FILE)
-            .flags(types::FsyncFlags::DATASYNC)
-            .build(),
-        (verb, [piece]) => {
-            let (address, len) = (piece.address(), piece.len() as u32);
-            match (verb, piece.region().registered_slot(ring)) {
-                (Verb::Read, Some(slot)) => opcode::ReadFixed::new(FILE, address, len, slot)
-                    .offset(io.offset)
-                    .build(),
-                (Verb::Read, None) => opcode::Read::new(FILE, address, len)
-                    .offset(io.offset)
-                    .build(),
-                (_, Some(slot)) => opcode::WriteFixed::new(FILE, address, len, slot)
-                    .offset(io.offset)
-                    .build(),
-                (_, None) => opcode::Write::new(FILE, address, len)
-                    .offset(io.offset)
-                    .build(),
-            }
+/// The ring's entries for a transfer: registered pieces by their regions' numbers, all else by addresses.
+fn entries(io: &Io, vectors: &Vectors, ring: u32) -> Vec<squeue::Entry> {
+    if io.verb == Verb::Flush {
+        let flush = opcode::Fsync::new(FILE).flags(types::FsyncFlags::DATASYNC);
+        return vec![flush.build()];
+    }
+    if io.pieces.len() == 1 || io.len() >= WORTH_SPLITTING {
+        let mut offset = io.offset;
+        let by_number = io.pieces.iter().map(|piece| {
+            let at = offset;
+            offset += piece.len() as u64;
+            Some(fixed(
+                io.verb,
+                piece,
+                at,
+                piece.region().registered_slot(ring)?,
+            ))
+        });
+        if let Some(entries) = by_number.collect() {
+            return entries;
         }
-        (Verb::Read, _) => opcode::Readv::new(FILE, vectors.as_ptr(), count)
+    }
+    let (addresses, count) = (vectors.0.as_ptr(), vectors.0.len() as u32);
+    vec![match io.verb {
+        Verb::Write => opcode::Writev::new(FILE, addresses, count)
             .offset(io.offset)
             .build(),
-        (Verb::Write, _) => opcode::Writev::new(FILE, vectors.as_ptr(), count)
+        _ => opcode::Readv::new(FILE, addresses, count)
             .offset(io.offset)
+            .build(),
+    }]
+}
+
+fn fixed(verb: Verb, piece: &Span, offset: u64, slot: u16) -> squeue::Entry {
+    let (address, len) = (piece.address(), piece.len() as u32);
+    match verb {
+        Verb::Write => opcode::WriteFixed::new(FILE, address, len, slot)
+            .offset(offset)
+            .build(),
+        _ => opcode::ReadFixed::new(FILE, address, len, slot)
+            .offset(offset)
             .build(),
     }
 }
 
 impl Engine for Uring {
     fn start(&self, io: Io) {
-        self.shared.send(|inbox| inbox.transfers.push(io));
+        self.ring.start(io);
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -390,11 +397,11 @@ impl Engine for Uring {
 
     fn register(&self, region: &Arc<Region>) -> io::Result<()> {
         region.populate()?;
-        self.change_registration(region, true)
+        self.ring.register(region)
     }
 
     fn unregister(&self, region: &Arc<Region>) -> io::Result<()> {
-        self.change_registration(region, false)
+        self.ring.unregister(region)
     }
 
     fn name(&self) -> &'static str {
@@ -403,13 +410,12 @@ impl Engine for Uring {
 }
 
 impl Drop for Uring {
+    /// Leaves nothing behind that holds the file: the kernel lets go of a ring only some time after its end.
     fn drop(&mut self) {
-        self.shared.send(|inbox| inbox.stop = true);
-        if let Some(thread) = self.thread.take()
-            // The last holder of the engine may be the thread itself, in a transfer's completion.
-            && thread.thread().id() != std::thread::current().id()
-        {
-            let _ended = thread.join();
+        self.ring.drain();
+        self.reaper.abort();
+        if let Err(error) = self.ring.uring.submitter().unregister_files() {
+            tracing::debug!(%error, "the ring keeps its file for a while");
         }
     }
 }

@@ -289,8 +289,7 @@ impl World {
                 self.model = self.newest_only();
             }
             Step::Restart => {
-                let store = self.store.clone();
-                store.close().await;
+                self.store.end().await;
                 self.model = self.newest_only();
                 let medium = self.medium.clone();
                 self.reopen(medium).await;
