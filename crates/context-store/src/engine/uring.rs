@@ -58,6 +58,8 @@ struct State {
     free: Vec<usize>,
     /// Completions are being told: what is started meanwhile is submitted together, after them.
     reaping: bool,
+    /// Something was started meanwhile.
+    started: bool,
 }
 
 /// What the kernel reads the pieces' addresses from.
@@ -148,9 +150,10 @@ impl Ring {
         for entry in entries {
             self.push(&mut state, &entry.user_data(number as u64));
         }
-        let together = state.reaping;
+        state.started = state.reaping;
+        let now = !state.reaping;
         drop(state);
-        if !together {
+        if now {
             self.submit();
         }
     }
@@ -185,20 +188,22 @@ impl Ring {
     /// Tells every completion that is there.
     fn reap(&self) {
         loop {
-            let over = {
-                let mut state = self.state();
-                let over = self.completed(&mut state);
-                state.reaping = !over.is_empty();
-                over
-            };
+            let mut state = self.state();
+            let over = self.completed(&mut state);
+            state.reaping = !over.is_empty();
             if over.is_empty() {
-                break;
+                let started = std::mem::take(&mut state.started);
+                drop(state);
+                if started {
+                    self.submit();
+                }
+                return;
             }
+            drop(state);
             for transfer in over {
                 transfer.finish();
             }
         }
-        self.submit();
     }
 
     /// Transfers whose last entry has completed.
@@ -234,6 +239,7 @@ impl Ring {
                 for entry in entries {
                     self.push(state, &entry.user_data(number as u64));
                 }
+                state.started = true;
             }
         }
         over
@@ -417,5 +423,95 @@ impl Drop for Uring {
         if let Err(error) = self.ring.uring.submitter().unregister_files() {
             tracing::debug!(%error, "the ring keeps its file for a while");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::PAGE;
+
+    fn transfer(
+        verb: Verb,
+        offset: u64,
+        pieces: Vec<Span>,
+    ) -> (Io, oneshot::Receiver<io::Result<()>>) {
+        let (told, answer) = oneshot::channel();
+        let done = Box::new(move |result| drop(told.send(result)));
+        let io = Io {
+            verb,
+            offset,
+            pieces,
+            done,
+        };
+        (io, answer)
+    }
+
+    fn engine(pages: u8) -> (Uring, Arc<File>) {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        for page in 0..pages {
+            let at = u64::from(page) * PAGE as u64;
+            file.write_all_at(&[page; PAGE], at).unwrap();
+        }
+        (Uring::new(Arc::clone(&file)).unwrap(), file)
+    }
+
+    #[tokio::test]
+    async fn what_a_thread_started_is_done_although_it_has_ended() {
+        let (engine, _file) = engine(64);
+        let engine = Arc::new(engine);
+        let mut answers = Vec::new();
+        for page in 0..64_usize {
+            let region = Region::anonymous(PAGE).unwrap();
+            let span = region.span(0, PAGE).unwrap();
+            let (io, answer) = transfer(Verb::Read, (page * PAGE) as u64, vec![span.clone()]);
+            let theirs = Arc::clone(&engine);
+            let thread = std::thread::spawn(move || theirs.start(io));
+            thread.join().unwrap();
+            answers.push((page, span, answer));
+        }
+        for (page, span, answer) in answers {
+            answer.await.unwrap().unwrap();
+            span.with_bytes(|bytes| assert!(bytes.iter().all(|byte| usize::from(*byte) == page)));
+        }
+    }
+
+    #[tokio::test]
+    async fn registered_pieces_of_two_regions_are_one_transfer() {
+        let (engine, file) = engine(32);
+        let regions = [(); 2].map(|()| Region::anonymous(64 * PAGE).unwrap());
+        for region in &regions {
+            engine.register(region).unwrap();
+        }
+        let pieces = || {
+            let front = regions[0].span(PAGE, PAGE).unwrap();
+            vec![front, regions[1].span(0, 20 * PAGE).unwrap()]
+        };
+        let entries = {
+            let (io, _answer) = transfer(Verb::Read, 0, pieces());
+            let vectors = Vectors(io.pieces.iter().map(vector).collect());
+            entries(&io, &vectors, engine.ring.number).len()
+        };
+        assert_eq!(entries, 2);
+        let (io, answer) = transfer(Verb::Read, PAGE as u64, pieces());
+        engine.start(io);
+        answer.await.unwrap().unwrap();
+        pieces()[0].with_bytes(|bytes| assert_eq!(bytes[0], 1));
+        pieces()[1].with_bytes(|bytes| assert_eq!((bytes[0], bytes[20 * PAGE - 1]), (2, 21)));
+        let (io, answer) = transfer(Verb::Write, 40 * PAGE as u64, pieces());
+        engine.start(io);
+        answer.await.unwrap().unwrap();
+        let mut written = [0; PAGE];
+        file.read_exact_at(&mut written, 60 * PAGE as u64).unwrap();
+        assert_eq!(written, [21; PAGE]);
+        // The file ends within the second piece.
+        let (io, answer) = transfer(Verb::Read, 50 * PAGE as u64, pieces());
+        engine.start(io);
+        let error = answer.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }
