@@ -79,6 +79,18 @@ impl Wire {
         }
     }
 
+    /// Appends frames for [`Wire::send_appended`].
+    pub fn append(&self, frames: impl FnOnce(&mut Vec<u8>)) {
+        frames(&mut lock(&self.out).bytes);
+    }
+
+    /// Sends what was appended, as much as the socket takes now.
+    pub fn send_appended(&self) {
+        if !lock(&self.out).bytes.is_empty() {
+            self.send(|_| {});
+        }
+    }
+
     /// Appends frames that can wait a little, to be sent with others.
     pub fn push(&self, frames: impl FnOnce(&mut Vec<u8>)) {
         let mut out = lock(&self.out);

@@ -1,13 +1,12 @@
 //! One connection of a pod, from its hello to its end.
 
 use std::collections::{HashMap, HashSet};
-use std::pin::pin;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use futures::future::{Fuse, FusedFuture};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use strand_kv_client::arena::{AgentArenas, GetSlot};
 use strand_kv_client::frame::{Code, Header, Reply, Request};
 use strand_kv_client::wire::{Broken, Wire};
@@ -24,6 +23,9 @@ use crate::{Blocks, Refused, meter};
 
 /// Requests of a session that may wait for their reply.
 pub(crate) const IN_FLIGHT: usize = 512;
+
+/// Requests whose replies may wait for one another: each may have verified a MiB.
+const TOGETHER: usize = 8;
 
 /// Replies that a client may leave unread, bytes, before it is taken for dead.
 const UNREAD: usize = 2 << 20;
@@ -116,40 +118,41 @@ pub(crate) async fn serve<B: Blocks>(pod: Arc<Pod<B>>, socket: UnixStream, mut e
 }
 
 impl<B: Blocks> Session<B> {
+    /// Takes requests and answers them, all on this task: waking another one takes longer than most requests do, and
+    /// replies that are ready together leave together.
     async fn read(self: &Arc<Self>) -> String {
         let mut asked = Vec::new();
-        // A request that comes alone is answered by this task: starting another one takes longer than most requests do.
-        let mut alone = pin!(Fuse::terminated());
+        let mut running = FuturesUnordered::new();
         loop {
-            tokio::select! {
+            let read = tokio::select! {
                 biased;
-                () = &mut alone => {}
-                read = self.wire.read(|header, body| self.take(header, body, &mut asked)) => match read {
-                    Ok(()) if self.wire.backlog() > UNREAD => {
-                        return format!("the client leaves {UNREAD} bytes of replies unread");
-                    }
-                    Ok(()) => {}
-                    Err(broken) => {
-                        if let Broken::Malformed(why) = &broken {
-                            self.reply(0, &Refused::new(Code::Malformed, why.to_string()).reply());
+                Some(()) = running.next() => {
+                    for _ in 1..TOGETHER {
+                        if running.next().now_or_never().flatten().is_none() {
+                            break;
                         }
-                        return broken.to_string();
                     }
-                },
+                    Ok(())
+                }
+                read = self.wire.read(|header, body| self.take(header, body, &mut asked)) => read,
+            };
+            if let Err(Broken::Malformed(why)) = &read {
+                self.reply(0, &Refused::new(Code::Malformed, why.to_string()).reply());
             }
-            if asked.len() == 1 && alone.is_terminated() && self.open().asked.len() == 1 {
-                let one = asked.pop().map(|one| Arc::clone(self).answer(one));
-                alone.set(one.map_or_else(Fuse::terminated, FutureExt::fuse));
+            self.wire.send_appended();
+            if let Err(broken) = read {
+                return broken.to_string();
             }
-            for one in asked.drain(..) {
-                tokio::spawn(Arc::clone(self).answer(one));
+            if self.wire.backlog() > UNREAD {
+                return format!("the client leaves {UNREAD} bytes of replies unread");
             }
+            running.extend(asked.drain(..).map(|one| self.answer(one)));
         }
     }
 
-    async fn answer(self: Arc<Self>, asked: Asked) {
+    async fn answer(&self, asked: Asked) {
         let operation = meter::operation(&asked.request);
-        let done = answer(&self, asked.request).await;
+        let done = answer(self, asked.request).await;
         self.finish(asked.id, done, |reply| {
             let took = asked.began.elapsed();
             self.pod.meter.answered(operation, reply, took);
@@ -303,7 +306,7 @@ impl<B: Blocks> Session<B> {
     }
 
     fn reply(&self, id: u64, reply: &Reply) {
-        self.wire.send(|out| reply.encode(out, self.epoch, id));
+        self.wire.append(|out| reply.encode(out, self.epoch, id));
     }
 
     fn open(&self) -> MutexGuard<'_, Open<B>> {
