@@ -4,7 +4,7 @@ help:
 	@echo "make demo    a rack of 3 nodes x 4 drives on this machine, step by step (about two minutes once built)"
 	@echo "make test    everything that CI checks; installs the tools it needs"
 	@echo "make bench   measurements, in the release profile; installs what it measures against"
-	@echo "make crds    writes crds/ from the types in crates/api"
+	@echo "make crds    writes crds/, and the chart's, from the types in crates/api"
 
 demo:
 	@scripts/need cc=build-essential
@@ -22,3 +22,4 @@ bench:
 
 crds:
 	cargo run --locked -p strand-api --bin crdgen crds
+	cargo run --locked -p strand-api --bin crdgen charts/strand/files/crds

@@ -102,6 +102,11 @@ impl Observed {
         self.storage_changed.notified().await;
     }
 
+    /// The copies of pools, drives and nodes, as they go on.
+    pub fn copies(&self) -> (Store<MemoryPool>, Store<Drive>, Store<Node>) {
+        (self.pools.clone(), self.drives.clone(), self.nodes.clone())
+    }
+
     /// Everything as it is now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -235,7 +240,8 @@ fn strip_node(node: &mut Node) {
     }
 }
 
-fn copy<K>(
+/// A copy of all objects of a kind, with what keeps it.
+pub(crate) fn copy<K>(
     api: Api<K>,
     changed: Vec<Arc<Notify>>,
     strip: fn(&mut K),

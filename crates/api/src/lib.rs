@@ -9,6 +9,7 @@ mod drive;
 mod drive_operation;
 mod memory_pool;
 pub mod names;
+mod pool_grant;
 mod pool_leg;
 mod pool_map;
 mod pool_snapshot;
@@ -23,10 +24,11 @@ pub use drive_operation::{
     DriveOperation, DriveOperationSpec, DriveOperationStatus, OperationPhase, OperationType,
 };
 pub use memory_pool::{
-    Adoption, CarveOverride, CarvePolicy, ContextMemoryPolicy, DeletionPolicy, DriveCounts,
+    Access, Adoption, CarveOverride, CarvePolicy, ContextMemoryPolicy, DeletionPolicy, DriveCounts,
     DriveExclusions, DriveSelector, MemoryPool, MemoryPoolSpec, MemoryPoolStatus, PoolDisplay,
     Provisioning, ReasonCount, Redundancy, SideStatus, StoragePolicy,
 };
+pub use pool_grant::{ContextShare, PoolGrant, PoolGrantSpec};
 pub use pool_leg::{LegPhase, PoolLeg, PoolLegSpec, PoolLegStatus};
 pub use pool_map::{MapDrive, MapNode, MapNodeError, PoolMap, PoolMapSpec};
 pub use pool_snapshot::{PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus};
@@ -48,6 +50,7 @@ pub const VERSION: &str = "v1alpha1";
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![
         MemoryPool::crd(),
+        PoolGrant::crd(),
         Drive::crd(),
         DriveOperation::crd(),
         PoolMap::crd(),

@@ -71,6 +71,10 @@ pub struct MemoryPoolSpec {
     #[serde(default)]
     pub context_memory: ContextMemoryPolicy,
 
+    /// Whose pods may use the context memory.
+    #[serde(default)]
+    pub access: Access,
+
     /// Policy of the storage side.
     #[serde(default)]
     pub storage: StoragePolicy,
@@ -138,6 +142,16 @@ pub enum Adoption {
     Automatic,
     /// Only drives whose `spec.pool` an administrator has set are taken, and only if blank.
     Manual,
+}
+
+/// Which namespaces may use a pool's context memory.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// Every namespace; those with a PoolGrant have the share that it says.
+    #[default]
+    Open,
+    /// Only those with a PoolGrant.
+    Granted,
 }
 
 /// How each drive is split.

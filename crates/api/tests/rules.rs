@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs, path::Path};
 use strand_api::{
-    Drive, DriveOperation, MemoryPool, PoolLeg, PoolMap, PoolSnapshot, PoolVolume, crds,
+    Drive, DriveOperation, MemoryPool, PoolGrant, PoolLeg, PoolMap, PoolSnapshot, PoolVolume, crds,
 };
 
 #[derive(Deserialize)]
@@ -61,6 +61,7 @@ fn typed(kind: &str, object: Value) -> Result<(), String> {
         "MemoryPool" => read::<MemoryPool>(object),
         "Drive" => read::<Drive>(object),
         "DriveOperation" => read::<DriveOperation>(object),
+        "PoolGrant" => read::<PoolGrant>(object),
         "PoolMap" => read::<PoolMap>(object),
         "PoolVolume" => read::<PoolVolume>(object),
         "PoolLeg" => read::<PoolLeg>(object),

@@ -359,6 +359,7 @@ fn pool(name: &str, words: &[&str], line: &str) -> MemoryPool {
             .unwrap_or(names::DEFAULT_FAILURE_DOMAIN_LABEL)
             .into(),
         context_memory: Default::default(),
+        access: Default::default(),
         storage: Default::default(),
         insecure_fabric: false,
         deletion_policy: if words.flag("release") {

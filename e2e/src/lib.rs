@@ -1,0 +1,1 @@
+//! Tests of what is installed: the chart as Helm renders it.

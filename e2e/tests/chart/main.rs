@@ -1,0 +1,15 @@
+//! The chart `charts/strand`, as Helm renders it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets what it did not expect stops there"
+)]
+
+mod code;
+mod golden;
+mod helm;
+mod kinds;
+mod privileges;
+mod values;
