@@ -1,0 +1,222 @@
+//! Legs as block devices on this node: loop devices with direct I/O and 4096-byte blocks.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use tracing::{info, warn};
+
+use crate::drive::Drive;
+use crate::error::VolumeError;
+use crate::ioctl;
+use crate::legs::DATA;
+use crate::loops::{self, Backing, Detached, Loop, Purpose};
+use crate::record::{AttachmentRecord, LegRecord};
+
+/// A leg as a block device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The leg's name.
+    pub leg: String,
+    /// The device. Its name may be another one's after the next reboot: do not store it.
+    pub device: PathBuf,
+    /// Its device number, for [`crate::limit_io`].
+    pub number: u64,
+    /// The attachment generation.
+    pub generation: u64,
+    /// For reading only.
+    pub read_only: bool,
+}
+
+impl Drive {
+    /// Makes a leg a block device, or finds the one that it is. `generation` is the volume's attachment generation: what is older than
+    /// the leg has seen is refused, a newer one takes over what is attached in the same way.
+    ///
+    /// # Errors
+    /// [`VolumeError::Stale`]; [`VolumeError::Busy`] while it is attached in the other way and in use; [`VolumeError::NotFound`];
+    /// [`VolumeError::BadOrder`] for a snapshot; [`VolumeError::Io`].
+    pub fn attach(
+        &self,
+        name: &str,
+        generation: u64,
+        read_only: bool,
+    ) -> Result<Attached, VolumeError> {
+        let mut inside = self.inside()?;
+        let mut record = self.known(&inside, name)?.clone();
+        if record.snapshot.is_some() {
+            return Err(VolumeError::BadOrder {
+                name: name.to_owned(),
+                why: "a snapshot is not attached: make a leg from it",
+            });
+        }
+        if generation < record.attachment_generation {
+            return Err(VolumeError::Stale {
+                name: name.to_owned(),
+                given: generation,
+                recorded: record.attachment_generation,
+            });
+        }
+        let mut found = self.loop_of(&record)?;
+        if let Some(earlier) = found.take_if(|found| found.read_only != read_only || found.going) {
+            self.take_away(name, &earlier)?;
+        }
+        // Recorded first: a loop that no record speaks of is one that was left behind.
+        record.attachment_generation = generation;
+        record.attached = Some(AttachmentRecord { read_only });
+        self.put(&mut inside, record.clone())?;
+        let found = match found {
+            Some(found) => found,
+            None => self.make_loop(&record, read_only)?,
+        };
+        Ok(attached(&record, &found))
+    }
+
+    /// Takes a leg's device away and returns when it is gone and everything written to it is durable. Done already where it is not
+    /// attached.
+    ///
+    /// # Errors
+    /// [`VolumeError::Busy`] while it is mounted or open; it is then asked for again. [`VolumeError::NotFound`]; [`VolumeError::Io`].
+    pub fn detach(&self, name: &str) -> Result<(), VolumeError> {
+        let mut inside = self.inside()?;
+        let mut record = self.known(&inside, name)?.clone();
+        let found = match self.loop_of(&record) {
+            // A file system that was shut down cannot say what lies on it; a pod that ends must not wait for it all the same.
+            Err(error) if error.is_dead() => loops::unanswering(self.id, name)
+                .map_err(VolumeError::at(&self.root, "looking for its loop device"))?,
+            found => found?,
+        };
+        if let Some(found) = found {
+            self.take_away(name, &found)?;
+        }
+        if record.attached.take().is_none() {
+            return Ok(());
+        }
+        let data = self.data(name);
+        let flush = File::open(&data).and_then(|file| file.sync_all());
+        let noted = flush
+            .map_err(VolumeError::at(&data, "flushing it"))
+            .and_then(|()| self.put(&mut inside, record));
+        match noted {
+            // The next opening sees that it is not attached.
+            Err(error) if error.is_dead() || matches!(error, VolumeError::Full { .. }) => {
+                warn!(%error, "detached, though that could not be noted");
+                Ok(())
+            }
+            noted => noted,
+        }
+    }
+
+    /// The legs that are block devices now.
+    ///
+    /// # Errors
+    /// [`VolumeError::Io`].
+    pub fn attached(&self) -> Result<Vec<Attached>, VolumeError> {
+        let inside = self.inside()?;
+        let found = self.leg_loops()?;
+        let of = |record: &LegRecord| {
+            let backing = self.backing(record).ok()?;
+            let found = found.iter().find(|found| found.backing == backing)?;
+            Some(attached(record, found))
+        };
+        Ok(inside.legs.values().filter_map(of).collect())
+    }
+
+    /// Lets an attached leg be seen at the size that its file has now.
+    pub(crate) fn resize_device(&self, record: &LegRecord) -> Result<(), VolumeError> {
+        let Some(found) = self.loop_of(record)? else {
+            return Ok(());
+        };
+        File::open(&found.path)
+            .and_then(|device| ioctl::resize_loop(&device))
+            .map_err(VolumeError::at(&found.path, "resizing it"))
+    }
+
+    /// Takes away loops over what is no leg of this drive, or over legs that no record calls attached, and records as detached what is
+    /// not attached any more (after a reboot). What is in use stays, and is recorded as attached.
+    pub(crate) fn sweep_loops(&self) -> Result<(), VolumeError> {
+        let mut inside = self.inside()?;
+        let found = self.leg_loops()?;
+        let records: Vec<LegRecord> = inside.legs.values().cloned().collect();
+        let mut of_legs = Vec::new();
+        for mut record in records {
+            let backing = self.backing(&record)?;
+            let own = found.iter().find(|found| found.backing == backing);
+            of_legs.push(backing);
+            let is_left = match (own, record.attached) {
+                (None, None) => continue,
+                (None, Some(_)) => true,
+                (Some(own), attached) => {
+                    if attached.is_some_and(|attached| attached.read_only == own.read_only) {
+                        continue;
+                    }
+                    self.take_away(&record.name, own).is_ok()
+                }
+            };
+            record.attached = match own {
+                Some(own) if !is_left => Some(AttachmentRecord {
+                    read_only: own.read_only,
+                }),
+                _ => None,
+            };
+            self.put(&mut inside, record)?;
+        }
+        for found in found
+            .iter()
+            .filter(|found| !of_legs.contains(&found.backing))
+        {
+            match self.take_away("that is gone", found) {
+                Ok(()) => {
+                    info!(device = %found.path.display(), "a loop device over a deleted leg was taken away")
+                }
+                Err(error) => warn!(%error, "a loop device over a deleted leg stays"),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn loop_of(&self, record: &LegRecord) -> Result<Option<Loop>, VolumeError> {
+        let backing = self.backing(record)?;
+        let mut found = self.leg_loops()?;
+        found.retain(|found| found.backing == backing);
+        Ok(found.pop())
+    }
+
+    fn backing(&self, record: &LegRecord) -> Result<Backing, VolumeError> {
+        let data = self.data(&record.name);
+        File::open(&data)
+            .and_then(|file| Backing::of(&file, 0, 0))
+            .map_err(VolumeError::at(&data, "opening it"))
+    }
+
+    fn make_loop(&self, record: &LegRecord, read_only: bool) -> Result<Loop, VolumeError> {
+        let data = self.leg_directory(&record.name).join(DATA);
+        let make = || {
+            let file = File::options().read(true).write(!read_only).open(&data)?;
+            let backing = Backing::of(&file, 0, 0)?;
+            let (made, _) = loops::attach(&file, backing, Purpose::Leg(record.uuid), read_only)?;
+            Ok::<_, std::io::Error>(made)
+        };
+        make().map_err(VolumeError::at(&data, "attaching a loop device"))
+    }
+
+    fn take_away(&self, name: &str, found: &Loop) -> Result<(), VolumeError> {
+        let busy = |by: &str| VolumeError::Busy {
+            what: format!("leg {name}, attached at {},", found.path.display()),
+            by: by.to_owned(),
+        };
+        match loops::detach(found).map_err(VolumeError::at(&found.path, "detaching it"))? {
+            Detached::Yes => Ok(()),
+            Detached::Claimed => Err(busy("it is mounted or claimed")),
+            Detached::StillOpen => Err(busy("a process has it open; it goes when that closes it")),
+        }
+    }
+}
+
+fn attached(record: &LegRecord, found: &Loop) -> Attached {
+    Attached {
+        leg: record.name.clone(),
+        device: found.path.clone(),
+        number: found.number,
+        generation: record.attachment_generation,
+        read_only: found.read_only,
+    }
+}

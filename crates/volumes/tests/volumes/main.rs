@@ -1,0 +1,10 @@
+//! Storage sides on real loop devices and XFS. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+mod attachments;
+mod bed;
+mod faults;
+mod kill;
+mod legs;
+mod room;
+mod sides;
