@@ -70,9 +70,10 @@ impl Inner {
     fn pump(self: &Arc<Self>) {
         loop {
             let mut state = self.state();
-            let Some((job, bytes)) = state.queue.next() else {
+            let Some((job, flight)) = state.queue.next() else {
                 return;
             };
+            let bytes = flight.bytes;
             state.number += 1;
             let number = state.number;
             state.since.insert(number, Instant::now());
@@ -81,7 +82,7 @@ impl Inner {
             let (verb, offset, answer) = (job.verb, job.offset, job.done);
             let done: Done = Box::new(move |result| {
                 let mut state = inner.state();
-                state.queue.landed(bytes);
+                state.queue.landed(flight);
                 state.since.remove(&number);
                 drop(state);
                 inner.account(verb, offset, bytes, &result);

@@ -14,6 +14,7 @@ pub(crate) mod faulty;
 pub(crate) mod memory;
 pub(crate) mod pool;
 pub(crate) mod queue;
+pub(crate) mod share;
 pub(crate) mod threads;
 pub(crate) mod uring;
 

@@ -2,12 +2,13 @@
 //!
 //! Reads before writes before the store's own background work; within a class, namespaces by start-time fair queueing
 //! (Goyal, Vin, Cheng 1996: the transfer with the smallest start tag goes first; a tag is where its namespace's last one
-//! ended, not before the present). A transfer costs its bytes plus a fixed cost, over its namespace's weight.
+//! ended, not before the present). A transfer costs its bytes plus a fixed cost, over its namespace's weight. A namespace
+//! that has its part of the depth in flight ([`Shares`]) waits while others go.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::Verb;
+use super::share::Shares;
 
 /// What one transfer costs besides its bytes: what a drive can move in the time that it takes to accept a command.
 const FIXED_COST: u64 = 16 << 10;
@@ -46,6 +47,11 @@ impl Flow {
         id: u32::MAX - 2,
         weight: 4,
     };
+
+    /// Whether it is the store's own rather than a namespace's.
+    pub(crate) fn is_own(self) -> bool {
+        self == Flow::OWN || self == Flow::URGENT
+    }
 }
 
 /// Bounds of a queue.
@@ -58,21 +64,30 @@ pub(crate) struct Depth {
 }
 
 struct Waiting<T> {
-    flow: u32,
+    start: u64,
     cost: u64,
     item: T,
     bytes: usize,
 }
 
+/// What a flow has waiting in a class, in its order.
+struct Line<T> {
+    waiting: VecDeque<Waiting<T>>,
+    bytes: usize,
+    /// Where its last transfer ends.
+    end: u64,
+    /// When it came to be the first of its line: among equals the one that has waited longest goes.
+    number: u64,
+}
+
 struct Lane<T> {
     now: u64,
-    order: BinaryHeap<Reverse<(u64, u64)>>,
-    items: BTreeMap<u64, Waiting<T>>,
-    /// Where each flow's last transfer ends.
-    ends: HashMap<u32, u64>,
+    number: u64,
+    lines: HashMap<u32, Line<T>>,
+    /// The first of each line: start, number, flow.
+    heads: BTreeSet<(u64, u64, u32)>,
     bytes: usize,
-    /// Of them each flow's.
-    waiting: HashMap<u32, usize>,
+    transfers: usize,
     passed_over: u32,
 }
 
@@ -80,53 +95,85 @@ impl<T> Lane<T> {
     fn new() -> Lane<T> {
         Lane {
             now: 0,
-            order: BinaryHeap::new(),
-            items: BTreeMap::new(),
-            ends: HashMap::new(),
+            number: 0,
+            lines: HashMap::new(),
+            heads: BTreeSet::new(),
             bytes: 0,
-            waiting: HashMap::new(),
+            transfers: 0,
             passed_over: 0,
         }
     }
 
-    fn push(&mut self, number: u64, flow: Flow, waiting: Waiting<T>) {
-        let start = self
-            .ends
-            .get(&flow.id)
-            .map_or(self.now, |end| self.now.max(*end));
-        let end = start + waiting.cost.max(1) * 256 / u64::from(flow.weight.max(1));
-        self.ends.insert(flow.id, end);
-        self.bytes += waiting.bytes;
-        *self.waiting.entry(flow.id).or_default() += waiting.bytes;
-        self.order.push(Reverse((start, number)));
-        self.items.insert(number, waiting);
+    fn push(&mut self, flow: Flow, cost: u64, bytes: usize, item: T) {
+        self.number += 1;
+        let line = self.lines.entry(flow.id).or_insert(Line {
+            waiting: VecDeque::new(),
+            bytes: 0,
+            end: 0,
+            number: 0,
+        });
+        let start = line.end.max(self.now);
+        line.end = start + cost.max(1) * 256 / u64::from(flow.weight.max(1));
+        line.bytes += bytes;
+        if line.waiting.is_empty() {
+            line.number = self.number;
+            self.heads.insert((start, self.number, flow.id));
+        }
+        line.waiting.push_back(Waiting {
+            start,
+            cost,
+            item,
+            bytes,
+        });
+        self.bytes += bytes;
+        self.transfers += 1;
     }
 
-    fn pop(&mut self) -> Option<Waiting<T>> {
-        let Reverse((start, number)) = self.order.pop()?;
-        self.now = self.now.max(start);
-        self.passed_over = 0;
-        let waiting = self.items.remove(&number)?;
-        self.bytes -= waiting.bytes;
-        if let Some(left) = self.waiting.get_mut(&waiting.flow) {
-            *left -= waiting.bytes;
-            if *left == 0 {
-                self.waiting.remove(&waiting.flow);
-            }
+    /// The flow whose turn it is among those that may go, and what its transfer has in bytes.
+    fn first(&self, shares: &Shares) -> Option<(u32, usize)> {
+        self.heads.iter().find_map(|(_, _, flow)| {
+            let head = self.lines.get(flow)?.waiting.front()?;
+            shares
+                .may_fly(*flow, head.cost)
+                .then_some((*flow, head.bytes))
+        })
+    }
+
+    fn pop(&mut self, flow: u32) -> Option<Waiting<T>> {
+        let line = self.lines.get_mut(&flow)?;
+        let waiting = line.waiting.pop_front()?;
+        self.heads.remove(&(waiting.start, line.number, flow));
+        line.bytes -= waiting.bytes;
+        if let Some(next) = line.waiting.front() {
+            self.number += 1;
+            line.number = self.number;
+            self.heads.insert((next.start, line.number, flow));
         }
-        if self.items.is_empty() {
+        self.now = self.now.max(waiting.start);
+        self.passed_over = 0;
+        self.bytes -= waiting.bytes;
+        self.transfers -= 1;
+        if self.transfers == 0 {
             let now = self.now;
-            self.ends.retain(|_, end| *end > now);
+            self.lines.retain(|_, line| line.end > now);
         }
         Some(waiting)
     }
+}
+
+/// A transfer that the drive has, until it has [landed](Queue::landed).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flight {
+    flow: u32,
+    cost: u64,
+    pub(crate) bytes: usize,
 }
 
 /// Transfers that wait, and what the drive has.
 pub(crate) struct Queue<T> {
     depth: Depth,
     lanes: [Lane<T>; 3],
-    number: u64,
+    shares: Shares,
     flying_bytes: usize,
     flying: usize,
 }
@@ -136,7 +183,7 @@ impl<T> Queue<T> {
         Queue {
             depth,
             lanes: [Lane::new(), Lane::new(), Lane::new()],
-            number: 0,
+            shares: Shares::new(depth.bytes),
             flying_bytes: 0,
             flying: 0,
         }
@@ -149,25 +196,13 @@ impl<T> Queue<T> {
         } else {
             bytes as u64 + FIXED_COST
         };
-        self.number += 1;
-        let number = self.number;
-        let waiting = Waiting {
-            flow: flow.id,
-            cost,
-            item,
-            bytes,
-        };
-        self.lanes[class as usize].push(number, flow, waiting);
+        self.shares.arrived(flow);
+        self.lanes[class as usize].push(flow, cost, bytes, item);
     }
 
     /// The next transfer for the drive, if its budget has room.
-    pub(crate) fn next(&mut self) -> Option<(T, usize)> {
-        let lane = self.lane()?;
-        let (_, first) = self.lanes[lane]
-            .order
-            .peek()
-            .map(|Reverse((start, number))| (*start, *number))?;
-        let bytes = self.lanes[lane].items.get(&first)?.bytes;
+    pub(crate) fn next(&mut self) -> Option<(T, Flight)> {
+        let (lane, flow, bytes) = self.turn()?;
         let room = self.flying == 0
             || (self.flying < self.depth.transfers
                 && self.flying_bytes + bytes <= self.depth.bytes);
@@ -175,29 +210,38 @@ impl<T> Queue<T> {
             return None;
         }
         for lower in lane + 1..self.lanes.len() {
-            if !self.lanes[lower].items.is_empty() {
+            if self.lanes[lower].transfers > 0 {
                 self.lanes[lower].passed_over += 1;
             }
         }
-        let waiting = self.lanes[lane].pop()?;
+        let waiting = self.lanes[lane].pop(flow)?;
         self.flying += 1;
         self.flying_bytes += bytes;
-        Some((waiting.item, bytes))
+        self.shares.started(flow, waiting.cost);
+        let flight = Flight {
+            flow,
+            cost: waiting.cost,
+            bytes,
+        };
+        Some((waiting.item, flight))
     }
 
-    /// The class whose turn it is.
-    fn lane(&self) -> Option<usize> {
-        let starved = self
-            .lanes
-            .iter()
-            .position(|lane| !lane.items.is_empty() && lane.passed_over >= PATIENCE);
-        starved.or_else(|| self.lanes.iter().position(|lane| !lane.items.is_empty()))
+    /// Class and flow whose turn it is, and the bytes of the transfer.
+    fn turn(&self) -> Option<(usize, u32, usize)> {
+        let first = |lane: usize| {
+            let (flow, bytes) = self.lanes[lane].first(&self.shares)?;
+            Some((lane, flow, bytes))
+        };
+        let starved =
+            (0..self.lanes.len()).filter(|lane| self.lanes[*lane].passed_over >= PATIENCE);
+        starved.chain(0..self.lanes.len()).find_map(first)
     }
 
-    /// The drive is done with a transfer of `bytes`.
-    pub(crate) fn landed(&mut self, bytes: usize) {
+    /// The drive is done with a transfer.
+    pub(crate) fn landed(&mut self, flight: Flight) {
         self.flying -= 1;
-        self.flying_bytes -= bytes;
+        self.flying_bytes -= flight.bytes;
+        self.shares.landed(flight.flow, flight.cost);
     }
 
     /// Bytes that wait in a class.
@@ -207,13 +251,13 @@ impl<T> Queue<T> {
 
     /// Bytes of one flow that wait in a class.
     pub(crate) fn waiting_of(&self, class: Class, flow: Flow) -> usize {
-        let waiting = &self.lanes[class as usize].waiting;
-        waiting.get(&flow.id).copied().unwrap_or(0)
+        let line = self.lanes[class as usize].lines.get(&flow.id);
+        line.map_or(0, |line| line.bytes)
     }
 
     /// Transfers that wait in any class.
     pub(crate) fn waiting(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.items.len()).sum()
+        self.lanes.iter().map(|lane| lane.transfers).sum()
     }
 
     /// Transfers and bytes that the drive has.
@@ -233,8 +277,8 @@ mod tests {
 
     fn order(queue: &mut Queue<u32>) -> Vec<u32> {
         let mut seen = Vec::new();
-        while let Some((item, bytes)) = queue.next() {
-            queue.landed(bytes);
+        while let Some((item, flight)) = queue.next() {
+            queue.landed(flight);
             seen.push(item);
         }
         seen
@@ -273,7 +317,7 @@ mod tests {
                 item,
             );
         }
-        let _first = queue.next().unwrap();
+        let (_, first) = queue.next().unwrap();
         queue.push(
             Class::Read,
             Flow { id: 2, weight: 1 },
@@ -281,7 +325,7 @@ mod tests {
             4096,
             5000,
         );
-        queue.landed(1 << 20);
+        queue.landed(first);
         assert_eq!(queue.next().unwrap().0, 5000);
     }
 

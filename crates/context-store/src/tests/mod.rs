@@ -3,5 +3,6 @@ mod bursts;
 mod faults;
 mod life;
 mod model;
+mod neighbours;
 mod parsers;
 mod traces;
