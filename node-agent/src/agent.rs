@@ -14,12 +14,13 @@ use strand_process::Health;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::AgentConfig;
-use crate::context::{ContextError, ContextMemory, DriveStanding};
+use crate::context::{ContextError, ContextMemory};
 use crate::effects::Writer;
 use crate::http::DriveReport;
 use crate::maps::{Maps, MapsError};
 use crate::metrics::Metrics;
-use crate::state::State;
+use crate::state::{Serves, State};
+use crate::volumes::Volumes;
 use crate::watches::watch_all;
 
 /// How long an agent that ends waits for what is under way.
@@ -45,6 +46,7 @@ pub struct Handle {
     metrics: Metrics,
     health: Health,
     context: Option<ContextMemory>,
+    volumes: Option<Volumes>,
     ask: mpsc::Sender<oneshot::Sender<Vec<DriveReport>>>,
 }
 
@@ -62,6 +64,11 @@ impl Handle {
     /// Context memory, if it serves any.
     pub fn context(&self) -> Option<&ContextMemory> {
         self.context.as_ref()
+    }
+
+    /// Volumes, if it serves any.
+    pub fn volumes(&self) -> Option<&Volumes> {
+        self.volumes.as_ref()
     }
 
     /// Its drives; `None` once it has ended.
@@ -109,17 +116,23 @@ impl Agent {
         if let Some(context) = &context {
             metrics.registry().register(Box::new(context.metrics()))?;
         }
+        let writer = Writer::new(&config.node_name, client.clone());
+        let volumes = config.volumes.as_ref().map(|volumes| {
+            let (node, client) = (&config.node_name, client.clone());
+            Volumes::start(volumes, node, client, host.clone(), writer.clone())
+        });
         let health = Health::waiting_for("the first look at the drives, and the API server");
         let (ask, asked) = mpsc::channel(4);
         let handle = Handle {
             metrics: metrics.clone(),
             health: health.clone(),
             context: context.clone(),
+            volumes: volumes.clone(),
             ask,
         };
-        let writer = Writer::new(&config.node_name, client.clone());
+        let serves = Serves { context, volumes };
         Ok(Self {
-            state: State::new(config, host, writer, maps, metrics, health, context),
+            state: State::new(config, host, writer, maps, metrics, health, serves),
             client,
             asked,
             handle,
@@ -143,6 +156,7 @@ impl Agent {
         let mut changes = state.host.changes();
         let mut listening = true;
         let mut standing = state.context.as_ref().map(|context| context.standing());
+        let mut storage = state.volumes.as_ref().map(|volumes| volumes.standing());
         tokio::pin!(shutdown);
         loop {
             let wake = state.step();
@@ -167,6 +181,11 @@ impl Agent {
                         state.stands(now);
                     }
                 }
+                Some(()) = stands_anew(storage.as_mut()) => {
+                    if let Some(storage) = &mut storage {
+                        state.storage = storage.borrow_and_update().clone();
+                    }
+                }
                 Some(answer) = asked.recv() => {
                     // Who asked and went away needs no answer.
                     let _ = answer.send(state.report());
@@ -178,6 +197,9 @@ impl Agent {
         if let Some(context) = &state.context {
             context.end().await;
         }
+        if let Some(volumes) = &state.volumes {
+            volumes.end().await;
+        }
         let ending = async { while state.effects.next().await.is_some() {} };
         if tokio::time::timeout(FAREWELL, ending).await.is_err() {
             tracing::warn!(
@@ -187,9 +209,7 @@ impl Agent {
     }
 }
 
-/// Resolves when drives stand otherwise; none where context memory tells nothing, or no more.
-async fn stands_anew(
-    standing: Option<&mut watch::Receiver<BTreeMap<String, DriveStanding>>>,
-) -> Option<()> {
+/// Resolves when drives stand otherwise; none where what serves them tells nothing, or no more.
+async fn stands_anew<T>(standing: Option<&mut watch::Receiver<BTreeMap<String, T>>>) -> Option<()> {
     standing?.changed().await.ok()
 }

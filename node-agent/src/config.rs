@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::context::ContextConfig;
+use crate::volumes::VolumesConfig;
 
 /// Configuration of one agent. Which drives there are is told to its [`strand_drives::DriveHost`].
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct AgentConfig {
     pub peer_address: Option<String>,
     /// How context memory is served; none: not at all.
     pub context: Option<ContextConfig>,
+    /// How volumes are served; none: not at all.
+    pub volumes: Option<VolumesConfig>,
     /// Time between two looks at the node's drives when nothing reports a change.
     pub rescan: Duration,
 }
@@ -31,6 +34,7 @@ impl AgentConfig {
             state_dir: None,
             peer_address: None,
             context: None,
+            volumes: None,
             rescan: Self::RESCAN,
         }
     }

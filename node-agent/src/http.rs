@@ -1,5 +1,5 @@
-//! What an agent shows over HTTP: `/metrics`, `/healthz`, `/readyz`; on its Unix socket also `/drives`, `/context`, and `/doors`,
-//! by which the processes of its node open and close the doors of pods.
+//! What an agent shows over HTTP: `/metrics`, `/healthz`, `/readyz`; on its Unix socket also `/drives`, `/context`, and what the
+//! processes of its node ask of it: `/doors` of pods, and attachments of `/volumes`.
 
 use axum::extract::Path;
 use axum::extract::State;
@@ -10,9 +10,11 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use strand_api::{DrivePhase, DriveReason, DriveVerdict};
 use strand_drives::{OwnedDrive, SeenDrive};
+use strand_volumes::VolumeError;
 
 use crate::agent::Handle;
 use crate::context::{ContextMemory, DoorError, DoorRequest};
+use crate::volumes::{AttachError, AttachRequest, Volumes};
 
 /// One drive as `/drives` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,13 +50,15 @@ pub fn public(handle: &Handle) -> Router {
     strand_process::router(handle.registry().clone(), handle.health().clone())
 }
 
-/// The routes of the node's own socket: the same, `/drives`, `/context` and `/doors`.
+/// The routes of the node's own socket: the same, `/drives`, `/context`, `/doors` and `/volumes`.
 pub fn local(handle: &Handle) -> Router {
     let local = Router::new()
         .route("/drives", get(drives))
         .route("/context", get(context))
         .route("/doors", get(doors))
         .route("/doors/{id}", put(open_door).delete(close_door))
+        .route("/volumes", get(volumes))
+        .route("/volumes/{volume}/attachment", put(attach).delete(detach))
         .with_state(handle.clone());
     public(handle).merge(local)
 }
@@ -124,5 +128,63 @@ async fn close_door(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
     served(&handle)?.close_door(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Why `/volumes` cannot do what was asked.
+enum Unattached {
+    NoVolumes,
+    Attach(AttachError),
+}
+
+impl From<AttachError> for Unattached {
+    fn from(error: AttachError) -> Self {
+        Self::Attach(error)
+    }
+}
+
+impl IntoResponse for Unattached {
+    fn into_response(self) -> Response {
+        let Self::Attach(error) = self else {
+            let words = "this agent serves no volumes; give it --volumes-dir, as root\n";
+            return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
+        };
+        let status = match &error {
+            AttachError::NotHere { .. } => StatusCode::NOT_FOUND,
+            AttachError::NotYet { .. } | AttachError::Volume(VolumeError::NotOpen { .. }) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            AttachError::Refused { .. }
+            | AttachError::Volume(VolumeError::Stale { .. } | VolumeError::Busy { .. }) => {
+                StatusCode::CONFLICT
+            }
+            AttachError::Volume(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, format!("{error}\n")).into_response()
+    }
+}
+
+fn attaching(handle: &Handle) -> Result<&Volumes, Unattached> {
+    handle.volumes().ok_or(Unattached::NoVolumes)
+}
+
+async fn volumes(State(handle): State<Handle>) -> Result<Response, Unattached> {
+    Ok(Json(attaching(&handle)?.report().await?).into_response())
+}
+
+async fn attach(
+    State(handle): State<Handle>,
+    Path(volume): Path<String>,
+    Json(request): Json<AttachRequest>,
+) -> Result<Response, Unattached> {
+    let attached = attaching(&handle)?.attach(&volume, request).await?;
+    Ok(Json(attached).into_response())
+}
+
+async fn detach(
+    State(handle): State<Handle>,
+    Path(volume): Path<String>,
+) -> Result<StatusCode, Unattached> {
+    attaching(&handle)?.detach(&volume).await?;
     Ok(StatusCode::NO_CONTENT)
 }

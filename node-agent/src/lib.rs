@@ -30,6 +30,7 @@ mod report;
 mod state;
 mod status;
 mod view;
+pub mod volumes;
 mod watches;
 mod work;
 

@@ -15,6 +15,7 @@ use clap::Parser;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use node_agent::context::ContextConfig;
+use node_agent::volumes::VolumesConfig;
 use node_agent::{Agent, AgentConfig, http};
 use strand_drives::{HostConfig, KernelHost, Roots};
 use strand_process::{LogArgs, stopped};
@@ -77,6 +78,10 @@ struct Args {
         value_name = "MIB"
     )]
     arena_mib: u32,
+    /// Directory below which the drives' storage sides are mounted, in a place that pods see; needs root. Left out: this node's
+    /// drives hold no volumes
+    #[arg(long, env = "STRAND_VOLUMES_DIR", value_name = "DIR")]
+    volumes_dir: Option<PathBuf>,
     #[command(flatten)]
     logs: LogArgs,
 }
@@ -125,6 +130,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
             peer_listen: args.peer_key_file.is_some().then_some(args.peer_listen),
             peer_key_file: args.peer_key_file,
         }),
+        volumes: args.volumes_dir.map(|root| VolumesConfig { root }),
         rescan: Duration::from_secs(args.rescan_seconds),
     };
     let agent = Agent::new(config, client, host)?;

@@ -28,6 +28,7 @@ use crate::metrics::{Metrics, Standing};
 use crate::operation::Run;
 use crate::plan::{self, Known, Plan, Write, Writing};
 use crate::view::{Now, Pools, View};
+use crate::volumes::{self, StorageStanding, Volumes};
 use crate::watches::Mirror;
 use crate::work::{Job, Outcome, Work, WorkKind};
 
@@ -75,6 +76,12 @@ pub(crate) struct Scanning {
     pub(crate) failures: u32,
 }
 
+/// What serves the drives' two sides, as far as anything does.
+pub(crate) struct Serves {
+    pub(crate) context: Option<ContextMemory>,
+    pub(crate) volumes: Option<Volumes>,
+}
+
 pub(crate) struct State {
     pub(crate) config: AgentConfig,
     pub(crate) host: Arc<dyn DriveHost>,
@@ -95,6 +102,11 @@ pub(crate) struct State {
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) standing: BTreeMap<Standing, i64>,
     pub(crate) context: Option<ContextMemory>,
+    pub(crate) volumes: Option<Volumes>,
+    /// How the drives' storage sides stand.
+    pub(crate) storage: BTreeMap<String, StorageStanding>,
+    /// What volumes were last told to serve.
+    wanted_volumes: volumes::Wanted,
     /// What context memory was last told to serve.
     wanted: Wanted,
     /// Bytes that context memory holds, by drive.
@@ -109,7 +121,7 @@ impl State {
         maps: Maps,
         metrics: Metrics,
         health: Health,
-        context: Option<ContextMemory>,
+        serves: Serves,
     ) -> Self {
         let now = Instant::now();
         let (tell_progress, progress) = mpsc::unbounded_channel();
@@ -142,7 +154,10 @@ impl State {
             tell_progress,
             stop: Arc::default(),
             standing: BTreeMap::new(),
-            context,
+            context: serves.context,
+            volumes: serves.volumes,
+            storage: BTreeMap::new(),
+            wanted_volumes: volumes::Wanted::default(),
             wanted: Wanted::default(),
             context_used: BTreeMap::new(),
         }
@@ -183,6 +198,7 @@ impl State {
                 ahead: &ahead,
                 peer_address: self.config.peer_address.as_deref(),
                 context_used: self.context_used.get(name).copied(),
+                storage: self.storage.get(name).copied(),
             };
             let run = view
                 .operation
@@ -209,6 +225,7 @@ impl State {
             }
         }
         self.serve_context(now.at);
+        self.serve_volumes();
         self.show_standing(now.at);
         wake
     }
@@ -222,6 +239,49 @@ impl State {
         if wanted != self.wanted {
             context.serve(wanted.clone());
             self.wanted = wanted;
+        }
+    }
+
+    /// Says what volumes shall be served from, where that has changed. A drive that is failed by its verdict goes on: its volumes are
+    /// still in use.
+    fn serve_volumes(&mut self) {
+        let Some(volumes) = &self.volumes else {
+            return;
+        };
+        let owned = self.drives.iter().filter_map(|(name, entry)| {
+            let owned = entry.memory.owned.as_ref()?;
+            let serves = self.mirror.index.known.contains(&owned.pool_id)
+                && owned.state == LabelState::Carved
+                && owned.partition(Role::Storage).is_some();
+            serves.then(|| (name.clone(), owned.clone()))
+        });
+        let gone = self
+            .drives
+            .iter()
+            .filter(|(_, entry)| entry.memory.seen.is_none());
+        let unknown = |entry: &Entry| {
+            let memory = &entry.memory;
+            memory.seen.is_some()
+                && memory.owned.is_none()
+                && memory.trouble.is_none()
+                && match &memory.observation {
+                    None => true,
+                    Some(_) => memory
+                        .label()
+                        .is_some_and(|label| self.mirror.index.known.contains(&label.pool_id)),
+                }
+        };
+        let wanted = volumes::Wanted {
+            drives: owned.collect(),
+            gone: match self.scanning.done {
+                true => gone.map(|(name, _)| name.clone()).collect(),
+                false => Default::default(),
+            },
+            settled: self.settled() && !self.drives.values().any(unknown),
+        };
+        if wanted != self.wanted_volumes {
+            volumes.serve(wanted.clone());
+            self.wanted_volumes = wanted;
         }
     }
 
@@ -354,16 +414,21 @@ impl State {
             stop: self.stop.clone(),
         });
         let (name, incarnation) = (name.to_owned(), memory.incarnation);
-        // What changes the partitions must find the context side closed.
+        // What changes the partitions must find them closed.
         let changes = matches!(
             job.work.kind(),
             WorkKind::Recarve | WorkKind::Release | WorkKind::Wipe
         );
         let context = self.context.clone().filter(|_| changes);
+        let volumes = self.volumes.clone().filter(|_| changes);
         let told = (operation.clone(), self.tell_progress.clone());
         self.effects.push(Box::pin(async move {
             let _held = match &context {
                 Some(context) => context.hold(&name).await,
+                None => None,
+            };
+            let _kept = match &volumes {
+                Some(volumes) => volumes.hold(&name).await,
                 None => None,
             };
             let doing = job.clone();

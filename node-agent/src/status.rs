@@ -8,6 +8,7 @@ use strand_api::{
 };
 use strand_drives::{OwnedDrive, SeenDrive};
 use strand_placement::carve::Role;
+use strand_placement::status::sixteenths;
 use strand_placement::verdict::{Finding, Health, Label, LabelSeen, Reason, Verdict};
 use strand_placement::{carve, verdict, wear};
 
@@ -153,7 +154,7 @@ fn status(
         phase: Some(phase),
         label: label.map(api_label),
         partitions: match (&memory.owned, ours) {
-            (Some(owned), true) => partitions(owned, live, view.context_used),
+            (Some(owned), true) => partitions(owned, live, view),
             _ => Vec::new(),
         },
         health: memory.health().and_then(|h| health(h, live, now)),
@@ -288,29 +289,42 @@ fn api_label(label: &Label) -> LabelStatus {
 }
 
 /// The partitions. What is not known of their use stays as it was told.
-fn partitions(
-    owned: &OwnedDrive,
-    live: Option<&DriveStatus>,
-    context_used: Option<u64>,
-) -> Vec<PartitionStatus> {
+fn partitions(owned: &OwnedDrive, live: Option<&DriveStatus>, view: &View) -> Vec<PartitionStatus> {
     let told = |role| {
         let partitions = live.into_iter().flat_map(|status| &status.partitions);
         let mut told = partitions.filter(|partition| partition.role == role);
-        told.next().map_or(0, |partition| partition.used.0)
+        told.next()
     };
-    let context_used = context_used.unwrap_or_else(|| told(PartitionRole::ContextMemory));
+    let used = |role, extent: &carve::Extent| {
+        let known = match role {
+            PartitionRole::ContextMemory => view.context_used,
+            PartitionRole::Storage => view.storage.map(|storage| {
+                let used = u128::from(extent.len) * u128::from(storage.used_thousandths) / 1000;
+                sixteenths(used as u64, extent.len)
+            }),
+        };
+        let used = known.or_else(|| told(role).map(|partition| partition.used.0));
+        ByteQuantity(used.unwrap_or(0).min(extent.len))
+    };
+    let usable = || match view.storage {
+        Some(storage) => Some(ByteQuantity(storage.usable)),
+        None => told(PartitionRole::Storage).and_then(|partition| partition.usable),
+    };
     let partition = |(role, extent): (Role, carve::Extent)| PartitionStatus {
-        used: ByteQuantity(match role {
-            Role::Storage => 0,
-            Role::Context => context_used.min(extent.len),
-        }),
+        used: match role {
+            Role::Storage => used(PartitionRole::Storage, &extent),
+            Role::Context => used(PartitionRole::ContextMemory, &extent),
+        },
         role: match role {
             Role::Storage => PartitionRole::Storage,
             Role::Context => PartitionRole::ContextMemory,
         },
         start: saturating(extent.start),
         size: ByteQuantity(extent.len),
-        usable: None,
+        usable: match role {
+            Role::Storage => usable(),
+            Role::Context => None,
+        },
     };
     owned.layout.partitions().map(partition).collect()
 }

@@ -12,6 +12,7 @@ use strand_placement::verdict::KnownPools;
 use uuid::Uuid;
 
 use crate::memory::DriveMemory;
+use crate::volumes::StorageStanding;
 
 /// Both clocks at one moment.
 #[derive(Clone, Debug)]
@@ -87,6 +88,8 @@ pub struct View<'a> {
     pub peer_address: Option<&'a str>,
     /// Bytes that context memory holds on the drive, in sixteenths of its partition; none while that is not known.
     pub context_used: Option<u64>,
+    /// How its storage side stands; none while that is not known.
+    pub storage: Option<StorageStanding>,
 }
 
 /// What the operator asks for, complete.

@@ -57,7 +57,7 @@ impl Drive {
         }
         let mut found = self.loop_of(&record)?;
         if let Some(earlier) = found.take_if(|found| found.read_only != read_only || found.going) {
-            self.take_away(name, &earlier)?;
+            take_away(name, &earlier)?;
         }
         // Recorded first: a loop that no record speaks of is one that was left behind.
         record.attachment_generation = generation;
@@ -85,7 +85,7 @@ impl Drive {
             found => found?,
         };
         if let Some(found) = found {
-            self.take_away(name, &found)?;
+            take_away(name, &found)?;
         }
         if record.attached.take().is_none() {
             return Ok(());
@@ -148,7 +148,7 @@ impl Drive {
                     if attached.is_some_and(|attached| attached.read_only == own.read_only) {
                         continue;
                     }
-                    self.take_away(&record.name, own).is_ok()
+                    take_away(&record.name, own).is_ok()
                 }
             };
             record.attached = match own {
@@ -163,7 +163,7 @@ impl Drive {
             .iter()
             .filter(|found| !of_legs.contains(&found.backing))
         {
-            match self.take_away("that is gone", found) {
+            match take_away("that is gone", found) {
                 Ok(()) => {
                     info!(device = %found.path.display(), "a loop device over a deleted leg was taken away")
                 }
@@ -197,17 +197,18 @@ impl Drive {
         };
         make().map_err(VolumeError::at(&data, "attaching a loop device"))
     }
+}
 
-    fn take_away(&self, name: &str, found: &Loop) -> Result<(), VolumeError> {
-        let busy = |by: &str| VolumeError::Busy {
-            what: format!("leg {name}, attached at {},", found.path.display()),
-            by: by.to_owned(),
-        };
-        match loops::detach(found).map_err(VolumeError::at(&found.path, "detaching it"))? {
-            Detached::Yes => Ok(()),
-            Detached::Claimed => Err(busy("it is mounted or claimed")),
-            Detached::StillOpen => Err(busy("a process has it open; it goes when that closes it")),
-        }
+/// Detaches the device of a leg.
+pub(crate) fn take_away(name: &str, found: &Loop) -> Result<(), VolumeError> {
+    let busy = |by: &str| VolumeError::Busy {
+        what: format!("leg {name}, attached at {},", found.path.display()),
+        by: by.to_owned(),
+    };
+    match loops::detach(found).map_err(VolumeError::at(&found.path, "detaching it"))? {
+        Detached::Yes => Ok(()),
+        Detached::Claimed => Err(busy("it is mounted or claimed")),
+        Detached::StillOpen => Err(busy("a process has it open; it goes when that closes it")),
     }
 }
 

@@ -8,9 +8,10 @@ use rustix::mount::{UnmountFlags, unmount};
 use strand_drives::{OpenPartition, OwnedDrive};
 use uuid::Uuid;
 
+use crate::attach::take_away;
 use crate::drive::Drive;
 use crate::error::VolumeError;
-use crate::mounts;
+use crate::{loops, mounts};
 
 /// The storage sides that this process serves. All methods but [`drive`](Self::drive) and [`drives`](Self::drives) block. Dropped, it leaves
 /// every mount and attachment as it is, for the next process.
@@ -80,6 +81,21 @@ impl Storage {
             self.lock().remove(&drive);
         }
         Ok(blank)
+    }
+
+    /// Takes away the loop device over a leg of a drive that is not open, since its file system was shut down: whether there was one.
+    /// What lies on such a drive is only known by the path that it had.
+    ///
+    /// # Errors
+    /// [`VolumeError::Busy`] while it is mounted or open; [`VolumeError::Io`].
+    pub fn detach_unanswering(&self, drive: Uuid, leg: &str) -> Result<bool, VolumeError> {
+        let found = loops::unanswering(drive, leg);
+        let Some(found) =
+            found.map_err(VolumeError::at(&self.root, "looking for its loop device"))?
+        else {
+            return Ok(false);
+        };
+        take_away(leg, &found).map(|()| true)
     }
 
     /// An open drive.

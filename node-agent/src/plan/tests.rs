@@ -109,6 +109,7 @@ impl Desk {
                 ahead: &ahead,
                 peer_address: None,
                 context_used: None,
+                storage: None,
             },
             run: &self.run,
             writing: self.writing,

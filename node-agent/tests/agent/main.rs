@@ -10,3 +10,5 @@ mod crash;
 mod reconcile;
 #[cfg(test)]
 mod verdicts;
+#[cfg(test)]
+mod volumes;

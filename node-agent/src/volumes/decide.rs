@@ -1,0 +1,170 @@
+//! What shall become of one leg: from its object and what lies on its drive to a deed. Pure.
+
+use std::collections::BTreeMap;
+
+use kube::ResourceExt;
+use strand_api::{ByteQuantity, PoolLeg, PoolLegSpec, Provisioning};
+use strand_volumes::{LegOrder, LegRecord, LegSource};
+use uuid::Uuid;
+
+/// What is to be done about a leg.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Deed {
+    /// Its bytes have to be made.
+    Make(LegOrder),
+    /// Its bytes are there; they grow and follow their owner where the object says so.
+    Keep(LegRecord),
+    /// Its bytes may go.
+    Delete(LegRecord),
+    /// Its bytes may go, and are not there.
+    Gone,
+    /// It has a UUID, and no bytes on the drive have it: nothing takes their place.
+    Missing(String),
+    /// Other bytes have its name.
+    Taken(LegRecord),
+    /// What it is a copy of is not on the drive.
+    NoSource(String),
+    /// It has neither an owner nor bytes.
+    Nothing,
+}
+
+/// The legs of one drive: the objects by name, and the records of what lies on it.
+#[derive(Clone, Copy)]
+pub struct Here<'a> {
+    /// Objects whose drive this is.
+    pub objects: &'a BTreeMap<String, PoolLeg>,
+    /// What lies there.
+    pub records: &'a [LegRecord],
+}
+
+/// The UUID that an object knows its bytes by.
+pub fn uuid(leg: &PoolLeg) -> Option<&str> {
+    let told = leg
+        .status
+        .as_ref()
+        .and_then(|status| status.uuid.as_deref());
+    leg.spec.uuid.as_deref().or(told)
+}
+
+impl<'a> Here<'a> {
+    fn by_uuid(&self, uuid: &str) -> Option<&'a LegRecord> {
+        let uuid = Uuid::parse_str(uuid).ok()?;
+        self.records.iter().find(|record| record.uuid == uuid)
+    }
+
+    fn named(&self, name: &str) -> Option<&'a LegRecord> {
+        self.records.iter().find(|record| record.name == name)
+    }
+
+    /// The bytes of an object of that name: an object that was made again may be named otherwise than its bytes.
+    fn bytes_of(&self, name: &str) -> Option<&'a LegRecord> {
+        match self.objects.get(name).and_then(uuid) {
+            Some(uuid) => self.by_uuid(uuid),
+            None => self.named(name),
+        }
+    }
+
+    /// Decides on one leg.
+    pub fn decide(&self, leg: &PoolLeg) -> Deed {
+        let (name, spec) = (leg.name_any(), &leg.spec);
+        let found = match uuid(leg) {
+            Some(uuid) => match self.by_uuid(uuid) {
+                None if !spec.deletion_mark => return Deed::Missing(uuid.to_owned()),
+                found => found,
+            },
+            None => match self.named(&name) {
+                Some(other) if other.owner_uid != spec.owner_uid => {
+                    return match spec.deletion_mark {
+                        true => Deed::Gone,
+                        false => Deed::Taken(other.clone()),
+                    };
+                }
+                found => found,
+            },
+        };
+        match found {
+            Some(record) if spec.deletion_mark => Deed::Delete(record.clone()),
+            Some(record) => Deed::Keep(record.clone()),
+            None if spec.deletion_mark => Deed::Gone,
+            None if spec.orphaned => Deed::Nothing,
+            None => self.make(name, spec),
+        }
+    }
+
+    fn make(&self, name: String, spec: &PoolLegSpec) -> Deed {
+        let source = match &spec.source {
+            None => LegSource::Zeroes,
+            Some(source) => match self.bytes_of(source) {
+                Some(record) => LegSource::Leg(record.name.clone()),
+                None => return Deed::NoSource(source.clone()),
+            },
+        };
+        Deed::Make(LegOrder {
+            name,
+            volume: spec.volume.clone(),
+            snapshot: spec.snapshot.clone(),
+            owner_uid: spec.owner_uid.clone(),
+            index: spec.index.unsigned_abs(),
+            size: spec.size.0,
+            provisioning: kind(spec.provisioning),
+            redundancy: strand_volumes::Redundancy::None,
+            source,
+        })
+    }
+
+    /// Objects for bytes that no object speaks of, by name. `taken` are the names that other legs of the node have.
+    pub fn orphans(
+        &self,
+        node: &str,
+        drive: &str,
+        taken: impl Fn(&str) -> bool,
+    ) -> Vec<(String, PoolLegSpec)> {
+        let known = |record: &LegRecord| {
+            let id = record.uuid.to_string();
+            self.objects.iter().any(|(name, leg)| match uuid(leg) {
+                Some(uuid) => uuid == id,
+                None => *name == record.name,
+            })
+        };
+        let unknown = self.records.iter().filter(|record| !known(record));
+        unknown
+            .map(|record| {
+                let id = record.uuid.to_string();
+                let name = match taken(&record.name) {
+                    false => record.name.clone(),
+                    true => format!("{}-{}", record.name, &id[..8]),
+                };
+                (name, orphan(record, node, drive, id))
+            })
+            .collect()
+    }
+}
+
+fn orphan(record: &LegRecord, node: &str, drive: &str, uuid: String) -> PoolLegSpec {
+    PoolLegSpec {
+        volume: record.volume.clone(),
+        snapshot: record.snapshot.clone(),
+        owner_uid: record.owner_uid.clone(),
+        node_name: node.to_owned(),
+        drive: drive.to_owned(),
+        index: i32::try_from(record.index).unwrap_or(0),
+        size: ByteQuantity(record.size),
+        provisioning: match record.provisioning {
+            strand_volumes::Provisioning::Thick => Provisioning::Thick,
+            strand_volumes::Provisioning::Thin => Provisioning::Thin,
+        },
+        source: None,
+        uuid: Some(uuid),
+        limits: None,
+        orphaned: true,
+        deletion_mark: false,
+    }
+}
+
+/// The kind of leg as drives know it.
+pub fn kind(provisioning: Provisioning) -> strand_volumes::Provisioning {
+    match provisioning {
+        Provisioning::Thick => strand_volumes::Provisioning::Thick,
+        Provisioning::Thin => strand_volumes::Provisioning::Thin,
+    }
+}

@@ -1,0 +1,312 @@
+//! Volumes of one node: the legs that its drives hold, and their attachments.
+//!
+//! ```text
+//!  plans ──Wanted──────► serving ──► slot (one drive's storage side) ──pass──► strand_volumes::Drive
+//!  API watch of legs ──►    │                                                       │
+//!  HTTP attach, detach ─►   │ ◄─────────── statuses, objects for orphans ───────────┘
+//!  work ──Hold─────────►    └──► writes to the API
+//! ```
+//!
+//! What becomes of a leg is decided in [`decide`], without I/O; [`tend`] does it on a blocking thread, one pass a drive at a time, so
+//! that a drive that hangs keeps no other waiting.
+
+mod decide;
+mod find;
+mod serving;
+mod slot;
+mod tend;
+mod write;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use strand_drives::{DriveHost, OwnedDrive};
+use strand_volumes::{Storage, VolumeError};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::effects::Writer;
+use serving::{Ask, Serving};
+pub use slot::Hold;
+
+/// How an agent serves volumes.
+#[derive(Clone, Debug)]
+pub struct VolumesConfig {
+    /// Storage sides are mounted below it; consumers of volumes must see it under the same path.
+    pub root: PathBuf,
+}
+
+/// What the agent's plans say of this node's drives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// Drives with a storage side, by name of their object.
+    pub drives: BTreeMap<String, OwnedDrive>,
+    /// Drives that the node no longer sees.
+    pub gone: std::collections::BTreeSet<String>,
+    /// Whether the machine was looked over and every drive of ours taken back, or found not to be had.
+    pub settled: bool,
+}
+
+/// How a drive's storage side stands, as far as its Drive object tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StorageStanding {
+    /// Bytes that all thick legs together can have; 0 where it cannot be served.
+    pub usable: u64,
+    /// Thousandths of its file system that are in use.
+    pub used_thousandths: u64,
+}
+
+/// How a volume is to be attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AttachRequest {
+    /// Generation of the attachment, as the operator granted it.
+    pub generation: u64,
+    /// Whether the device shall refuse writes.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// An attached volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachedVolume {
+    /// Its block device.
+    pub device: PathBuf,
+}
+
+/// A leg on this node, as `/volumes` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LegReport {
+    /// Its volume.
+    pub volume: String,
+    /// The snapshot that it is, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// Its name on the drive.
+    pub leg: String,
+    /// Name of the Drive object.
+    pub drive: String,
+    /// UUID of its bytes.
+    pub uuid: String,
+    /// Bytes that its consumer sees.
+    pub size: u64,
+    /// Bytes that it takes on the drive, those that it shares with others included.
+    pub allocated: u64,
+    /// Its device, while it is attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PathBuf>,
+    /// Whether it is attached for reading only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// The highest attachment generation that it has seen.
+    pub generation: u64,
+    /// Its file, for `mount -o loop`.
+    pub path: PathBuf,
+}
+
+/// Why a volume was not attached or detached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// No leg of the volume lies on this node.
+    #[error(
+        "no leg of volume {volume} lies on this node's drives; see where it lies with `kubectl get poolvolume {volume}`"
+    )]
+    NotHere {
+        /// The volume.
+        volume: String,
+    },
+    /// It cannot be said yet.
+    #[error("volume {volume}: {why}; try again")]
+    NotYet {
+        /// The volume.
+        volume: String,
+        /// What is waited for.
+        why: String,
+    },
+    /// It must not be attached.
+    #[error("volume {volume}: {why}")]
+    Refused {
+        /// The volume.
+        volume: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The drive or leg did not do it.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+}
+
+/// Volumes as the rest of the agent sees them. Clones are the same.
+#[derive(Clone)]
+pub struct Volumes {
+    asks: mpsc::UnboundedSender<Ask>,
+    standing: watch::Receiver<BTreeMap<String, StorageStanding>>,
+    storage: Arc<Storage>,
+}
+
+impl Volumes {
+    /// Waits for drives to serve; needs a tokio runtime.
+    pub(crate) fn start(
+        config: &VolumesConfig,
+        node: &str,
+        client: kube::Client,
+        host: Arc<dyn DriveHost>,
+        writer: Writer,
+    ) -> Self {
+        let (asks, asked) = mpsc::unbounded_channel();
+        let (tell, standing) = watch::channel(BTreeMap::new());
+        let storage = Arc::new(Storage::new(&config.root));
+        let serving = Serving::new(
+            Arc::clone(&storage),
+            node,
+            client,
+            host,
+            writer,
+            asks.clone(),
+            tell,
+        );
+        tokio::spawn(serving.run(asked));
+        Self {
+            asks,
+            standing,
+            storage,
+        }
+    }
+
+    /// Says what shall be served from now on.
+    pub fn serve(&self, wanted: Wanted) {
+        self.ask(Ask::Serve(Box::new(wanted)));
+    }
+
+    /// Closes a drive's storage side, as far as it can be, until the hold is dropped: one without legs is made blank besides; one with
+    /// legs that are attached stays open. None once the agent ends.
+    pub async fn hold(&self, drive: &str) -> Option<Hold> {
+        let (held, hold) = oneshot::channel();
+        let drive = drive.to_owned();
+        self.ask(Ask::Hold { drive, held });
+        hold.await.ok()
+    }
+
+    /// How the storage sides stand.
+    pub fn standing(&self) -> watch::Receiver<BTreeMap<String, StorageStanding>> {
+        self.standing.clone()
+    }
+
+    /// Makes a volume a block device of this node; one that is attached so stays as it is.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub async fn attach(
+        &self,
+        volume: &str,
+        request: AttachRequest,
+    ) -> Result<AttachedVolume, AttachError> {
+        let (answer, found) = oneshot::channel();
+        self.ask(Ask::Find {
+            volume: volume.to_owned(),
+            answer,
+        });
+        let found = found.await.unwrap_or_else(|_| Err(ending(volume)))?;
+        let AttachRequest {
+            generation,
+            read_only,
+        } = request;
+        let (drive, leg) = (Arc::clone(&found.drive), found.leg.clone());
+        let attached = blocking(volume, move || drive.attach(&leg, generation, read_only)).await;
+        if let Err(AttachError::Volume(VolumeError::Stale { recorded, .. })) = &attached {
+            self.ask(Ask::Stale {
+                drive: found.name,
+                leg: found.leg,
+                recorded: *recorded,
+            });
+        }
+        Ok(AttachedVolume {
+            device: attached?.device,
+        })
+    }
+
+    /// Takes a volume's device away; when this returns it is gone, and what was written is durable.
+    ///
+    /// # Errors
+    /// [`AttachError`]; [`AttachError::NotHere`] says that nothing of it is attached.
+    pub async fn detach(&self, volume: &str) -> Result<(), AttachError> {
+        let (answer, found) = oneshot::channel();
+        self.ask(Ask::FindAttached {
+            volume: volume.to_owned(),
+            answer,
+        });
+        let found = found
+            .await
+            .unwrap_or_else(|_| Err((ending(volume), Vec::new())));
+        let legs = match found {
+            Ok(legs) => legs,
+            Err((error, unserved)) => {
+                let storage = Arc::clone(&self.storage);
+                let detached = blocking(volume, move || {
+                    let mut any = false;
+                    for (drive, leg) in unserved {
+                        any |= storage.detach_unanswering(drive, &leg)?;
+                    }
+                    Ok(any)
+                });
+                return match detached.await? {
+                    true => Ok(()),
+                    false => Err(error),
+                };
+            }
+        };
+        for found in legs {
+            let (drive, leg) = (found.drive, found.leg);
+            blocking(volume, move || drive.detach(&leg)).await?;
+            self.ask(Ask::Look(found.name));
+        }
+        Ok(())
+    }
+
+    /// The legs of all open drives.
+    ///
+    /// # Errors
+    /// [`VolumeError`] where a drive does not answer.
+    pub async fn report(&self) -> Result<Vec<LegReport>, AttachError> {
+        let (answer, drives) = oneshot::channel();
+        self.ask(Ask::Drives(answer));
+        let drives = drives.await.unwrap_or_default();
+        blocking("", move || find::report(&drives)).await
+    }
+
+    /// Ends. Everything stays mounted and attached: pods go on.
+    pub async fn end(&self) {
+        let (ended, end) = oneshot::channel();
+        self.ask(Ask::End(ended));
+        // A task that has ended already needs no waiting.
+        let _ = end.await;
+    }
+
+    fn ask(&self, ask: Ask) {
+        // The task ends only when the agent does; who waits for an answer learns it from the channel.
+        let _ = self.asks.send(ask);
+    }
+}
+
+fn ending(volume: &str) -> AttachError {
+    AttachError::NotYet {
+        volume: volume.to_owned(),
+        why: "the agent is ending".into(),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    volume: &str,
+    work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, AttachError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(AttachError::NotYet {
+            volume: volume.to_owned(),
+            why: "the agent's work on it broke off; please report this".into(),
+        }),
+    }
+}
