@@ -1,8 +1,9 @@
-.PHONY: help demo test bench crds
+.PHONY: help demo test bench e2e crds
 
 help:
 	@echo "make demo    a rack of 3 nodes x 4 drives on this machine, step by step (about two minutes once built)"
 	@echo "make test    everything that CI checks; installs the tools it needs"
+	@echo "make e2e     the chart on a real Kubernetes API server; as root, and some minutes the first time"
 	@echo "make bench   measurements, in the release profile; installs what it measures against"
 	@echo "make crds    writes crds/, and the chart's, from the types in crates/api"
 
@@ -23,3 +24,6 @@ bench:
 crds:
 	cargo run --locked -p strand-api --bin crdgen crds
 	cargo run --locked -p strand-api --bin crdgen charts/strand/files/crds
+
+e2e:
+	scripts/e2e
