@@ -1,0 +1,294 @@
+//! The Kubernetes API for a rack: the embedded API server and the operator, on the host, and node agents in the guests.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ListParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use serde_json::json;
+use strand_api::{Drive, MemoryPool};
+use strand_embedded_api as embedded;
+
+use crate::guest::Guest;
+use crate::image::IN_GUEST;
+use crate::rack::Rack;
+use crate::wait;
+
+/// Where guests find the host.
+const HOST: &str = "10.0.2.2";
+/// Port at which agents serve each other.
+const PEERS: u16 = 9466;
+/// Port of an endpoint's Redis clients in its guest.
+const RESP: u16 = 6379;
+/// The agents' key: all racks are this process's own.
+const PEER_KEY: &str = "5f6b1d0c3a9e4827b1c05d7e90f2a6384c1e7b59d02f68ab93e4d5c7160f8a2b";
+
+/// The API and the operator of one rack; gone when dropped.
+pub struct Cluster {
+    client: Client,
+    server: embedded::Server,
+    operator: Operator,
+    _dir: tempfile::TempDir,
+}
+
+struct Operator {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+            eprintln!("the operator said:\n{said}");
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Cluster {
+    /// Starts both, with a Node for each machine of the rack.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub async fn start(rack: &Rack) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let config = embedded::Config::new(dir.path().join("api"));
+        let server = embedded::Server::start(config).await?;
+        let kubeconfig = dir.path().join("kubeconfig");
+        server.write_kubeconfig(&kubeconfig)?;
+        let config = Kubeconfig::from_yaml(&server.kubeconfig())?;
+        let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+        let client = Client::try_from(config)?;
+
+        let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+        for definition in strand_api::crds() {
+            definitions
+                .create(&PostParams::default(), &definition)
+                .await?;
+        }
+        let nodes: Api<Node> = Api::all(client.clone());
+        for guest in rack.guests() {
+            let node = serde_json::from_value(json!({
+                "metadata": {"name": guest.name()},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            }))?;
+            nodes.create(&PostParams::default(), &node).await?;
+            nodes
+                .replace_status(guest.name(), &PostParams::default(), &{
+                    let mut stored = nodes.get(guest.name()).await?;
+                    stored.status = node.status;
+                    stored
+                })
+                .await?;
+        }
+        let operator = operator(dir.path(), &kubeconfig)?;
+        Ok(Self {
+            client,
+            server,
+            operator,
+            _dir: dir,
+        })
+    }
+
+    /// A client of the API.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Process id of the operator.
+    pub fn operator(&self) -> u32 {
+        self.operator.child.id()
+    }
+
+    /// Makes a pool of this name and specification.
+    ///
+    /// # Errors
+    /// When the API refuses it.
+    pub async fn pool(&self, name: &str, spec: serde_json::Value) -> Result<()> {
+        let pool = serde_json::from_value(json!({
+            "apiVersion": "strand.dev/v1alpha1", "kind": "MemoryPool",
+            "metadata": {"name": name}, "spec": spec,
+        }))?;
+        let pools: Api<MemoryPool> = Api::all(self.client.clone());
+        pools.create(&PostParams::default(), &pool).await?;
+        Ok(())
+    }
+
+    /// Waits until the Drives are as they shall be: `look` answers whether they are.
+    ///
+    /// # Errors
+    /// All drives as they are, when they are not so within `bound`.
+    pub async fn drives(
+        &self,
+        what: &str,
+        bound: Duration,
+        look: impl Fn(&[Drive]) -> bool,
+    ) -> Result<Vec<Drive>> {
+        let api: Api<Drive> = Api::all(self.client.clone());
+        wait::until(what, bound, || async {
+            match api.list(&ListParams::default()).await {
+                Ok(list) if look(&list.items) => Ok(list.items),
+                Ok(list) => Err(list.items.iter().map(words).collect::<Vec<_>>().join("; ")),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await
+    }
+
+    /// Waits until a pool is as it shall be.
+    ///
+    /// # Errors
+    /// The pool's status, when it is not so within `bound`.
+    pub async fn pool_until(
+        &self,
+        name: &str,
+        bound: Duration,
+        look: impl Fn(&MemoryPool) -> bool,
+    ) -> Result<MemoryPool> {
+        let api: Api<MemoryPool> = Api::all(self.client.clone());
+        wait::until(&format!("pool {name}"), bound, || async {
+            match api.get(name).await {
+                Ok(pool) if look(&pool) => Ok(pool),
+                Ok(pool) => Err(json!(pool.status).to_string()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await
+    }
+
+    /// Starts the node agent in a guest, on its real drives; returns its process id there.
+    ///
+    /// # Errors
+    /// When the guest does not do as it is told.
+    pub async fn start_agent(&self, guest: &Guest) -> Result<u32> {
+        let kubeconfig = self.kubeconfig_for_guests();
+        guest
+            .write("/run/rack/kubeconfig", kubeconfig.as_bytes())
+            .await?;
+        guest
+            .write("/run/rack/peer.key", PEER_KEY.as_bytes())
+            .await?;
+        guest.sh("chmod 600 /run/rack/peer.key").await?;
+        let command = format!(
+            "{IN_GUEST}/node-agent --node-name {} --kubeconfig /run/rack/kubeconfig \
+             --peer-key-file /run/rack/peer.key --peer-address {}:{PEERS} --arena-mib 96 --rescan-seconds 10",
+            guest.name(),
+            guest.address()
+        );
+        guest.start(&command).await
+    }
+
+    /// Opens the door of a pod in a guest, and starts the endpoint behind which its Redis clients are.
+    ///
+    /// # Errors
+    /// When the agent does not open the door within two minutes.
+    pub async fn start_pod(&self, guest: &Guest, pool: &str) -> Result<()> {
+        let body = json!({"pool": pool, "namespace": "default", "directory": "/run/rack/pod"});
+        let body = body.to_string();
+        let request = format!(
+            "PUT /doors/pod HTTP/1.0\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        guest
+            .write("/run/rack/door-request", request.as_bytes())
+            .await?;
+        let ask = "mkdir -p /run/rack/pod && socat -t 10 - UNIX-CONNECT:/run/strand/agent.sock \
+                   </run/rack/door-request | tee /run/rack/door-answer | grep -q '^HTTP/1.[01] 200' \
+                   || { cat /run/rack/door-answer; false; }";
+        let bound = Duration::from_secs(120);
+        guest.until("the pod's door is open", bound, ask).await?;
+        guest
+            .start(&format!(
+                "{IN_GUEST}/kv-endpoint --door /run/rack/pod/door.sock --resp 127.0.0.1:{RESP} --listen 127.0.0.1:9470"
+            ))
+            .await?;
+        let listens = format!("nc -z 127.0.0.1 {RESP}");
+        guest.until("the endpoint listens", bound, &listens).await?;
+        Ok(())
+    }
+
+    /// The API server's certificate is for the host's own addresses, not for the one that guests see.
+    fn kubeconfig_for_guests(&self) -> String {
+        let url = self.server.url();
+        let port = url.rsplit(':').next().unwrap_or_default();
+        let lines = self.server.kubeconfig();
+        lines.replace(
+            &format!("server: {url}"),
+            &format!("server: https://{HOST}:{port}\n    tls-server-name: 127.0.0.1"),
+        )
+    }
+}
+
+/// Writes or reads a block as a Redis client of the guest's pod does; returns what the endpoint answers, the protocol's marks
+/// included.
+///
+/// # Errors
+/// When the guest does not do as it is told.
+pub async fn redis(guest: &Guest, command: &[&[u8]]) -> Result<Vec<u8>> {
+    let mut request = Vec::new();
+    for words in [command, &[&b"QUIT"[..]]] {
+        request.extend(format!("*{}\r\n", words.len()).into_bytes());
+        for word in words {
+            request.extend(format!("${}\r\n", word.len()).into_bytes());
+            request.extend_from_slice(word);
+            request.extend_from_slice(b"\r\n");
+        }
+    }
+    let said = guest
+        .feed(&format!("socat -t 30 - TCP:127.0.0.1:{RESP}"), &request)
+        .await?;
+    ensure!(said.status == 0, "the endpoint of {}: {said}", guest.name());
+    // The answer to QUIT.
+    let answer = said.output.strip_suffix(b"+OK\r\n");
+    answer.map(<[u8]>::to_vec).with_context(|| {
+        format!(
+            "the endpoint of {} did not answer to the end: {said}",
+            guest.name()
+        )
+    })
+}
+
+fn operator(dir: &Path, kubeconfig: &Path) -> Result<Operator> {
+    let program = std::env::var_os("STRAND_RACK_OPERATOR").context(
+        "STRAND_RACK_OPERATOR does not name the operator's program; run these tests by `make rack-test`",
+    )?;
+    let log = dir.join("operator.log");
+    let file = File::create(&log)?;
+    // A port that was free a moment ago.
+    let listen: SocketAddr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let child = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL"])
+        .arg(program)
+        .args(["--leader-elect", "false", "--listen", &listen.to_string()])
+        .arg("--kubeconfig")
+        .arg(kubeconfig)
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .spawn()
+        .context("the operator cannot be started")?;
+    Ok(Operator { child, log })
+}
+
+/// A drive in a line.
+fn words(drive: &Drive) -> String {
+    let status = drive.status.as_ref();
+    let identity = status.and_then(|status| status.identity.as_ref());
+    format!(
+        "{} {}: {:?} {:?} {}",
+        drive.spec.node_name,
+        identity.map_or("?", |identity| &identity.serial),
+        status.and_then(|status| status.verdict),
+        status.and_then(|status| status.phase),
+        status.map_or("", |status| &status.display_reasons),
+    )
+}

@@ -1,0 +1,114 @@
+//! An emulated NVMe drive: a sparse file, and how QEMU is told of it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+/// A drive that a guest shall have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrivePlan {
+    /// Its serial number: at most 20 letters and digits, the first a letter; no two drives of a rack have the same.
+    pub serial: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+impl DrivePlan {
+    /// A blank drive of 4 GiB.
+    pub fn new(serial: impl Into<String>) -> Self {
+        Self {
+            serial: serial.into(),
+            bytes: 4 << 30,
+        }
+    }
+}
+
+/// A drive and the file that its bytes lie in.
+#[derive(Clone, Debug)]
+pub struct Drive {
+    /// Its serial number, which is also its name towards QEMU.
+    pub serial: String,
+    file: PathBuf,
+}
+
+impl Drive {
+    /// Makes the file in `dir`; one that is there keeps its bytes.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn make(dir: &Path, plan: &DrivePlan) -> io::Result<Self> {
+        let file = dir.join(format!("{}.raw", plan.serial));
+        let mut options = File::options();
+        let opened = options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&file)?;
+        opened.set_len(plan.bytes)?;
+        Ok(Self {
+            serial: plan.serial.clone(),
+            file,
+        })
+    }
+
+    /// Bytes of the host's disk that its file takes: what was written and not discarded since.
+    ///
+    /// # Errors
+    /// When the file cannot be looked at.
+    pub fn allocated(&self) -> io::Result<u64> {
+        // stat(2) counts in 512 bytes.
+        Ok(self.file.metadata()?.blocks() * 512)
+    }
+
+    /// Name of the file as a node of QEMU's block layer.
+    pub(crate) fn file_node(&self) -> String {
+        format!("{}-file", self.serial)
+    }
+
+    /// Name of the node that fails reads.
+    pub(crate) fn faulty_node(&self) -> String {
+        format!("{}-faulty", self.serial)
+    }
+
+    /// The file, for `-blockdev` and `blockdev-add`.
+    pub(crate) fn file_options(&self) -> Value {
+        json!({
+            "driver": "file", "node-name": self.file_node(), "filename": self.file,
+            "discard": "unmap", "aio": "threads",
+        })
+    }
+
+    /// What the drive reads and writes, on top of the node `below`; for `-blockdev`, `blockdev-add` and `blockdev-reopen`.
+    pub(crate) fn medium_options(&self, below: &str) -> Value {
+        json!({
+            "driver": "raw", "node-name": self.serial, "file": below,
+            "discard": "unmap", "detect-zeroes": "unmap",
+        })
+    }
+
+    /// A node that answers reads of one sector (512 bytes) with an error, for `blockdev-add`.
+    pub(crate) fn faulty_options(&self, sector: u64) -> Value {
+        json!({
+            "driver": "blkdebug", "node-name": self.faulty_node(), "image": self.file_node(),
+            "discard": "unmap",
+            // EIO.
+            "inject-error": [{"event": "none", "iotype": "read", "sector": sector, "errno": 5}],
+        })
+    }
+
+    /// The device, for `-device` and `device_add`.
+    pub(crate) fn device_options(&self, slot: &str) -> Value {
+        json!({
+            "driver": "nvme", "id": self.device(), "serial": self.serial, "drive": self.serial,
+            "bus": slot,
+        })
+    }
+
+    /// Name of the device.
+    pub(crate) fn device(&self) -> String {
+        format!("nvme-{}", self.serial)
+    }
+}

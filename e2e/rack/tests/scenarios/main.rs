@@ -1,0 +1,14 @@
+//! What is promised about real drives and networks, each promise as a scenario on a rack of virtual machines.
+//!
+//! `make rack-test` runs them; by themselves they are left out, since they need QEMU, root and minutes.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        reason = "a test that meets an error it did not expect stops there"
+    )
+)]
+
+#[cfg(test)]
+mod bed;
