@@ -2,7 +2,9 @@
 //!
 //! A day's budget flows in evenly and is held up to one day's worth. While a quarter of it is left everything is admitted.
 //! Below that the budget is tight, and a block is admitted when it is put a second time, which is when keeping it would
-//! have been of use. At nothing left, nothing is admitted: the hard ceiling.
+//! have been of use. At nothing left, nothing is admitted: the hard ceiling. What was spent before a restart is not known
+//! after it, so that a store that is opened again begins with a quarter, where the budget begins to be tight: each
+//! restart within a day can add a quarter of the budget to it, and no more.
 
 /// Milliseconds of a day.
 const DAY: u64 = 86_400_000;
@@ -48,12 +50,12 @@ pub(crate) struct Governor {
 }
 
 impl Governor {
-    /// A governor with one day's budget in hand.
-    pub(crate) fn new(budget: Option<u64>, millis: u64) -> Governor {
+    /// A governor with one day's budget in hand, or what a restart leaves of it.
+    pub(crate) fn new(budget: Option<u64>, restarted: bool, millis: u64) -> Governor {
         let full = u128::from(budget.unwrap_or(0)) * u128::from(DAY);
         Governor {
             budget,
-            left: full,
+            left: if restarted { full / 4 } else { full },
             at: millis,
             counted: 0,
             tags: if budget.is_some() {
@@ -141,7 +143,7 @@ mod tests {
 
     #[test]
     fn ample_then_second_touch_then_nothing() {
-        let mut governor = Governor::new(Some(1000), 0);
+        let mut governor = Governor::new(Some(1000), false, 0);
         assert_eq!(governor.admit(7, 100, 0), Admission::Admit);
         governor.spend(800);
         assert_eq!(governor.state(0), Endurance::Tight);
@@ -156,12 +158,22 @@ mod tests {
 
     #[test]
     fn what_is_written_besides_puts_counts_once() {
-        let mut governor = Governor::new(Some(1000), 0);
+        let mut governor = Governor::new(Some(1000), false, 0);
         governor.spend(100);
         governor.settle(150);
         governor.settle(150);
         assert_eq!(governor.admit(1, 850, 0), Admission::Admit);
         assert_eq!(governor.admit(1, 851, 0), Admission::Ceiling);
+    }
+
+    #[test]
+    fn restarts_do_not_give_the_budget_anew() {
+        let mut governor = Governor::new(Some(1000), true, 0);
+        assert_eq!(governor.state(0), Endurance::Ample);
+        assert_eq!(governor.admit(1, 251, 0), Admission::Ceiling);
+        assert_eq!(governor.admit(1, 250, 0), Admission::Admit);
+        governor.spend(1);
+        assert_eq!(governor.state(0), Endurance::Tight);
     }
 
     proptest! {
@@ -170,7 +182,7 @@ mod tests {
             puts in prop::collection::vec((0u64..600_000, 1u64..5000), 0..2000),
         ) {
             let budget = 100_000;
-            let mut governor = Governor::new(Some(budget), 0);
+            let mut governor = Governor::new(Some(budget), false, 0);
             let (mut now, mut written) = (0, 0);
             for (pause, bytes) in puts {
                 now += pause;

@@ -114,7 +114,7 @@ pub(crate) async fn open(
         segments: superblock.segments,
     };
     let now = Now::new((options.clock)(), superblock.created);
-    let governor = Governor::new(options.daily_write_budget, now.millis);
+    let governor = Governor::new(options.daily_write_budget, !report.formatted, now.millis);
     let high = options.high_watermark.clamp(1, 99);
     let watermarks = Watermarks {
         high,
