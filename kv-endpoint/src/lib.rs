@@ -26,6 +26,7 @@ mod glob;
 mod info;
 mod keys;
 mod leases;
+mod low_water;
 mod metrics;
 mod padding;
 mod prefill;

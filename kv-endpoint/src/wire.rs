@@ -2,14 +2,16 @@
 //! passes through this process' own memory is at most a read of [`READ`] bytes.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 
+use crate::low_water;
 use crate::resp::{Item, Parser, ProtocolError, Step};
 use crate::store::Lost;
 
@@ -17,6 +19,15 @@ use crate::store::Lost;
 const READ: usize = 16 << 10;
 /// Answers wait for one another up to so many bytes; a value up to this long is sent with them.
 const GATHER: usize = 4 << 10;
+
+/// Bytes behind a value that are read with its last ones: its end, perhaps the next command's begin.
+const BEHIND: usize = 256;
+/// What follows each argument.
+const CRLF: &[u8] = b"\r\n";
+/// Of a value that is on its way so many bytes are waited for at once, or what is left of it.
+const WAKE: usize = 1 << 20;
+/// Fewer than this come together anyway, or are not worth telling the kernel.
+const FEW: usize = 64 << 10;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +61,8 @@ pub struct Wire {
     /// What is left of an inline command; one that came as an array has `None`.
     inline: Option<VecDeque<Vec<u8>>>,
     out: Vec<u8>,
+    /// Bytes that the socket waits for.
+    low_water: usize,
 }
 
 impl Wire {
@@ -62,6 +75,7 @@ impl Wire {
             parser: Parser::default(),
             inline: None,
             out: Vec::new(),
+            low_water: 1,
         }
     }
 
@@ -106,16 +120,41 @@ impl Wire {
         let mut filled = self.input.len().min(to.len());
         self.input.copy_to_slice(&mut to[..filled]);
         while filled < to.len() {
-            match self.stream.try_read(&mut to[filled..]) {
+            // What follows the value comes with its end.
+            let mut behind = [0; BEHIND];
+            let left = to.len() - filled;
+            match self.receive(&mut to[filled..], &mut behind) {
                 Ok(0) => return Err(End::Closed),
                 Ok(n) => {
-                    filled += n;
+                    filled += n.min(left);
+                    self.input
+                        .extend_from_slice(&behind[..n.saturating_sub(left)]);
                     consume_budget().await;
                 }
-                Err(e) => self.readable(e).await?,
+                Err(e) => self.readable(e, left + CRLF.len()).await?,
             }
         }
         Ok(())
+    }
+
+    /// Reads what has arrived. A read that took all of it ends the socket's being readable, so that more is waited for
+    /// than the little that has come until the next one.
+    fn receive(&self, to: &mut [u8], behind: &mut [u8]) -> io::Result<usize> {
+        let whole = to.len();
+        let mut read = Err(ErrorKind::WouldBlock.into());
+        let tried = self.stream.try_io(Interest::READABLE, || {
+            let mut into = [to, behind].map(IoSliceMut::new);
+            let count = rustix::io::readv(&self.stream, &mut into)?;
+            read = Ok(count);
+            match count > 0 && count < whole {
+                true => Err(ErrorKind::WouldBlock.into()),
+                false => Ok(()),
+            }
+        });
+        match (read, tried) {
+            (Err(_), Err(error)) => Err(error),
+            (read, _) => read,
+        }
     }
 
     /// Throws away the argument of `length` bytes.
@@ -166,11 +205,11 @@ impl Wire {
             .extend_from_slice(format!("${}\r\n", value.len()).as_bytes());
         if value.len() <= GATHER {
             self.out.extend_from_slice(value);
-            self.out.extend_from_slice(b"\r\n");
+            self.out.extend_from_slice(CRLF);
             return self.gathered().await;
         }
         let head = std::mem::take(&mut self.out);
-        let sent = self.send([&head, value, b"\r\n"]).await;
+        let sent = self.send([&head, value, CRLF]).await;
         self.out = head;
         self.out.clear();
         sent
@@ -193,7 +232,7 @@ impl Wire {
 
     /// Ends the value that was begun.
     pub fn end_value(&mut self) {
-        self.out.extend_from_slice(b"\r\n");
+        self.out.extend_from_slice(CRLF);
     }
 
     /// Keys of the `GET`s that have arrived already, as far as nothing else stands between them; `most` at most. The
@@ -278,26 +317,42 @@ impl Wire {
                     consume_budget().await;
                     return Ok(());
                 }
-                Err(e) => self.readable(e).await?,
+                Err(e) => self.readable(e, 1).await?,
             }
         }
     }
 
-    /// After `error`: waits until there is something to read, if that is what was missing.
-    async fn readable(&mut self, error: io::Error) -> Result<(), End> {
+    /// After `error`: waits until there is something to read, if that is what was missing; of `wanted` bytes that belong
+    /// together, until there is more than a little.
+    async fn readable(&mut self, error: io::Error, wanted: usize) -> Result<(), End> {
         if error.kind() != ErrorKind::WouldBlock {
             return Err(error.into());
         }
         self.flush().await?;
-        if self.parser.idle() && self.input.is_empty() {
+        let rests = self.parser.idle() && self.input.is_empty();
+        if rests {
             // A connection at rest holds no buffers.
             self.input = BytesMut::new();
             self.out = Vec::new();
+            self.wait_for(1)?;
             self.stream.readable().await?;
-        } else {
-            timeout(self.stall, self.stream.readable())
-                .await
-                .map_err(|_| End::Stalled(self.stall))??;
+            return Ok(());
+        }
+        // A client that sends a few bytes now and then does not rest: they are looked for after half of the time.
+        let most = if wanted < FEW { 1 } else { wanted.min(WAKE) };
+        for bytes in [most, 1] {
+            self.wait_for(bytes)?;
+            if let Ok(ready) = timeout(self.stall / 2, self.stream.readable()).await {
+                return Ok(ready?);
+            }
+        }
+        Err(End::Stalled(self.stall))
+    }
+
+    fn wait_for(&mut self, bytes: usize) -> io::Result<()> {
+        if self.low_water != bytes {
+            low_water::set(&self.stream, bytes)?;
+            self.low_water = bytes;
         }
         Ok(())
     }

@@ -294,6 +294,33 @@ async fn a_client_that_rests_holding_the_arena_makes_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_sends_little_at_a_time_does_not_rest() {
+    let config = Config {
+        stall: Duration::from_millis(400),
+        ..Config::default()
+    };
+    let server = Server::start(config, 4).await;
+    let mut client = Client::connect(server.nil).await;
+    let value = pattern(2 * MIB, 1);
+    client
+        .send(&Client::head(&["SET", "k"], Some(value.len())))
+        .await;
+    // Longer in all than a client may rest; far less at once than the endpoint waits for.
+    let (trickle, rest) = value.split_at(20_000);
+    for piece in trickle.chunks(1000) {
+        client.send(piece).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    client.send(rest).await;
+    // What stands behind a value arrives with its end, and its answer is due at once.
+    client.send(b"\r\nPING\r\n").await;
+    assert_eq!(client.answer().await, ok());
+    assert_eq!(client.answer().await, Answer::Line("+PONG".into()));
+    assert_eq!(client.call(&["GET", "k"]).await, Answer::Value(value));
+    assert_eq!(server.metrics.stalled.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_outlive_the_agent() {
     let server = Server::start(Config::default(), 16).await;
     let stop = Arc::new(AtomicBool::new(false));
