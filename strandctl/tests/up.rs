@@ -132,7 +132,16 @@ fn build_the_others() {
     ONCE.call_once(|| {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet"]);
-        build.args(["-p", "operator", "-p", "node-agent", "-p", "kv-endpoint"]);
+        build.args([
+            "-p",
+            "operator",
+            "-p",
+            "node-agent",
+            "-p",
+            "kv-endpoint",
+            "-p",
+            "csi-driver",
+        ]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
@@ -155,7 +164,7 @@ fn pids(rack: &Value) -> Vec<u32> {
         .as_array()
         .unwrap()
         .iter()
-        .map(|node| &node["pid"]);
+        .flat_map(|node| [&node["pid"], &node["csi_pid"]]);
     let endpoints = rack["endpoints"].as_array().unwrap();
     let all = nodes
         .chain([&rack["operator"]["pid"]])
@@ -215,7 +224,7 @@ fn a_rack_comes_up_is_kept_up_and_leaves_nothing_running() {
             .unwrap()
     );
     assert!(Path::new(node["agent"].as_str().unwrap()).exists());
-    assert_eq!(pids(&rack).iter().filter(|pid| runs(pid)).count(), 3);
+    assert_eq!(pids(&rack).iter().filter(|pid| runs(pid)).count(), 5);
 
     let drives = bed.drives();
     assert_eq!(drives.len(), 4);

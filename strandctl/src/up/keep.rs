@@ -22,6 +22,8 @@ use tokio::{
 pub const OPERATOR: &str = "operator";
 /// What the names of pods, and so of their endpoints, begin with.
 pub const POD: &str = "pod-";
+/// What the names of CSI drivers begin with; the node's follows.
+pub const CSI: &str = "csi-";
 /// A process that has ended this often as soon as it was started will not come up at all.
 const HOPELESS: u32 = 5;
 /// How often readiness is looked at.
@@ -57,6 +59,7 @@ impl Up {
         let (sender, mut news) = unbounded_channel();
         let mut operator = pin!(child::keep_all(&mut self.operator, sender.clone()));
         let mut agents = pin!(child::keep_all(&mut self.agents, sender.clone()));
+        let mut csi = pin!(child::keep_all(&mut self.csi, sender.clone()));
         let mut endpoints = pin!(child::keep_all(&mut self.endpoints, sender));
         let pool = goal.pools.first().map_or("", String::as_str);
         let mut doors = pin!(pods::open_doors(&goal.pods, pool));
@@ -71,6 +74,7 @@ impl Up {
             tokio::select! {
                 () = &mut operator => {}
                 () = &mut agents => {}
+                () = &mut csi => {}
                 () = &mut endpoints, if !goal.pods.is_empty() => {}
                 () = &mut doors, if closed > 0 => closed = 0,
                 Some(change) = seen.next() => {
@@ -126,6 +130,9 @@ pub fn title(process: &str) -> String {
     match process {
         OPERATOR => "the operator".into(),
         pod if pod.starts_with(POD) => format!("the endpoint of {pod}"),
-        node => format!("the agent of {node}"),
+        other => match other.strip_prefix(CSI) {
+            Some(node) => format!("the CSI driver of {node}"),
+            None => format!("the agent of {other}"),
+        },
     }
 }

@@ -8,7 +8,7 @@
 //! api/                 the API server's objects
 //! logs/                one file a process
 //! peer.key             by which the agents know each other
-//! nodes/node-1/        drives/node-1-drive-0.img …, state/, agent.sock, pods/pod-1/door.sock …
+//! nodes/node-1/        drives/node-1-drive-0.img …, state/, agent.sock, csi.sock, volumes/, pods/pod-1/door.sock …
 //! ```
 
 use anyhow::{Context, Result, bail};
@@ -254,6 +254,21 @@ impl NodeLayout {
         fits_a_socket(&directory.join("door.sock"))?;
         create(&directory)?;
         Ok(directory)
+    }
+
+    /// Storage sides of its drives are mounted below it.
+    pub fn volumes(&self) -> PathBuf {
+        self.dir.join("volumes")
+    }
+
+    /// Doors that its CSI driver opens for pods.
+    pub fn doors(&self) -> PathBuf {
+        self.dir.join("doors")
+    }
+
+    /// The CSI driver's socket.
+    pub fn csi(&self) -> PathBuf {
+        self.dir.join("csi.sock")
     }
 
     /// The agent's socket.

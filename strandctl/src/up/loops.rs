@@ -34,6 +34,11 @@ impl Loops {
         self.devices.push(device.clone());
         Ok(device)
     }
+
+    /// Those that are attached.
+    pub fn devices(&self) -> &[PathBuf] {
+        &self.devices
+    }
 }
 
 impl Drop for Loops {
@@ -46,23 +51,9 @@ impl Drop for Loops {
     }
 }
 
-/// Detaches the loop devices that a rack which was killed has left over files below `dir`.
-/// Returns them.
-pub fn detach_left_over(dir: &Path) -> Result<Vec<PathBuf>> {
-    let left: Vec<PathBuf> = attached(Path::new("/sys/block"))
-        .into_iter()
-        .filter(|(_, file)| file.starts_with(dir))
-        .map(|(device, _)| device)
-        .collect();
-    for device in &left {
-        detach(device)?;
-    }
-    Ok(left)
-}
-
 /// Loop devices with the files that lie under them, as sysfs shows them
 /// (`/sys/block/loopN/loop/backing_file`, Documentation/ABI/testing/sysfs-block-loop).
-fn attached(sys_block: &Path) -> Vec<(PathBuf, PathBuf)> {
+pub fn attached(sys_block: &Path) -> Vec<(PathBuf, PathBuf)> {
     let entries = fs::read_dir(sys_block).into_iter().flatten().flatten();
     let mut attached = Vec::new();
     for entry in entries {
@@ -76,7 +67,8 @@ fn attached(sys_block: &Path) -> Vec<(PathBuf, PathBuf)> {
     attached
 }
 
-fn detach(device: &Path) -> Result<()> {
+/// Detaches one.
+pub fn detach(device: &Path) -> Result<()> {
     let output = losetup(&["--detach".as_ref(), device.as_os_str()])?;
     if !output.status.success() {
         bail!(

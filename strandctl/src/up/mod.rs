@@ -9,6 +9,7 @@ mod keep;
 mod layout;
 mod loops;
 mod manifest;
+mod mounts;
 mod objects;
 mod pods;
 mod ports;
@@ -21,7 +22,7 @@ mod watch;
 
 use self::{
     child::{Kept, Recipe},
-    keep::{Goal, OPERATOR, POD},
+    keep::{CSI, Goal, OPERATOR, POD},
     layout::{Layout, NodeLayout},
     loops::Loops,
     pods::Pod,
@@ -89,6 +90,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
         operator: child::beside_this("operator")?,
         agent: child::beside_this("node-agent")?,
         endpoint: child::beside_this("kv-endpoint")?,
+        csi: child::beside_this("csi-driver")?,
     };
     let manifest = args.manifest.as_deref().map(read_manifest).transpose()?;
     let layout = Layout::open(&args.dir)?;
@@ -104,6 +106,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
         server: None,
         operator: Vec::new(),
         agents: Vec::new(),
+        csi: Vec::new(),
         endpoints: Vec::new(),
     };
     let outcome = tokio::select! {
@@ -125,6 +128,7 @@ struct Programs {
     operator: PathBuf,
     agent: PathBuf,
     endpoint: PathBuf,
+    csi: PathBuf,
 }
 
 /// A rack, from its first process to its last.
@@ -139,18 +143,15 @@ struct Up {
     server: Option<Server>,
     operator: Vec<Kept>,
     agents: Vec<Kept>,
+    csi: Vec<Kept>,
     endpoints: Vec<Kept>,
 }
 
 impl Up {
     /// Brings the rack up and keeps it up; returns only with an error.
     async fn live(&mut self) -> Result<()> {
-        for device in loops::detach_left_over(self.layout.dir())? {
-            let device = device.display();
-            self.teller.say(&format!(
-                "{device}, left over from a rack that was killed: detached"
-            ));
-        }
+        // What a rack that was killed has left over.
+        mounts::clear(self.layout.dir(), &[])?;
         let client = self.serve().await?;
         objects::define(&client).await?;
         objects::namespaces(&client).await?;
@@ -281,8 +282,14 @@ impl Up {
             },
             nodes: Vec::new(),
             endpoints: Vec::new(),
+            volumes_need: mounts::missing(),
             kubeconfig,
         };
+        if let Some(need) = &rack.volumes_need {
+            self.teller.say(&format!(
+                "volumes cannot be served here, for want of {need}; all else goes on"
+            ));
+        }
         self.operator.push(operator);
 
         for RackNodePlan { node, drives } in plans {
@@ -298,6 +305,9 @@ impl Up {
                 ("--peer-listen", peer.to_string().into()),
                 ("--peer-key-file", peer_key.as_os_str().into()),
             ];
+            if rack.volumes_need.is_none() {
+                flags.push(("--volumes-dir", node.volumes().into()));
+            }
             match self.args.loop_devices {
                 true => flags.extend(drives.iter().map(|device| ("--stand-in", device.into()))),
                 false => flags.push(("--stand-in-dir", node.drives().into())),
@@ -310,14 +320,18 @@ impl Up {
             })?;
             goal.processes.push((node.name.clone(), listen));
             goal.nodes.push((node.name.clone(), drives.len()));
+            let csi = self.csi(&node, &rack.kubeconfig, &mut goal)?;
             rack.nodes.push(RackNode {
                 pid: agent.pid(),
                 agent: node.socket(),
+                csi: format!("unix://{}", node.csi().display()),
+                csi_pid: csi.pid(),
                 metrics: metrics(listen),
                 name: node.name,
                 drives,
             });
             self.agents.push(agent);
+            self.csi.push(csi);
         }
         self.start_endpoints(&mut rack, &mut goal)?;
         let endpoints = match self.endpoints.len() {
@@ -329,6 +343,29 @@ impl Up {
             count(self.agents.len(), "node agent")
         ));
         Ok((rack, goal))
+    }
+
+    /// Starts a node's CSI driver, which is the cluster's as well.
+    fn csi(&mut self, node: &NodeLayout, kubeconfig: &Path, goal: &mut Goal) -> Result<Kept> {
+        let name = format!("{CSI}{}", node.name);
+        let listen = self.ports.give(&name)?;
+        let endpoint = format!("unix://{}", node.csi().display());
+        let csi = Kept::start(Recipe {
+            name: name.clone(),
+            program: self.programs.csi.clone(),
+            arguments: arguments(&[
+                ("--mode", "all".into()),
+                ("--node-name", node.name.clone().into()),
+                ("--endpoint", endpoint.into()),
+                ("--agent-socket", node.socket().into()),
+                ("--doors-dir", node.doors().into()),
+                ("--kubeconfig", kubeconfig.into()),
+                ("--listen", listen.to_string().into()),
+            ]),
+            log: self.layout.log(&name),
+        })?;
+        goal.processes.push((name, listen));
+        Ok(csi)
     }
 
     /// The rack's pods, dealt out over its nodes.
@@ -362,7 +399,12 @@ impl Up {
 
     /// Takes down all that was started, the operator first, so that it does not see nodes leave.
     async fn down(mut self) -> Result<()> {
-        for children in [&mut self.operator, &mut self.endpoints, &mut self.agents] {
+        for children in [
+            &mut self.operator,
+            &mut self.endpoints,
+            &mut self.csi,
+            &mut self.agents,
+        ] {
             for name in child::stop_all(children).await {
                 let name = keep::title(&name);
                 self.teller
@@ -372,13 +414,14 @@ impl Up {
         if let Some(server) = self.server.take() {
             server.shutdown().await;
         }
+        let cleared = mounts::clear(self.layout.dir(), self.loops.devices());
         drop(self.loops);
         self.layout.forget_rack()?;
         let dir = self.layout.dir().display();
         self.teller.say(&format!(
             "the rack is down; its drives and objects stay in {dir}"
         ));
-        Ok(())
+        cleared
     }
 }
 

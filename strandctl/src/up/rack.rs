@@ -1,6 +1,6 @@
 //! `rack.json`: the running rack, for scripts.
 
-use super::layout::replace;
+use super::{keep::CSI, layout::replace};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,9 @@ pub struct Rack {
     pub nodes: Vec<RackNode>,
     /// The pods' endpoints.
     pub endpoints: Vec<RackEndpoint>,
+    /// What this machine lacks to serve volumes; left out where it serves them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes_need: Option<String>,
 }
 
 /// A pod and the way in to context memory that it has.
@@ -56,6 +59,10 @@ pub struct RackNode {
     pub pid: u32,
     /// Its agent's socket.
     pub agent: PathBuf,
+    /// Its CSI driver, of all three services: `unix:///…`.
+    pub csi: String,
+    /// Its CSI driver's process id now; another after a restart.
+    pub csi_pid: u32,
     /// URL of its agent's metrics.
     pub metrics: String,
     /// Files, or loop devices, that stood for its drives when the rack came up.
@@ -65,6 +72,15 @@ pub struct RackNode {
 impl Rack {
     /// Notes the new process id of a process that was started again.
     pub fn restarted(&mut self, process: &str, pid: u32) {
+        let driver = process.strip_prefix(CSI);
+        if let Some(node) = self
+            .nodes
+            .iter_mut()
+            .find(|node| driver == Some(&node.name))
+        {
+            node.csi_pid = pid;
+            return;
+        }
         let node = self.nodes.iter_mut().find(|node| node.name == process);
         let endpoint = self.endpoints.iter_mut().find(|end| end.pod == process);
         let process = match (node, endpoint) {
