@@ -296,7 +296,7 @@ async fn a_client_that_rests_holding_the_arena_makes_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_sends_little_at_a_time_does_not_rest() {
     let config = Config {
-        stall: Duration::from_millis(400),
+        stall: Duration::from_secs(1),
         ..Config::default()
     };
     let server = Server::start(config, 4).await;
@@ -306,10 +306,10 @@ async fn a_client_that_sends_little_at_a_time_does_not_rest() {
         .send(&Client::head(&["SET", "k"], Some(value.len())))
         .await;
     // Longer in all than a client may rest; far less at once than the endpoint waits for.
-    let (trickle, rest) = value.split_at(20_000);
+    let (trickle, rest) = value.split_at(15_000);
     for piece in trickle.chunks(1000) {
         client.send(piece).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     client.send(rest).await;
     // What stands behind a value arrives with its end, and its answer is due at once.
