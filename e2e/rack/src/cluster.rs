@@ -211,7 +211,7 @@ impl Cluster {
                 "{IN_GUEST}/kv-endpoint --door /run/rack/pod/door.sock --resp 127.0.0.1:{RESP} --listen 127.0.0.1:9470"
             ))
             .await?;
-        let listens = format!("nc -z 127.0.0.1 {RESP}");
+        let listens = format!("socat -u /dev/null TCP:127.0.0.1:{RESP}");
         guest.until("the endpoint listens", bound, &listens).await?;
         Ok(())
     }

@@ -12,3 +12,7 @@
 
 #[cfg(test)]
 mod bed;
+#[cfg(test)]
+mod fabric;
+#[cfg(test)]
+mod pool;
