@@ -10,6 +10,7 @@ mod standing;
 mod status;
 mod text;
 mod up;
+mod volumes;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -31,6 +32,8 @@ enum Command {
     Status(status::StatusArgs),
     /// List drives; with --why, tell why each is in or out and what to do
     Drives(drives::DrivesArgs),
+    /// List volumes, take back those that nobody owns, or check that one can be had
+    Volumes(volumes::VolumesArgs),
     /// Read and write blocks of context memory by hand
     Kv(kv::KvArgs),
     /// Measure context memory with traces of requests
@@ -44,6 +47,7 @@ async fn main() -> ExitCode {
         Command::Up(args) => (done(up::run(args).await), ExitCode::FAILURE),
         Command::Status(args) => (done(status::run(args).await), ExitCode::FAILURE),
         Command::Drives(args) => (done(drives::run(args).await), ExitCode::FAILURE),
+        Command::Volumes(args) => (done(volumes::run(args).await), ExitCode::FAILURE),
         Command::Kv(args) => (kv::run(args).await, ExitCode::from(2)),
         Command::Bench(args) => (bench::run(args).await, ExitCode::from(2)),
     };

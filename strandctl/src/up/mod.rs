@@ -14,7 +14,7 @@ mod objects;
 mod pods;
 mod ports;
 mod progress;
-mod rack;
+pub mod rack;
 mod ready;
 mod stop;
 mod teller;

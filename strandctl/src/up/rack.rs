@@ -1,8 +1,9 @@
 //! `rack.json`: the running rack, for scripts.
 
 use super::{keep::CSI, layout::replace};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A rack that is up.
@@ -89,6 +90,20 @@ impl Rack {
             (None, None) => &mut self.operator.pid,
         };
         *process = pid;
+    }
+
+    /// Reads the file of the rack that runs in a directory.
+    pub fn read(dir: &Path) -> Result<Rack> {
+        let file = dir.join("rack.json");
+        let text = fs::read(&file).with_context(|| {
+            format!(
+                "{} holds no running rack; start one with `strandctl up --dir {}`",
+                dir.display(),
+                dir.display()
+            )
+        })?;
+        serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not what `strandctl up` writes", file.display()))
     }
 
     /// Writes the file in one step.

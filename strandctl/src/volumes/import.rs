@@ -1,0 +1,169 @@
+//! `strandctl volumes import`: objects for bytes that nobody owns.
+//!
+//! What is written is a PoolVolume (or PoolSnapshot) whose `spec.legs` name the bytes by UUID; the operator then gives them to it. No
+//! byte is touched.
+
+use super::Held;
+use crate::cluster::{Target, drives, in_words};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DynamicObject, PostParams},
+    core::{ApiResource, GroupVersionKind},
+};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use strand_api::{PlacedLeg, PoolLeg, PoolSnapshot, PoolVolume};
+
+/// Takes back bytes that nobody owns.
+#[derive(Args, Debug)]
+pub struct ImportArgs {
+    #[command(flatten)]
+    target: Target,
+    /// The volumes and snapshots to take back, by the names that they had
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    names: Vec<String>,
+    /// All that are orphaned
+    #[arg(long)]
+    all: bool,
+    /// They were used as raw block devices
+    #[arg(long)]
+    block: bool,
+    /// Make a PersistentVolume for each volume besides, with the reclaim policy Retain and no claim
+    #[arg(long)]
+    pv: bool,
+}
+
+pub async fn run(args: ImportArgs) -> Result<()> {
+    let client = args.target.client().await?;
+    let held = Held::read(&client).await?;
+    let mut orphans: BTreeMap<(bool, &str), Vec<&PoolLeg>> = BTreeMap::new();
+    for leg in held.orphans() {
+        let name = leg.spec.snapshot.as_deref();
+        let of = (name.is_some(), name.unwrap_or(&leg.spec.volume));
+        orphans.entry(of).or_default().push(leg);
+    }
+    for name in &args.names {
+        if !orphans.keys().any(|(_, orphan)| orphan == name) {
+            bail!("there are no orphaned bytes of {name}; see `strandctl volumes list`");
+        }
+    }
+    let wanted = orphans
+        .iter()
+        .filter(|((_, name), _)| args.all || args.names.iter().any(|wanted| wanted == name));
+    let mut any = false;
+    for ((snapshot, name), legs) in wanted {
+        any = true;
+        let [leg] = legs.as_slice() else {
+            let places: Vec<_> = legs.iter().map(|leg| leg.name_any()).collect();
+            bail!(
+                "{name} has {} orphaned legs ({}), and which of them hold its newest bytes has to be decided by hand: write the \
+                 object yourself, with the legs that you mean in spec.legs",
+                legs.len(),
+                places.join(", ")
+            );
+        };
+        match snapshot {
+            true => take_snapshot(&client, name, leg).await?,
+            false => take_volume(&client, name, leg, &args).await?,
+        }
+    }
+    if !any {
+        println!("Nothing is orphaned.");
+    }
+    Ok(())
+}
+
+async fn take_volume(client: &Client, name: &str, leg: &PoolLeg, args: &ImportArgs) -> Result<()> {
+    let mode = if args.block { "Block" } else { "Filesystem" };
+    let pool = pool_of(client, leg).await?;
+    let volume = json!({
+        "pool": pool,
+        "size": leg.spec.size,
+        "provisioning": leg.spec.provisioning,
+        "volumeMode": mode,
+        "legs": [placed(leg)],
+    });
+    let volume = PoolVolume::new(name, serde_json::from_value(volume)?);
+    let made = Api::all(client.clone())
+        .create(&PostParams::default(), &volume)
+        .await;
+    made.map_err(in_words)
+        .with_context(|| format!("volume {name} was not taken back"))?;
+    println!(
+        "volume {name}: taken back, {} on drive {}",
+        leg.spec.size.rounded(),
+        leg.spec.drive
+    );
+    if args.pv {
+        persistent_volume(client, name, &pool, leg, mode).await?;
+        println!("persistentvolume {name}: made, without a claim");
+    }
+    Ok(())
+}
+
+async fn take_snapshot(client: &Client, name: &str, leg: &PoolLeg) -> Result<()> {
+    let snapshot = json!({"volume": leg.spec.volume, "legs": [placed(leg)]});
+    let snapshot = PoolSnapshot::new(name, serde_json::from_value(snapshot)?);
+    let made = Api::all(client.clone())
+        .create(&PostParams::default(), &snapshot)
+        .await;
+    made.map_err(in_words)
+        .with_context(|| format!("snapshot {name} was not taken back"))?;
+    println!(
+        "snapshot {name}: taken back, {} on drive {}",
+        leg.spec.size.rounded(),
+        leg.spec.drive
+    );
+    Ok(())
+}
+
+fn placed(leg: &PoolLeg) -> PlacedLeg {
+    PlacedLeg {
+        name: leg.name_any(),
+        index: leg.spec.index,
+        node_name: leg.spec.node_name.clone(),
+        drive: leg.spec.drive.clone(),
+        uuid: leg.spec.uuid.clone(),
+    }
+}
+
+/// The pool whose drive holds a leg.
+async fn pool_of(client: &Client, leg: &PoolLeg) -> Result<String> {
+    let drives = drives(client).await?;
+    let drive = drives
+        .iter()
+        .find(|drive| drive.name_any() == leg.spec.drive);
+    drive.and_then(|drive| drive.spec.pool.clone()).with_context(|| {
+        format!(
+            "drive {} of leg {} is in no pool of this cluster; create its MemoryPool first, with the poolID that its label has",
+            leg.spec.drive,
+            leg.name_any()
+        )
+    })
+}
+
+async fn persistent_volume(
+    client: &Client,
+    name: &str,
+    pool: &str,
+    leg: &PoolLeg,
+    mode: &str,
+) -> Result<()> {
+    let kind = GroupVersionKind::gvk("", "v1", "PersistentVolume");
+    let resource = ApiResource::from_gvk(&kind);
+    let spec: Value = json!({
+        "capacity": {"storage": leg.spec.size},
+        "accessModes": ["ReadWriteOnce"],
+        "persistentVolumeReclaimPolicy": "Retain",
+        "volumeMode": mode,
+        "csi": {"driver": "csi.strand.dev", "volumeHandle": name, "volumeAttributes": {"pool": pool}},
+    });
+    let volume = DynamicObject::new(name, &resource).data(json!({"spec": spec}));
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let made = api.create(&PostParams::default(), &volume).await;
+    made.map_err(in_words)
+        .with_context(|| format!("no PersistentVolume was made for {name}"))?;
+    Ok(())
+}

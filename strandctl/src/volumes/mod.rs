@@ -1,0 +1,71 @@
+//! `strandctl volumes`: what the pool holds, what nobody owns, and whether a volume can be had at all.
+
+mod check;
+mod import;
+mod life;
+mod list;
+
+use crate::cluster::{Target, in_words};
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use kube::{Api, Client, api::ListParams};
+use strand_api::{PoolLeg, PoolSnapshot, PoolVolume};
+
+/// Volumes of the pool.
+#[derive(Args, Debug)]
+pub struct VolumesArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List volumes with where they lie, and bytes that nobody owns
+    List(Target),
+    /// Make volumes and snapshots of bytes that nobody owns: of a cluster that lost its objects
+    Import(import::ImportArgs),
+    /// Take a volume through its life by the CSI calls of a rack that `strandctl up` runs
+    Check(check::CheckArgs),
+}
+
+/// Runs `strandctl volumes`.
+pub async fn run(args: VolumesArgs) -> Result<()> {
+    match args.command {
+        Command::List(target) => list::run(&target).await,
+        Command::Import(args) => import::run(args).await,
+        Command::Check(args) => check::run(args).await,
+    }
+}
+
+/// The cluster's volumes and what they lie on.
+struct Held {
+    volumes: Vec<PoolVolume>,
+    snapshots: Vec<PoolSnapshot>,
+    legs: Vec<PoolLeg>,
+}
+
+impl Held {
+    async fn read(client: &Client) -> Result<Held> {
+        let params = ListParams::default();
+        let volumes = Api::<PoolVolume>::all(client.clone());
+        let snapshots = Api::<PoolSnapshot>::all(client.clone());
+        let legs = Api::<PoolLeg>::all(client.clone());
+        let (volumes, snapshots, legs) = tokio::try_join!(
+            volumes.list(&params),
+            snapshots.list(&params),
+            legs.list(&params)
+        )
+        .map_err(in_words)?;
+        Ok(Held {
+            volumes: volumes.items,
+            snapshots: snapshots.items,
+            legs: legs.items,
+        })
+    }
+
+    /// Legs whose bytes are there and that no volume or snapshot owns.
+    fn orphans(&self) -> impl Iterator<Item = &PoolLeg> {
+        let orphaned = |leg: &&PoolLeg| leg.spec.orphaned && leg.spec.uuid.is_some();
+        self.legs.iter().filter(orphaned)
+    }
+}
