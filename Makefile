@@ -1,9 +1,10 @@
-.PHONY: help demo test bench e2e crds
+.PHONY: help demo test bench e2e rack-test crds
 
 help:
 	@echo "make demo    a rack of 3 nodes x 4 drives on this machine, step by step (about two minutes once built)"
 	@echo "make test    everything that CI checks; installs the tools it needs"
 	@echo "make e2e     the chart on a real Kubernetes API server; as root, and some minutes the first time"
+	@echo "make rack-test   scenarios on virtual machines with real NVMe drives; as root, and about ten minutes once built"
 	@echo "make bench   measurements, in the release profile; installs what it measures against"
 	@echo "make crds    writes crds/, and the chart's, from the types in crates/api"
 
@@ -15,6 +16,9 @@ demo:
 test:
 	scripts/install-test-tools
 	scripts/test
+
+rack-test:
+	scripts/rack-test $(ARGS)
 
 bench:
 	scripts/install-bench-tools

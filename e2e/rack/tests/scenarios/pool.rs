@@ -4,7 +4,12 @@
 
 use std::time::Duration;
 
-use strand_api::{Drive, DrivePhase, DriveVerdict, PartitionRole, Transport, condition};
+use kube::Api;
+use kube::api::PostParams;
+use strand_api::{
+    Drive, DriveOperation, DrivePhase, DriveVerdict, OperationPhase, PartitionRole, Transport,
+    condition,
+};
 use strand_rack_bed::cluster::redis;
 use strand_rack_bed::{Cluster, DrivePlan, Guest, Rack, wait};
 
@@ -156,32 +161,71 @@ async fn blank_drives_become_a_pool_whose_blocks_are_read_on_other_machines() {
     }
 }
 
-/// What is flushed is TRIMmed: the host's files shrink again.
+/// A drive that holds somebody's file system is refused and keeps its bytes; a Wipe that names its serial number makes it blank,
+/// down to the drive: the host's file shrinks. The same with another serial number is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "make rack-test"]
-async fn trim_reaches_the_drive() {
-    let (rack, cluster) = pooled("trim", &[drives(1, 1)]).await;
+async fn a_drive_with_data_is_refused_until_it_is_wiped_by_name() {
+    let plan = DrivePlan {
+        bytes: 1 << 30,
+        ..DrivePlan::new("G1D0")
+    };
+    let rack = Rack::boot("wiped", &[vec![plan]]).await.unwrap();
     let guest = rack.guest(0);
-    cluster.start_pod(guest, "default").await.unwrap();
-    let drive = guest.drive("G1D0").unwrap();
-    let empty = drive.allocated().unwrap();
-    for number in 0..48 {
-        keep(guest, &format!("block-{number}"), &block(number)).await;
+    guest
+        .sh("/sbin/mkfs.ext4 -q /dev/nvme0n1 && dd if=/dev/urandom of=/dev/nvme0n1 bs=1M seek=512 count=32 conv=fsync 2>/dev/null")
+        .await
+        .unwrap();
+    let full = guest.drive("G1D0").unwrap().allocated().unwrap();
+    assert!(full >= 32 * MIB as u64, "{full} bytes");
+    let cluster = Cluster::start(&rack).await.unwrap();
+    let spec = serde_json::json!({"drives": {"models": ["*"]}, "carve": {"contextMemory": "60%"}});
+    cluster.pool("default", spec).await.unwrap();
+    cluster.start_agent(guest).await.unwrap();
+    let found = cluster
+        .drives("the drive is Foreign", SOON, |found| {
+            is(found, "G1D0", |drive| {
+                verdict(drive) == Some(DriveVerdict::Foreign)
+            })
+        })
+        .await
+        .unwrap();
+    let name = found[0].metadata.name.clone().unwrap();
+
+    let operations: Api<DriveOperation> = Api::all(cluster.client().clone());
+    for (serial, end) in [
+        ("OTHER", OperationPhase::Failed),
+        ("G1D0", OperationPhase::Succeeded),
+    ] {
+        assert_eq!(guest.drive("G1D0").unwrap().allocated().unwrap(), full);
+        let named = format!("wipe-{}", serial.to_lowercase());
+        let operation = serde_json::from_value(serde_json::json!({
+            "apiVersion": "strand.dev/v1alpha1", "kind": "DriveOperation",
+            "metadata": {"name": named},
+            "spec": {"type": "Wipe", "drive": name, "serial": serial},
+        }));
+        let made = operations
+            .create(&PostParams::default(), &operation.unwrap())
+            .await;
+        made.unwrap();
+        wait::until(&named, SOON, || async {
+            let operation = operations
+                .get(&named)
+                .await
+                .map_err(|error| error.to_string())?;
+            let status = operation.status.unwrap_or_default();
+            (status.phase == Some(end))
+                .then_some(())
+                .ok_or_else(|| format!("{:?}: {}", status.phase, status.message))
+        })
+        .await
+        .unwrap();
     }
-    let full = drive.allocated().unwrap();
+    let left = guest.drive("G1D0").unwrap().allocated().unwrap();
     assert!(
-        full >= empty + 40 * MIB as u64,
-        "from {empty} to {full} bytes"
+        left < MIB as u64,
+        "{left} bytes on the host after the wipe, {full} before"
     );
-    redis(guest, &[b"FLUSHDB"]).await.unwrap();
-    wait::until("the file shrinks", SOON, || async {
-        let now = drive.allocated().map_err(|error| error.to_string())?;
-        let gone = now < empty + (full - empty) / 2;
-        gone.then_some(())
-            .ok_or_else(|| format!("{now} bytes, {full} before the flush, {empty} when empty"))
-    })
-    .await
-    .unwrap();
 }
 
 /// A drive whose SMART log warns is Failed and serves no more; one that is pulled is Missing and comes back with its label when it
