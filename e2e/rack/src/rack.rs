@@ -1,6 +1,7 @@
 //! Guests with a network between them.
 
-use std::fs;
+use std::env;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -13,6 +14,11 @@ use crate::guest::Guest;
 use crate::image::Image;
 use crate::network::Network;
 
+/// How the names of racks' directories begin.
+const PREFIX: &str = "strand-rack-";
+/// A file in them, locked as long as the rack is up.
+const LOCK: &str = "lock";
+
 /// Most machines that a rack may have.
 pub const MOST: usize = 6;
 
@@ -22,6 +28,8 @@ pub struct Rack {
     guests: Vec<Guest>,
     network: Network,
     dir: TempDir,
+    /// Says to others that this rack's directory is in use.
+    _lock: File,
 }
 
 impl Rack {
@@ -32,7 +40,10 @@ impl Rack {
     pub async fn boot(name: &str, machines: &[Vec<DrivePlan>]) -> Result<Self> {
         ensure!(machines.len() <= MOST, "a rack has at most {MOST} machines");
         // Paths of sockets are short (unix(7)), so not in the build directory.
-        let dir = tempfile::Builder::new().prefix("strand-rack-").tempdir()?;
+        remove_left_over(&env::temp_dir())?;
+        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
+        let lock = File::create(dir.path().join(LOCK))?;
+        lock.try_lock()?;
         let image = Image::make(dir.path())?;
         let network = Network::start(dir.path(), machines.len())?;
         let mut rack = Self {
@@ -40,6 +51,7 @@ impl Rack {
             guests: Vec::new(),
             network,
             dir,
+            _lock: lock,
         };
         for (port, drives) in machines.iter().enumerate() {
             let guest = Guest::new(rack.dir.path(), image.clone(), port, drives)?;
@@ -103,5 +115,50 @@ impl Drop for Rack {
                 Err(error) => eprintln!("the rack's logs are lost: {error:#}"),
             }
         }
+    }
+}
+
+/// Removes the directories of racks whose tests were killed.
+fn remove_left_over(parent: &Path) -> Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let dir = entry?.path();
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        if !name.starts_with(PREFIX) {
+            continue;
+        }
+        // Without a lock it is only being made; or another rack is just removing it.
+        if File::open(dir.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok()) {
+            let _ = fs::remove_dir_all(&dir);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_directories_of_racks_that_are_down_are_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let dir = parent.path().join(name);
+            fs::create_dir(&dir).unwrap();
+            dir
+        };
+        let (up, down, new, other) = (
+            make("strand-rack-up"),
+            make("strand-rack-down"),
+            make("strand-rack-new"),
+            make("other"),
+        );
+        let held = File::create(up.join(LOCK)).unwrap();
+        held.try_lock().unwrap();
+        for dir in [&down, &other] {
+            File::create(dir.join(LOCK)).unwrap();
+        }
+        remove_left_over(parent.path()).unwrap();
+        assert!(up.exists() && new.exists() && other.exists());
+        assert!(!down.exists());
     }
 }
