@@ -177,21 +177,12 @@ impl Shared {
         let wanted = core.wanted.filter(|run| core.ready(*run) == 0);
         tempo.note(core.taken);
         let marks = core.watermarks();
-        if let Some(run) = wanted
-            && free >= marks.start
-            && core.space.free_in_runs(run) == 0
-        {
-            // Enough is free, but not in a row.
-            return Some(Round {
-                aim: Aim::Free,
-                effort: Effort::LEAST,
-                run,
-                sheltered: sheltered(),
-            });
-        }
         let coming = core.space.retired();
         let floor = floor(tempo.demand, usual, marks);
-        let need = effort(free, coming, floor, &mut tempo.freeing);
+        // A put that waits is no demand that was seen yet, and what is free may not lie in a row.
+        let in_a_row = wanted.is_none_or(|run| core.space.free_in_runs(run) > 0);
+        let need = effort(free, coming, floor, &mut tempo.freeing)
+            .or_else(|| (!in_a_row).then_some(Effort::LEAST));
         let ahead = effort(
             free + core.space.thinned(),
             coming,

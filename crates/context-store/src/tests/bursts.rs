@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::bed::{Hands, NS, identity, value};
+use super::bed::{Hands, NS, file, identity, on_file, value};
 use crate::engine::faulty::Faulty;
 use crate::layout::Layout;
-use crate::{Put, PutOptions, Store};
+use crate::{Namespace, Put, PutOptions, Store};
 
 const SEGMENT: u64 = 1 << 20;
 const SEGMENTS: u32 = 96;
@@ -59,4 +59,46 @@ async fn no_put_of_a_burst_is_dropped() {
     for at_once in [4, 16] {
         bursts(at_once, 2000).await;
     }
+}
+
+/// What is free lies scattered where blocks of many sizes went: a large one needs segments in a row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_blocks_find_room_among_small_ones() {
+    const LEN: u64 = 512 << 20;
+    const LARGE: u64 = 128;
+    let file = file(LEN);
+    let (store, _) = on_file(&file, LEN, Hands::new().options()).await.unwrap();
+    let small = value(1, VALUE);
+    let large = Arc::new(value(2, 1 << 20));
+    let mut number = 0_u64;
+    while store.stats().free_segments > 90 {
+        let key = number.to_le_bytes();
+        let put = store.put_bytes(NS, &key, &small, PutOptions::default());
+        put.await.unwrap();
+        number += 1;
+    }
+    let other = Namespace(9);
+    let mut all = JoinSet::new();
+    for pod in 0..32_u64 {
+        let (store, large) = (store.clone(), Arc::clone(&large));
+        all.spawn(async move {
+            for turn in 0..80 {
+                let again = (pod * 37 + turn * 11) % LARGE;
+                let new = pod << 32 | turn;
+                let key = if pod % 2 > 0 { again } else { new }.to_le_bytes();
+                // What is read stays: blocks of both sizes are moved.
+                let warm = (turn * 7 + pod).to_le_bytes();
+                let _either = store.get_bytes(NS, &warm).await.unwrap();
+                if store.get_bytes(other, &key).await.unwrap().is_none() {
+                    let put = store.put_bytes(other, &key, &large, PutOptions::default());
+                    let put = put.await.unwrap();
+                    assert!(matches!(put, Put::Stored(_)), "{put:?}");
+                }
+            }
+        });
+    }
+    while let Some(ended) = all.join_next().await {
+        ended.unwrap();
+    }
+    store.close().await;
 }
