@@ -81,6 +81,14 @@ impl Effort {
         urgent: false,
     };
 
+    /// For so many units that hold nothing.
+    pub(crate) fn clear(units: usize) -> Effort {
+        Effort {
+            victims: units.min(Effort::MOST.victims),
+            ..Effort::LEAST
+        }
+    }
+
     /// The most.
     const MOST: Effort = Effort {
         victims: 48,

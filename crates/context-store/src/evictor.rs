@@ -38,6 +38,9 @@ const SAMPLE: usize = 1024;
 /// Share of the partition that carried facts may take before the oldest unit goes first.
 const CARRIED: u64 = 64;
 
+/// Units that hold nothing any more, of which so many go in one round while blocks are put.
+const TOGETHER: usize = 8;
+
 /// Records that are looked at before others may have the lock.
 const STEP: usize = 512;
 
@@ -85,6 +88,8 @@ enum Aim {
     Thin,
     /// Make segments free.
     Free,
+    /// Make those free that hold nothing any more.
+    Clear,
 }
 
 /// What a round goes by.
@@ -192,12 +197,22 @@ impl Shared {
         let (aim, effort) = match (need, ahead) {
             (Some(need), _) => (Aim::Free, need),
             (None, Some(ahead)) => (Aim::Thin, ahead),
-            (None, None) => return None,
+            // Each round costs two flushes: where units die one after the other, they go together.
+            (None, None) => {
+                let empty = core.space.empty(self.now().millis);
+                if empty == 0 || (empty < TOGETHER && tempo.demand > 0) {
+                    return None;
+                }
+                (Aim::Clear, Effort::clear(empty))
+            }
         };
         Some(Round {
             aim,
             effort,
-            run: usual.max(wanted.unwrap_or(1)),
+            run: match aim {
+                Aim::Clear => 1,
+                Aim::Thin | Aim::Free => usual.max(wanted.unwrap_or(1)),
+            },
             sheltered: sheltered(),
         })
     }
@@ -209,11 +224,20 @@ impl Shared {
             let core = self.core();
             let oldest = core.carried > core.space.layout.capacity() / CARRIED;
             let mut candidates = core.space.candidates(now.millis, &round.sheltered);
-            if round.aim == Aim::Thin {
-                for one in &mut candidates {
-                    if matches!(one.what, Occupant::Sealed { thinned: true, .. }) {
-                        one.what = Occupant::Fixed;
-                    }
+            for one in &mut candidates {
+                let Occupant::Sealed {
+                    thinned, blocks, ..
+                } = one.what
+                else {
+                    continue;
+                };
+                let stays = match round.aim {
+                    Aim::Thin => thinned,
+                    Aim::Clear => blocks > 0,
+                    Aim::Free => false,
+                };
+                if stays {
+                    one.what = Occupant::Fixed;
                 }
             }
             (candidates, core.space.layout.segment_len, oldest)

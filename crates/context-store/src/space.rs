@@ -301,6 +301,14 @@ impl Space {
         sum
     }
 
+    /// Full units that hold no block any more and may go.
+    pub(crate) fn empty(&self, now: u64) -> usize {
+        let empty = |unit: &Segment| {
+            matches!(unit.state, State::Sealed) && unit.blocks == 0 && unit.not_before <= now
+        };
+        self.units().filter(|(_, unit)| empty(unit)).count()
+    }
+
     /// The segments as eviction sees them, with blocks of the `sheltered` owners protected.
     pub(crate) fn candidates(&self, now: u64, sheltered: &[u16]) -> Vec<Candidate> {
         let protected = |unit: &Segment| {

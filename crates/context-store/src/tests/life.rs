@@ -110,3 +110,39 @@ async fn registered_arenas_serve_without_a_copy() {
     assert!(matches!(got, Get::Hit { .. }));
     store.close().await;
 }
+
+/// Also where there is room enough: the drive shall know what it need not keep.
+#[tokio::test]
+async fn what_holds_nothing_any_more_is_freed_and_trimmed() {
+    let file = file(LEN);
+    let hands = Hands::new();
+    let (store, _) = on_file(&file, LEN, hands.options()).await.unwrap();
+    let before = store.stats().free_segments;
+    for number in 0..64_u64 {
+        let (key, bytes) = (number.to_le_bytes(), value(number, 1 << 20));
+        let put = store.put_bytes(NS, &key, &bytes, PutOptions::default());
+        assert!(matches!(put.await.unwrap(), Put::Stored(_)));
+    }
+    assert!(store.stats().free_segments + 32 < before);
+    store.flush_namespace(NS).await.unwrap();
+    let freed = async {
+        loop {
+            let stats = store.stats();
+            // What is open stays so, and the fact that the namespace was flushed.
+            if stats.free_segments + 24 > before && stats.trimmed_bytes > 40 << 20 {
+                return;
+            }
+            // The store's clock stands unless it is moved.
+            hands.advance(std::time::Duration::from_secs(1));
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(20);
+    let waited = tokio::time::timeout(patience, freed).await;
+    assert!(
+        waited.is_ok(),
+        "{before} free before, now {:?}",
+        store.stats()
+    );
+    store.close().await;
+}
