@@ -150,7 +150,9 @@ impl IntoResponse for Unattached {
             return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
         };
         let status = match &error {
-            AttachError::NotHere { .. } => StatusCode::NOT_FOUND,
+            AttachError::NotHere { .. } | AttachError::Volume(VolumeError::NotFound { .. }) => {
+                StatusCode::NOT_FOUND
+            }
             AttachError::NotYet { .. } | AttachError::Volume(VolumeError::NotOpen { .. }) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -260,7 +260,11 @@ impl Volumes {
         };
         for found in legs {
             let (drive, leg) = (found.drive, found.leg);
-            blocking(volume, move || drive.detach(&leg)).await?;
+            match blocking(volume, move || drive.detach(&leg)).await {
+                // Deleted since it was found, which nothing is while it is attached.
+                Err(AttachError::Volume(VolumeError::NotFound { .. })) => {}
+                detached => detached?,
+            }
             self.ask(Ask::Look(found.name));
         }
         Ok(())

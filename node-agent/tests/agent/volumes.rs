@@ -486,6 +486,43 @@ async fn legs_of_a_drive_that_is_pulled_say_so_and_recover() {
     agent.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_detaches_what_is_being_deleted_is_told_that_it_is_gone() {
+    let (cluster, ground) = (Cluster::start().await, Ground::new());
+    cluster.pool().await;
+    let agent = agent(&cluster, &ground);
+    let drive = ground.plug("S1");
+    taken(&cluster, &drive).await;
+    for number in 0..12 {
+        ask(
+            &cluster,
+            &format!("v{number}-0"),
+            spec(&format!("v{number}"), &drive, 4),
+        )
+        .await;
+        phase(&cluster, &format!("v{number}-0"), LegPhase::Ready).await;
+    }
+    for number in 0..12 {
+        amend(
+            &cluster,
+            &format!("v{number}-0"),
+            json!({"deletionMark": true}),
+        )
+        .await;
+        // Again and again until its bytes are gone: never an error in between.
+        let volume = format!("v{number}");
+        loop {
+            match volumes(&agent).detach(&volume).await {
+                Ok(()) => {}
+                Err(AttachError::NotHere { .. }) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        phase(&cluster, &format!("v{number}-0"), LegPhase::Deleted).await;
+    }
+    agent.stop().await;
+}
+
 struct Process(Child);
 
 impl Process {
