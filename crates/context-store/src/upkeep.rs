@@ -164,13 +164,20 @@ impl Shared {
             nonce: random(),
         };
         let low = core.free() < core.watermarks().start;
-        let taken = core.space.take(span, once);
-        match taken {
-            Some(_) => core.taken += u64::from(span),
-            None => core.wanted = Some(wanted.max(span)),
+        let mut taken = core.space.take(span, once);
+        let found = taken.is_some();
+        if !found {
+            core.wanted = Some(wanted.max(span));
+            // What makes room for a large one moves small ones, which must not wait for it.
+            if span > usual && core.ready(usual) == 0 {
+                taken = core.space.take(usual, once);
+            }
+        }
+        if let Some(segment) = taken {
+            core.taken += u64::from(core.space.get(segment).span);
         }
         drop(core);
-        if low || taken.is_none() {
+        if low || !found {
             self.room.notify_one();
         }
         taken.map(|segment| (segment, once))
