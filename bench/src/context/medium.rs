@@ -120,6 +120,11 @@ impl Device {
     }
 
     fn detach(&self) -> anyhow::Result<()> {
+        // The kernel keeps the limit with the device's number, for whoever attaches it next.
+        let limit = |name| format!("/sys/block/{}/queue/{name}", self.name());
+        if let Ok(most) = std::fs::read(limit("discard_max_hw_bytes")) {
+            std::fs::write(limit("discard_max_bytes"), most)?;
+        }
         run("losetup", &["--detach", &self.path.to_string_lossy()]).map(drop)
     }
 

@@ -12,8 +12,9 @@ use crate::{Put, PutOptions, Store};
 
 /// A block whose record takes exactly two pages: what is measured is the choice of what stays.
 const VALUE: usize = 4096;
-/// Pages of a segment: a header, a footer, and records.
-const PAGES: u64 = 32;
+/// Pages of a segment: a header, a footer, and records. Few, so that the partition has some hundred segments: a real one
+/// has about a thousand.
+const PAGES: u64 = 12;
 const RECORDS: u64 = (PAGES - 2) / 2;
 
 struct Seen {
@@ -94,16 +95,16 @@ async fn serve(store: &Store, ids: &[u64]) -> Served {
     Served { hit: run, written }
 }
 
-/// The store has to keep some segments free and some open, and a block lies twice for a while when it has moved: on a
-/// partition of a hundred segments that is more of the whole than on one of a thousand.
+/// The store has to keep some segments free and some open, and a block lies twice for a while when it has moved. How many
+/// it keeps free goes by how fast puts come, so that the figures vary a little with the machine.
 #[tokio::test]
 async fn hits_are_nearly_those_of_a_block_lru_and_so_is_what_is_written() {
-    for (part, least) in [(0.10, 0.90), (0.30, 0.95)] {
+    for (part, least) in [(0.10, 0.93), (0.30, 0.97)] {
         let seen = against_lru(2, part, 1500).await;
         let hits = seen.ours.blocks_hit as f64 / seen.lru.blocks_hit as f64;
         println!("{part}: hits {hits:.3}, written {:.3}", seen.written);
         assert!(
-            hits >= least && seen.written <= 1.15,
+            hits >= least && seen.written <= 1.12,
             "of {part} of the blocks: hits {hits:.3}, written {:.3}",
             seen.written
         );
