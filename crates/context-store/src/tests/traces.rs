@@ -99,7 +99,7 @@ async fn serve(store: &Store, ids: &[u64]) -> Served {
 /// it keeps free goes by how fast puts come, so that the figures vary a little with the machine.
 #[tokio::test]
 async fn hits_are_nearly_those_of_a_block_lru_and_so_is_what_is_written() {
-    for (part, least) in [(0.10, 0.93), (0.30, 0.97)] {
+    for (part, least) in [(0.10, 0.92), (0.30, 0.96)] {
         let seen = against_lru(2, part, 1500).await;
         let hits = seen.ours.blocks_hit as f64 / seen.lru.blocks_hit as f64;
         println!("{part}: hits {hits:.3}, written {:.3}", seen.written);
