@@ -135,7 +135,8 @@ impl Ledger {
         }
         let others = self.promised() - had.map_or(0, cost);
         let largest = self.largest_besides(others, kind);
-        if size > largest {
+        // Where nothing fits, a leg of no bytes does not fit either: its directory has a cost too.
+        if size > largest || largest == 0 {
             return Err(NoRoom {
                 wanted: size,
                 largest,
@@ -196,7 +197,7 @@ mod tests {
                         if let Err(room) = ledger.promise(id(leg), size, kind) {
                             prop_assert_eq!(&ledger, &before, "a refusal changes nothing");
                             prop_assert_eq!(room.other_kind.is_some(), before.kind().is_some_and(|k| k != kind));
-                            prop_assert!(room.largest < size || room.other_kind.is_some());
+                            prop_assert!(room.largest < size || room.largest == 0);
                             // What is named does fit, and a byte more does not.
                             if room.largest > 0 {
                                 let mut other = before.clone();
@@ -222,6 +223,14 @@ mod tests {
         fn the_reserve_holds_the_maps(data in 256 * MIB..1 << 50) {
             prop_assert!(data - Ledger::of_file_system(data) >= data / 46 + 16 * MIB);
         }
+    }
+
+    #[test]
+    fn nothing_fits_a_drive_without_room() {
+        let mut ledger = Ledger::new(0);
+        let refused = ledger.promise(Uuid::from_u128(1), 0, Provisioning::Thin);
+        assert_eq!(refused.map_err(|room| room.largest), Err(0));
+        assert_eq!(ledger, Ledger::new(0));
     }
 
     #[test]
