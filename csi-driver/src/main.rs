@@ -1,17 +1,15 @@
 //! The CSI driver process: flags, its socket, its services.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use csi_driver::{Calls, Cluster, Controller, DRIVER, Endpoint, Node, NodeConfig, Services, serve};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use prometheus::Registry;
 use std::future::IntoFuture;
-use strand_process::{Health, LogArgs, stopped};
+use strand_process::{Health, LogArgs, connect, start, stopped};
 use tokio::net::TcpListener;
 
 /// Strand's CSI driver: volumes from the pool for pods, and their doors to context memory.
@@ -65,25 +63,7 @@ enum Mode {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Err(message) = args.logs.init() {
-        eprintln!("{message}");
-        return ExitCode::from(2);
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(run(args)),
-        Err(error) => Err(error).context("no runtime can be started"),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    start(args.logs.clone(), run(args))
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
@@ -136,20 +116,4 @@ async fn run(args: Args) -> anyhow::Result<()> {
         served = serve(&args.endpoint, services, stop) => served.map_err(Into::into),
         served = axum::serve(listener, router).into_future() => served.context("serving HTTP failed"),
     }
-}
-
-async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot read kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("kubeconfig {} names no usable cluster", path.display()))?
-        }
-        None => Config::infer().await.context(
-            "no cluster found; give --kubeconfig, or run in a pod with a service account",
-        )?,
-    };
-    Client::try_from(config).context("no client can be made for the cluster")
 }

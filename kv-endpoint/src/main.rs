@@ -12,7 +12,7 @@ use clap::Parser;
 use kv_endpoint::{AgentUp, Config, Endpoint, Metrics, Misses, PrefillSaved, serve};
 use prometheus::Registry;
 use strand_kv_client::{Client, Options};
-use strand_process::{Health, LogArgs, router, stopped};
+use strand_process::{Health, LogArgs, router, start, stopped};
 use tokio::net::TcpListener;
 
 /// Strand's KV endpoint of a pod: serves Redis clients (RESP2 and RESP3) on the pod's loopback from context memory, through the
@@ -110,25 +110,7 @@ enum MissesFlag {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Err(message) = args.logs.init() {
-        eprintln!("{message}");
-        return ExitCode::from(2);
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(run(args)),
-        Err(error) => Err(error).context("no runtime can be started"),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    start(args.logs.clone(), run(args))
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {

@@ -12,13 +12,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use node_agent::context::ContextConfig;
 use node_agent::volumes::VolumesConfig;
 use node_agent::{Agent, AgentConfig, http};
 use strand_drives::{HostConfig, KernelHost, Roots};
-use strand_process::{LogArgs, stopped};
+use strand_process::{LogArgs, connect, start_on, stopped};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
@@ -88,33 +86,11 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Err(message) = args.logs.init() {
-        eprintln!("{message}");
-        return ExitCode::from(2);
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        // A busy worker looks for completions of the drives and for requests after so many polls, of which each may
-        // verify a MiB.
-        .event_interval(7)
-        .enable_all()
-        .build();
-    let result = match runtime {
-        Ok(runtime) => {
-            let result = runtime.block_on(run(args));
-            // A drive that hangs holds its thread; it must not hold the process.
-            runtime.shutdown_timeout(Duration::from_secs(1));
-            result
-        }
-        Err(error) => Err(error).context("no runtime can be started"),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // A busy worker looks for completions of the drives and for requests after so many polls, of which each may
+    // verify a MiB.
+    runtime.worker_threads(2).event_interval(7).enable_all();
+    start_on(&mut runtime, args.logs.clone(), run(args))
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
@@ -234,20 +210,4 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     let listener = UnixListener::bind(path).with_context(words)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(words)?;
     Ok(listener)
-}
-
-async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot read kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("kubeconfig {} names no usable cluster", path.display()))?
-        }
-        None => Config::infer().await.context(
-            "no cluster found; give --kubeconfig, or run in a pod with a service account",
-        )?,
-    };
-    Client::try_from(config).context("no client can be made for the cluster")
 }

@@ -3,10 +3,7 @@
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use futures::{FutureExt, future::BoxFuture};
-use kube::{
-    Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::Client;
 use operator::{
     lease,
     metrics::Metrics,
@@ -17,7 +14,7 @@ use operator::{
     webhook::{self, HookMetrics, Hooks, Keeper, Seen},
 };
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
-use strand_process::{Health, LogArgs, router, stopped};
+use strand_process::{Health, LogArgs, connect, router, start, stopped};
 
 /// Strand's operator: decides which drives pools take and how they are carved, publishes the pool maps, and places volumes.
 #[derive(Parser, Debug)]
@@ -72,20 +69,9 @@ enum CertificateSource {
 /// Name of the webhooks' Service, and of the Secret with its certificate.
 const WEBHOOK: &str = "strand-webhook";
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let args = Args::parse();
-    if let Err(message) = args.logs.init() {
-        eprintln!("{message}");
-        return ExitCode::from(2);
-    }
-    match run(args).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    start(args.logs.clone(), run(args))
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
@@ -222,22 +208,6 @@ fn injection(path: &std::path::Path) -> anyhow::Result<strand_injection::Config>
             path.display()
         )
     })
-}
-
-async fn connect(kubeconfig: Option<&std::path::Path>) -> anyhow::Result<Client> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot read kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("kubeconfig {} names no usable cluster", path.display()))?
-        }
-        None => Config::infer().await.context(
-            "no cluster found; give --kubeconfig, or run in a pod with a service account",
-        )?,
-    };
-    Client::try_from(config).context("no client can be made for the cluster")
 }
 
 /// Who holds the lease: the pod's name where there is one, and what tells two processes apart.

@@ -1,9 +1,16 @@
-//! What every process of Strand has: logs, `/metrics`, `/healthz`, `/readyz`, and an end on a signal.
+//! What every process of Strand has: a beginning, logs, `/metrics`, `/healthz`, `/readyz`, and an end on a signal; with the
+//! feature `cluster`, the way to the Kubernetes API.
 
+#[cfg(feature = "cluster")]
+mod cluster;
 mod health;
 mod logs;
+mod start;
 mod stop;
 
+#[cfg(feature = "cluster")]
+pub use cluster::connect;
 pub use health::{Health, router};
 pub use logs::{LogArgs, LogFormat};
+pub use start::{start, start_on};
 pub use stop::stopped;

@@ -1,94 +1,48 @@
 //! The operator against a real API over HTTPS, with agents played by the test.
 //!
 //! Every wait is for a state, with a bound.
-
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that meets an error it did not expect stops there"
-)]
-
-use k8s_openapi::{
-    api::core::v1::{Event, Node},
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use crate::api::{Bed, Running};
+use k8s_openapi::api::core::v1::{Event, Node};
 use kube::{
-    Api, Client, Config, ResourceExt,
+    Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use operator::{act, lease, metrics::Metrics, observe::Observed, run::Operator};
 use prometheus::Registry;
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 use strand_api::{
     Drive, DriveOperation, DriveSpec, MemoryPool, MemoryPoolSpec, OperationPhase, PoolMap,
-    condition, crds, names,
+    condition, names,
 };
-use strand_embedded_api as embedded;
 use strand_placement::rack::Action;
-use tokio::task::JoinHandle;
 
-struct Cluster {
-    server: embedded::Server,
-    client: Client,
-    _dir: tempfile::TempDir,
+struct Cluster(Bed);
+
+impl Deref for Cluster {
+    type Target = Bed;
+
+    fn deref(&self) -> &Bed {
+        &self.0
+    }
 }
 
 impl Cluster {
+    /// One node.
     async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let server = embedded::Server::start(embedded::Config::new(dir.path()))
-            .await
-            .unwrap();
-        let kubeconfig = Kubeconfig::from_yaml(&server.kubeconfig()).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .unwrap();
-        let client = Client::try_from(config).unwrap();
-        let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-        for crd in crds() {
-            definitions
-                .create(&PostParams::default(), &crd)
-                .await
-                .unwrap();
-        }
-        let cluster = Self {
-            server,
-            client,
-            _dir: dir,
-        };
-        cluster.node("gpu-1").await;
-        cluster
-    }
-
-    fn api<K>(&self) -> Api<K>
-    where
-        K: kube::Resource<Scope = k8s_openapi::ClusterResourceScope>,
-        K::DynamicType: Default,
-    {
-        Api::all(self.client.clone())
-    }
-
-    fn dynamic<K: kube::Resource<DynamicType = ()>>(&self) -> Api<K> {
-        Api::all(self.client.clone())
-    }
-
-    async fn node(&self, name: &str) {
-        let node: Node = serde_json::from_value(json!({
-            "metadata": {"name": name},
+        let bed = Bed::start().await;
+        bed.make::<Node>(json!({
+            "metadata": {"name": "gpu-1"},
             "status": {"conditions": [{"type": "Ready", "status": "True"}]},
         }))
-        .unwrap();
-        self.api::<Node>()
-            .create(&PostParams::default(), &node)
-            .await
-            .unwrap();
+        .await;
+        Self(bed)
     }
 
     async fn pool(&self, name: &str, spec: serde_json::Value) -> MemoryPool {
         let spec: MemoryPoolSpec = serde_json::from_value(spec).unwrap();
         let pool = MemoryPool::new(name, spec);
-        self.dynamic::<MemoryPool>()
+        self.api::<MemoryPool>()
             .create(&PostParams::default(), &pool)
             .await
             .unwrap()
@@ -96,7 +50,7 @@ impl Cluster {
 
     /// A drive as its agent reports it: blank.
     async fn stranded(&self, serial: &str) {
-        let drives = self.dynamic::<Drive>();
+        let drives = self.api::<Drive>();
         let spec = DriveSpec {
             node_name: "gpu-1".into(),
             pool: None,
@@ -108,7 +62,7 @@ impl Cluster {
             .create(&PostParams::default(), &Drive::new(serial, spec))
             .await
             .unwrap();
-        self.report(
+        self.report::<Drive>(
             serial,
             json!({
                 "verdict": "Stranded", "phase": "Available", "size": "1Ti", "logicalBlockBytes": 512,
@@ -119,21 +73,12 @@ impl Cluster {
         .await;
     }
 
-    async fn report(&self, drive: &str, status: serde_json::Value) {
-        let patch = json!({"apiVersion": "strand.dev/v1alpha1", "kind": "Drive", "metadata": {"name": drive}, "status": status});
-        let params = PatchParams::apply(names::AGENT_MANAGER).force();
-        self.dynamic::<Drive>()
-            .patch_status(drive, &params, &Patch::Apply(patch))
-            .await
-            .unwrap();
-    }
-
     /// What the agent reports once it has carved the drive as the operator wants.
     async fn carved(&self, serial: &str) {
         let drive = self
             .until::<Drive>(serial, "claimed", |d| d.spec.carve.is_some())
             .await;
-        self.report(
+        self.report::<Drive>(
             serial,
             json!({
                 "verdict": "Pooled", "phase": "Ready", "size": "1Ti", "logicalBlockBytes": 512, "peerAddress": "127.0.0.1:7420",
@@ -149,39 +94,7 @@ impl Cluster {
         .await;
     }
 
-    /// Waits until the object satisfies the test, and returns it.
-    async fn until<K>(&self, name: &str, what: &str, test: impl Fn(&K) -> bool) -> K
-    where
-        K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-    {
-        let api = self.dynamic::<K>();
-        let mut last = None;
-        for _ in 0..600 {
-            last = api.get_opt(name).await.unwrap();
-            match last {
-                Some(object) if test(&object) => return object,
-                _ => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
-        panic!("{name} was never {what}: {last:#?}");
-    }
-
-    async fn until_gone<K>(&self, name: &str)
-    where
-        K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-    {
-        let mut last = None;
-        for _ in 0..600 {
-            last = self.dynamic::<K>().get_opt(name).await.unwrap();
-            if last.is_none() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("{name} never went: {last:#?}");
-    }
-
-    fn operate(&self) -> Running {
+    fn operate(&self) -> Operating {
         let client = self.client.clone();
         let (observed, watches) = Observed::watch(&client);
         let observed = Arc::new(observed);
@@ -193,22 +106,17 @@ impl Cluster {
                 Operator::new(client, metrics).run(&observed).await;
             }
         };
-        Running {
+        let tasks = Running(vec![tokio::spawn(watches), tokio::spawn(looping)]);
+        Operating {
             observed,
-            tasks: vec![tokio::spawn(watches), tokio::spawn(looping)],
+            _tasks: tasks,
         }
     }
 }
 
-struct Running {
+struct Operating {
     observed: Arc<Observed>,
-    tasks: Vec<JoinHandle<()>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
+    _tasks: Running,
 }
 
 fn ready(pool: &MemoryPool) -> bool {
@@ -254,7 +162,7 @@ async fn a_pool_takes_blank_drives_publishes_its_map_and_then_rests() {
         })
         .await;
     assert_eq!(map.owner_references()[0].name, "default");
-    let drive = cluster.dynamic::<Drive>().get("d1").await.unwrap();
+    let drive = cluster.api::<Drive>().get("d1").await.unwrap();
     assert_eq!(drive.finalizers(), [names::FINALIZER]);
 
     let events: Api<Event> = Api::all(cluster.client.clone());
@@ -284,7 +192,7 @@ async fn a_pool_takes_blank_drives_publishes_its_map_and_then_rests() {
     // A cordoned drive leaves the map, with the next epoch.
     let cordon = Patch::Merge(json!({"spec": {"cordon": true}}));
     cluster
-        .dynamic::<Drive>()
+        .api::<Drive>()
         .patch("d1", &PatchParams::default(), &cordon)
         .await
         .unwrap();
@@ -322,7 +230,7 @@ async fn an_old_leaders_write_is_refused() {
         matches!(&error, kube::Error::Api(s) if s.code == 409),
         "{error}"
     );
-    let drive = cluster.dynamic::<Drive>().get("d1").await.unwrap();
+    let drive = cluster.api::<Drive>().get("d1").await.unwrap();
     assert_eq!(drive.spec.pool.as_deref(), Some("default"));
 }
 
@@ -347,14 +255,14 @@ async fn a_deleted_drive_object_and_a_deleted_pool_never_hang() {
         .await;
 
     cluster
-        .dynamic::<Drive>()
+        .api::<Drive>()
         .delete("d1", &DeleteParams::default())
         .await
         .unwrap();
     cluster.until_gone::<Drive>("d1").await;
 
     cluster
-        .dynamic::<MemoryPool>()
+        .api::<MemoryPool>()
         .delete("default", &DeleteParams::default())
         .await
         .unwrap();
@@ -362,7 +270,7 @@ async fn a_deleted_drive_object_and_a_deleted_pool_never_hang() {
         .until::<DriveOperation>("release-d2", "asked for", |o| o.spec.serial == "d2")
         .await;
     cluster
-        .report(
+        .report::<Drive>(
             "d2",
             json!({"verdict": "Stranded", "phase": "Released", "size": "1Ti",
                 "identity": {"model": "M", "serial": "d2", "namespaceID": 1, "transport": "Pcie", "devicePath": "/dev/x"}}),
@@ -384,7 +292,7 @@ async fn a_deleted_drive_object_and_a_deleted_pool_never_hang() {
         "spec": {"type": "Forget", "drive": "d3", "serial": "d3"}});
     let forget: DriveOperation = serde_json::from_value(forget).unwrap();
     cluster
-        .dynamic::<DriveOperation>()
+        .api::<DriveOperation>()
         .create(&PostParams::default(), &forget)
         .await
         .unwrap();

@@ -1,13 +1,7 @@
 //! The webhooks over real TLS, answering from a real API; and the Secrets that the operator fills.
 //!
 //! Every wait is for a state, with a bound.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that meets an error it did not expect stops there"
-)]
-
+use crate::api::{Bed, Running};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -15,9 +9,8 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
-    Api, Client, Config,
+    Api,
     api::{Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use operator::{
     observe::Observed,
@@ -25,10 +18,9 @@ use operator::{
     webhook::{self, HookMetrics, Hooks, Keeper, Seen, Source},
 };
 use serde_json::{Value, json};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-use strand_api::{MemoryPool, PoolGrant, crds};
-use strand_embedded_api as embedded;
-use tokio::{net::TcpListener, task::JoinHandle};
+use std::{net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
+use strand_api::{MemoryPool, PoolGrant};
+use tokio::net::TcpListener;
 use tokio_rustls::{
     TlsConnector,
     rustls::{
@@ -40,52 +32,27 @@ use tokio_rustls::{
 const NAMESPACE: &str = "strand-system";
 const SECRET: &str = "strand-webhook";
 
-struct Bed {
-    _server: embedded::Server,
-    client: Client,
-    _dir: tempfile::TempDir,
-    tasks: Vec<JoinHandle<()>>,
+struct Hooked {
+    bed: Bed,
+    tasks: Running,
 }
 
-impl Drop for Bed {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+impl Deref for Hooked {
+    type Target = Bed;
+
+    fn deref(&self) -> &Bed {
+        &self.bed
     }
 }
 
-impl Bed {
+impl Hooked {
     async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let server = embedded::Server::start(embedded::Config::new(dir.path()))
-            .await
-            .unwrap();
-        let kubeconfig = Kubeconfig::from_yaml(&server.kubeconfig()).unwrap();
-        let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &options)
-            .await
-            .unwrap();
-        let client = Client::try_from(config).unwrap();
-        let bed = Self {
-            _server: server,
-            client,
-            _dir: dir,
-            tasks: Vec::new(),
+        let hooked = Self {
+            bed: Bed::start().await,
+            tasks: Running(Vec::new()),
         };
-        for crd in crds() {
-            bed.all()
-                .create(&PostParams::default(), &crd)
-                .await
-                .unwrap();
-        }
-        bed.namespace(NAMESPACE, None).await;
-        bed
-    }
-
-    fn all<K>(&self) -> Api<K>
-    where
-        K: kube::Resource<Scope = kube::core::ClusterResourceScope, DynamicType = ()>,
-    {
-        Api::all(self.client.clone())
+        hooked.namespace(NAMESPACE, None).await;
+        hooked
     }
 
     fn secrets(&self) -> Api<Secret> {
@@ -116,7 +83,7 @@ impl Bed {
             "spec": {"drives": {"models": ["*"]}, "access": access},
         });
         let pool: MemoryPool = serde_json::from_value(pool).unwrap();
-        self.all()
+        self.api()
             .create(&PostParams::default(), &pool)
             .await
             .unwrap();
@@ -127,9 +94,9 @@ impl Bed {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (observed, watches) = Observed::watch(&self.client);
-        self.tasks.push(tokio::spawn(watches));
+        self.tasks.0.push(tokio::spawn(watches));
         let (seen, watches) = Seen::watch(&self.client, &observed);
-        self.tasks.push(tokio::spawn(watches));
+        self.tasks.0.push(tokio::spawn(watches));
         within(seen.complete()).await.unwrap();
         let config = serde_json::from_value(json!({"image": "strand:test", "port": 6379})).unwrap();
         let metrics = HookMetrics::register(&prometheus::Registry::new()).unwrap();
@@ -142,7 +109,7 @@ impl Bed {
             Source::Operator,
         );
         let mut there = keeper.there();
-        self.tasks.push(tokio::spawn(async move {
+        self.tasks.0.push(tokio::spawn(async move {
             tokio::select! {
                 served = webhook::serve(listener, &keeper, hooks) => { let _ = served; }
                 () = keeper.keep() => {}
@@ -253,7 +220,7 @@ fn patch(answer: &Value) -> Option<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_are_injected_by_what_the_cluster_says_now() {
-    let mut bed = Bed::start().await;
+    let mut bed = Hooked::start().await;
     bed.empty_secret(SECRET).await;
     bed.namespace("team-a", Some("rack")).await;
     bed.namespace("team-b", None).await;
@@ -287,7 +254,7 @@ async fn pods_are_injected_by_what_the_cluster_says_now() {
         "spec": {"pool": "rack", "namespace": "team-a"},
     });
     let grant: PoolGrant = serde_json::from_value(grant).unwrap();
-    bed.all()
+    bed.api()
         .create(&PostParams::default(), &grant)
         .await
         .unwrap();
@@ -332,7 +299,7 @@ async fn pods_are_injected_by_what_the_cluster_says_now() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_that_cannot_work_are_refused_with_what_to_write() {
-    let mut bed = Bed::start().await;
+    let mut bed = Hooked::start().await;
     bed.empty_secret(SECRET).await;
     bed.pool("rack", "Open").await;
     let drive = json!({
@@ -340,7 +307,7 @@ async fn objects_that_cannot_work_are_refused_with_what_to_write() {
         "spec": {"nodeName": "n", "pool": "rack"},
     });
     let drive: strand_api::Drive = serde_json::from_value(drive).unwrap();
-    bed.all::<strand_api::Drive>()
+    bed.api::<strand_api::Drive>()
         .create(&PostParams::default(), &drive)
         .await
         .unwrap();
@@ -422,7 +389,7 @@ async fn objects_that_cannot_work_are_refused_with_what_to_write() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_shared_by_operators_and_renewed() {
-    let mut bed = Bed::start().await;
+    let mut bed = Hooked::start().await;
     // The operator may be there before the chart's Secret is.
     let keeper = Keeper::new(
         bed.client.clone(),
@@ -433,6 +400,7 @@ async fn certificates_are_shared_by_operators_and_renewed() {
     );
     let mut there = keeper.there();
     bed.tasks
+        .0
         .push(tokio::spawn(async move { keeper.keep().await }));
     bed.empty_secret(SECRET).await;
     within(there.wait_for(|there| *there)).await.unwrap();
@@ -469,7 +437,7 @@ async fn certificates_are_shared_by_operators_and_renewed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_get_one_key_for_good() {
-    let bed = Bed::start().await;
+    let bed = Hooked::start().await;
     let key = "strand-peer-key";
     let both = async {
         let ensure = || peer_key::ensure(bed.client.clone(), NAMESPACE, key);
