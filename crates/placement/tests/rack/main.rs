@@ -6,5 +6,7 @@
 )]
 
 mod converge;
+#[path = "../golden/mod.rs"]
+mod golden;
 mod scenarios;
 mod world;

@@ -6,7 +6,8 @@
 )]
 
 mod agent;
+#[path = "../golden/mod.rs"]
+mod golden;
 mod properties;
-
 mod scenarios;
 mod world;
