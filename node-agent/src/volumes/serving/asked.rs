@@ -1,0 +1,89 @@
+//! Who asks over the socket: which legs stand for a volume, or why none can be named.
+
+use std::sync::Arc;
+
+use strand_api::PoolLeg;
+
+use super::{Attachments, Serving, Unserved};
+use crate::volumes::AttachError;
+use crate::volumes::find::{self, Found, Named};
+use crate::volumes::slot::{Slot, State};
+
+impl Serving {
+    /// The leg that a volume is attached by.
+    pub(super) fn to_attach(&self, volume: &str) -> Result<Found, AttachError> {
+        let objects: Vec<&PoolLeg> = self.legs.iter().map(|(_, leg)| leg).collect();
+        let there = find::of_volume(&self.open_drives(), volume);
+        let found = find::to_attach(volume, there, &objects, self.legs.synced());
+        found.map_err(|error| self.not_yet(volume, error))
+    }
+
+    /// The legs of a volume that may be attached.
+    pub(super) fn attachments(&self, volume: &str) -> Attachments {
+        let found = find::of_volume(&self.open_drives(), volume);
+        if found.is_empty() {
+            let error = AttachError::NotHere {
+                volume: volume.to_owned(),
+            };
+            return Err((self.not_yet(volume, error), self.unserved_legs(volume)));
+        }
+        let found = found.into_iter().map(|((name, drive), record)| Found {
+            drive,
+            name,
+            leg: record.name,
+        });
+        Ok(found.collect())
+    }
+
+    pub(super) fn open_drives(&self) -> Vec<Named> {
+        let open = self
+            .slots
+            .iter()
+            .filter_map(|(name, slot)| Some((name.clone(), Arc::clone(slot.open()?))));
+        open.collect()
+    }
+
+    /// What is not found may only not have been found yet.
+    fn not_yet(&self, volume: &str, error: AttachError) -> AttachError {
+        if !matches!(error, AttachError::NotHere { .. }) {
+            return error;
+        }
+        let why = if !self.wanted.settled {
+            "this node's drives are not all known yet".to_owned()
+        } else if let Some((name, _)) = self.slots.iter().find(|(_, slot)| slot.pending()) {
+            format!("drive {name} is not served yet")
+        } else {
+            let of_volume =
+                |leg: &&PoolLeg| leg.spec.volume == volume && leg.spec.snapshot.is_none();
+            let leg = self.legs.iter().map(|(_, leg)| leg).find(of_volume);
+            match leg.and_then(|leg| Some((leg, self.slots.get(&leg.spec.drive)?))) {
+                Some((
+                    leg,
+                    Slot {
+                        state: State::Failed { why, .. },
+                        ..
+                    },
+                )) => {
+                    format!("drive {} is not served: {why}", leg.spec.drive)
+                }
+                _ => return error,
+            }
+        };
+        AttachError::NotYet {
+            volume: volume.to_owned(),
+            why,
+        }
+    }
+
+    /// Legs of a volume on drives that could not be opened.
+    fn unserved_legs(&self, volume: &str) -> Vec<Unserved> {
+        let of_volume = |leg: &PoolLeg| leg.spec.volume == volume && leg.spec.snapshot.is_none();
+        let legs = self.legs.iter().filter(|(_, leg)| of_volume(leg));
+        legs.filter_map(|(name, leg)| {
+            let slot = self.slots.get(&leg.spec.drive)?;
+            let failed = matches!(slot.state, State::Failed { .. });
+            failed.then(|| (slot.owned.drive_id, name.clone()))
+        })
+        .collect()
+    }
+}

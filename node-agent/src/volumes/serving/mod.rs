@@ -1,0 +1,321 @@
+//! The task that serves: opens storage sides as drives come ([`drives`]), has their legs tended and writes what became of them ([`legs`]),
+//! and answers who asks for a volume ([`asked`]).
+
+mod asked;
+mod drives;
+mod legs;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use strand_api::{PoolLeg, PoolLegSpec, PoolLegStatus};
+use strand_drives::{DriveHost, OwnedDrive};
+use strand_volumes::{Drive, Storage, VolumeError};
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use super::find::{Found, Named};
+use super::slot::{Hold, OpenError, Slot, State};
+use super::tend::Ailment;
+use super::write::{LegWriter, Outbox, Write};
+use super::{AttachError, StorageStanding, Wanted};
+use crate::cached::Cached;
+use crate::effects::Writer;
+
+/// How often everything is looked over, whether or not something has changed.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// What the task is asked, and what comes back to it from what it started.
+pub(super) enum Ask {
+    Serve(Box<Wanted>),
+    Hold {
+        drive: String,
+        held: oneshot::Sender<Hold>,
+    },
+    LetGo(String),
+    Find {
+        volume: String,
+        answer: oneshot::Sender<Result<Found, AttachError>>,
+    },
+    FindAttached {
+        volume: String,
+        answer: oneshot::Sender<Attachments>,
+    },
+    Drives(oneshot::Sender<Vec<Named>>),
+    /// Somebody came with an older generation than the leg's record has.
+    Stale {
+        drive: String,
+        leg: String,
+        recorded: u64,
+    },
+    /// Something about a drive has changed.
+    Look(String),
+    Opened {
+        drive: String,
+        owned: Box<OwnedDrive>,
+        result: Result<Arc<Drive>, OpenError>,
+    },
+    Closed {
+        drive: String,
+        closed: bool,
+    },
+    Tended {
+        leg: String,
+        status: Box<PoolLegStatus>,
+    },
+    Passed {
+        drive: String,
+        orphans: Result<Vec<(String, PoolLegSpec)>, VolumeError>,
+        standing: Option<StorageStanding>,
+        /// What a look found, if there was one.
+        looked: Option<Option<Ailment>>,
+    },
+    Wrote {
+        leg: String,
+        write: Write,
+        result: Result<Option<Box<PoolLeg>>, String>,
+    },
+    End(oneshot::Sender<()>),
+}
+
+/// A leg by its drive's id and its name, on a drive that is not open.
+pub(super) type Unserved = (Uuid, String);
+
+/// The legs of a volume that may be attached; or why none can be named, with those on drives that are not open.
+pub(super) type Attachments = Result<Vec<Found>, (AttachError, Vec<Unserved>)>;
+
+pub(super) struct Serving {
+    node: String,
+    client: Client,
+    host: Arc<dyn DriveHost>,
+    storage: Arc<Storage>,
+    writer: Writer,
+    leg_writer: LegWriter,
+    asks: mpsc::UnboundedSender<Ask>,
+    standing: watch::Sender<BTreeMap<String, StorageStanding>>,
+    wanted: Wanted,
+    slots: BTreeMap<String, Slot>,
+    legs: Cached<PoolLeg>,
+    outbox: Outbox,
+    /// Since when drives of legs are not served.
+    unserved: BTreeMap<String, Instant>,
+}
+
+impl Serving {
+    pub(super) fn new(
+        storage: Arc<Storage>,
+        node: &str,
+        client: Client,
+        host: Arc<dyn DriveHost>,
+        writer: Writer,
+        asks: mpsc::UnboundedSender<Ask>,
+        standing: watch::Sender<BTreeMap<String, StorageStanding>>,
+    ) -> Self {
+        Self {
+            node: node.to_owned(),
+            leg_writer: LegWriter::new(client.clone()),
+            client,
+            host,
+            storage,
+            writer,
+            asks,
+            standing,
+            wanted: Wanted::default(),
+            slots: BTreeMap::new(),
+            legs: Cached::default(),
+            outbox: Outbox::default(),
+            unserved: BTreeMap::new(),
+        }
+    }
+
+    /// Serves until it is told to end.
+    pub(super) async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Ask>) {
+        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.node));
+        let legs = watcher(Api::<PoolLeg>::all(self.client.clone()), config).default_backoff();
+        let mut legs = legs.boxed();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let ended = loop {
+            self.step();
+            let wake = self.outbox.wake().unwrap_or_else(|| Instant::now() + LOOK);
+            tokio::select! {
+                ask = asked.recv() => match ask {
+                    Some(Ask::End(ended)) => break Some(ended),
+                    Some(ask) => self.take(ask),
+                    None => break None,
+                },
+                Some(news) = legs.next() => {
+                    self.hear(news);
+                    while let Some(Some(news)) = futures::FutureExt::now_or_never(legs.next()) {
+                        self.hear(news);
+                    }
+                }
+                _ = look.tick() => self.look(),
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+        };
+        if let Some(ended) = ended {
+            // Nobody may wait any more.
+            let _ = ended.send(());
+        }
+    }
+
+    fn hear(&mut self, news: Result<Event<PoolLeg>, watcher::Error>) {
+        let event = match news {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::warn!(%error, "watching legs failed; it is tried again, and what is known stays");
+                return;
+            }
+        };
+        match &event {
+            Event::Apply(leg) | Event::InitApply(leg) | Event::Delete(leg) => {
+                // A server that knows no field selectors would show all nodes' legs.
+                if leg.spec.node_name != self.node {
+                    return;
+                }
+                self.touch(&leg.spec.drive.clone());
+            }
+            Event::Init => {}
+            Event::InitDone => self.touch_all(),
+        }
+        self.legs.take(event);
+    }
+
+    fn touch(&mut self, drive: &str) {
+        if let Some(slot) = self.slots.get_mut(drive) {
+            slot.changed = true;
+        }
+    }
+
+    fn touch_all(&mut self) {
+        for slot in self.slots.values_mut() {
+            slot.changed = true;
+        }
+    }
+
+    fn look(&mut self) {
+        self.touch_all();
+        self.tell_unserved();
+        if self.wanted.settled {
+            let drives = self.wanted.drives.values();
+            let known: Vec<Uuid> = drives.map(|owned| owned.drive_id).collect();
+            let storage = Arc::clone(&self.storage);
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = storage.sweep(&known) {
+                    tracing::warn!(%error, "mounts of drives that are gone cannot be looked for");
+                }
+            });
+        }
+    }
+
+    fn take(&mut self, ask: Ask) {
+        match ask {
+            Ask::Serve(wanted) => {
+                for (name, owned) in &wanted.drives {
+                    let slot = self
+                        .slots
+                        .entry(name.clone())
+                        .or_insert_with(|| Slot::new(owned.clone()));
+                    if slot.owned != *owned {
+                        slot.owned = owned.clone();
+                        match slot.state {
+                            // A partition may have grown.
+                            State::Open(_) if slot.holds == 0 => self.open(name),
+                            State::Failed { .. } => slot.state = State::Closed,
+                            _ => {}
+                        }
+                    }
+                }
+                self.wanted = *wanted;
+            }
+            Ask::Hold { drive, held } => self.hold(drive, held),
+            Ask::LetGo(drive) => {
+                if let Some(slot) = self.slots.get_mut(&drive) {
+                    slot.holds = slot.holds.saturating_sub(1);
+                    slot.changed = true;
+                }
+            }
+            // Who does not wait any more needs no answer.
+            Ask::Find { volume, answer } => drop(answer.send(self.to_attach(&volume))),
+            Ask::FindAttached { volume, answer } => drop(answer.send(self.attachments(&volume))),
+            Ask::Drives(answer) => drop(answer.send(self.open_drives())),
+            Ask::Stale {
+                drive,
+                leg,
+                recorded,
+            } => {
+                if let Some(slot) = self.slots.get_mut(&drive) {
+                    slot.stale.insert(leg, recorded);
+                    slot.changed = true;
+                }
+            }
+            Ask::Look(drive) => self.touch(&drive),
+            Ask::Opened {
+                drive,
+                owned,
+                result,
+            } => self.opened(&drive, &owned, result),
+            Ask::Closed { drive, closed } => self.closed(&drive, closed),
+            Ask::Tended { leg, status } => self.tended(&leg, *status),
+            Ask::Passed {
+                drive,
+                orphans,
+                standing,
+                looked,
+            } => self.passed(&drive, orphans, standing, looked),
+            Ask::Wrote { leg, write, result } => self.wrote(&leg, write, result),
+            // Taken by the loop.
+            Ask::End(_) => {}
+        }
+    }
+
+    /// Brings what is open to what is wanted, has what changed tended, and writes what waits.
+    fn step(&mut self) {
+        let now = Instant::now();
+        let names: Vec<String> = self.slots.keys().cloned().collect();
+        for name in names {
+            let Some(slot) = self.slots.get(&name) else {
+                continue;
+            };
+            let held = slot.holds > 0;
+            match &slot.state {
+                State::Closed if !held && self.wanted.drives.contains_key(&name) => {
+                    self.open(&name)
+                }
+                State::Closed if !held => {
+                    self.slots.remove(&name);
+                }
+                State::Failed { .. } if !held && !self.wanted.drives.contains_key(&name) => {
+                    self.slots.remove(&name);
+                }
+                State::Failed { retry_at, .. } if !held && *retry_at <= now => self.open(&name),
+                State::Open(_) if held && !slot.tending && !slot.waiting.is_empty() => {
+                    self.close(&name)
+                }
+                State::Closed | State::Failed { .. } if held => self.give_holds(&name),
+                State::Open(_) if !slot.tending && !held && self.wanted.gone.contains(&name) => {
+                    self.close(&name)
+                }
+                State::Open(_) if !slot.tending && slot.changed && self.legs.synced() => {
+                    self.tend(&name, now)
+                }
+                _ => {}
+            }
+        }
+        for (leg, write) in self.outbox.take(now) {
+            let (writer, asks) = (self.leg_writer.clone(), self.asks.clone());
+            tokio::spawn(async move {
+                let result = writer.write(&leg, write.clone()).await;
+                let result = result.map(|object| object.map(Box::new));
+                // A task that has ended writes it again after the next start.
+                let _ = asks.send(Ask::Wrote { leg, write, result });
+            });
+        }
+    }
+}
