@@ -1,6 +1,7 @@
 //! NodeGetInfo.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use kube::ResourceExt;
 use strand_api::{Drive, MemoryPool};
@@ -10,12 +11,18 @@ use super::Parts;
 use crate::error::Error;
 use crate::request::topology::{FABRIC, NODE};
 
+/// Most that a node waits for its first pool, before the answer is an error: a kubelet gives a registration two minutes, and
+/// after an error the next comes later and later.
+const PATIENCE: Duration = Duration::from_secs(100);
+/// How often it looks meanwhile.
+const LOOK: Duration = Duration::from_secs(2);
+
 impl Parts {
     pub(super) async fn info(&self) -> Result<NodeGetInfoResponse, Error> {
         let node = self.config.node_name.clone();
         let fabric = match &self.config.fabric {
             Some(fabric) => fabric.clone(),
-            None => self.fabric().await?,
+            None => self.first_fabric().await?,
         };
         let segments =
             HashMap::from([(FABRIC.to_owned(), fabric), (NODE.to_owned(), node.clone())]);
@@ -24,6 +31,29 @@ impl Parts {
             max_volumes_per_node: self.config.max_volumes,
             accessible_topology: Some(Topology { segments }),
         })
+    }
+
+    /// The fabric; a node that is there before its pool waits for it.
+    async fn first_fabric(&self) -> Result<String, Error> {
+        if self.config.cluster.is_none() {
+            return self.fabric().await;
+        }
+        let told = tokio::time::timeout(PATIENCE, async {
+            let mut waits = false;
+            loop {
+                match self.fabric().await {
+                    Ok(fabric) => return fabric,
+                    Err(error) if !waits => tracing::info!("the node's topology waits: {error}"),
+                    Err(_) => {}
+                }
+                waits = true;
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        match told.await {
+            Ok(fabric) => Ok(fabric),
+            Err(_) => self.fabric().await,
+        }
     }
 
     async fn fabric(&self) -> Result<String, Error> {

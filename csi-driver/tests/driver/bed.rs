@@ -33,6 +33,7 @@ pub const POOL: &str = "rack";
 pub struct Bed {
     driver: Option<Child>,
     pub stand_in: StandIn,
+    pub client: Client,
     _server: strand_embedded_api::Server,
     /// Last: everything in it has to be gone first.
     ground: Ground,
@@ -116,15 +117,12 @@ impl Bed {
         }
         make::<k8s_openapi::api::core::v1::Node>(&client, json!({"metadata": {"name": NODE}}))
             .await;
-        make::<strand_api::MemoryPool>(
-            &client,
-            json!({"metadata": {"name": POOL}, "spec": {"drives": {"models": ["*"]}}}),
-        )
-        .await;
-        let stand_in = StandIn::start(ground.path(), client).await;
+        make_pool(&client).await;
+        let stand_in = StandIn::start(ground.path(), client.clone()).await;
         let mut bed = Self {
             driver: None,
             stand_in,
+            client,
             _server: server,
             ground,
         };
@@ -264,6 +262,11 @@ async fn client(kubeconfig: &str) -> Client {
     let options = KubeConfigOptions::default();
     let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
     Client::try_from(config.expect("a configuration")).expect("a client")
+}
+
+pub async fn make_pool(client: &Client) {
+    let pool = json!({"metadata": {"name": POOL}, "spec": {"drives": {"models": ["*"]}}});
+    make::<strand_api::MemoryPool>(client, pool).await;
 }
 
 async fn make<K>(client: &Client, object: serde_json::Value)

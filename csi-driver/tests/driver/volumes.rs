@@ -11,7 +11,7 @@ use strand_csi::v1::volume_usage::Unit;
 use strand_csi::v1::*;
 use tonic::Code;
 
-use crate::bed::{Bed, NODE, bytes, can_grow_mounted, capability, until, writer};
+use crate::bed::{Bed, NODE, POOL, bytes, can_grow_mounted, capability, make_pool, until, writer};
 
 pub async fn create(bed: &Bed, name: &str, capability: VolumeCapability, size: i64) -> Volume {
     let request = CreateVolumeRequest {
@@ -395,4 +395,21 @@ async fn what_fits_nowhere_leaves_nothing_and_its_name_is_free() {
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     end(&bed, &volume.volume_id).await;
     nothing_left(&bed).await;
+}
+
+/// A kubelet that is refused comes back later and later; so a node without a pool lets it wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_there_before_its_pool_tells_its_topology_once_there_is_one() {
+    let bed = Bed::new().await;
+    let pools = kube::Api::<strand_api::MemoryPool>::all(bed.client.clone());
+    let now = kube::api::DeleteParams::default();
+    pools.delete(POOL, &now).await.expect("deleted");
+    let mut node = bed.node();
+    let asked = tokio::spawn(async move { node.node_get_info(NodeGetInfoRequest {}).await });
+    until("it waits", async || bed.log().contains("topology waits")).await;
+    assert!(!asked.is_finished());
+    make_pool(&bed.client).await;
+    let info = asked.await.expect("no panic").expect("told").into_inner();
+    let segments = info.accessible_topology.expect("a topology").segments;
+    assert_eq!(segments["topology.strand.dev/fabric"], POOL);
 }
