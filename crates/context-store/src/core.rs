@@ -311,6 +311,14 @@ impl Core {
         )
     }
 
+    /// Forgets namespaces that have nothing and ask for nothing; none where a restart could find more of theirs than the
+    /// index knows.
+    pub(crate) fn forget_idle(&mut self) {
+        if !self.tainted {
+            self.namespaces.forget_idle();
+        }
+    }
+
     /// Whether a block may not be evicted.
     pub(crate) fn is_held(&self, fingerprint: Fingerprint, now: Now) -> bool {
         self.pins.contains_key(&fingerprint) || self.leases.holds(fingerprint, now.millis)

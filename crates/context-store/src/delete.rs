@@ -2,13 +2,14 @@
 //! that is on the medium before the reply.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use crate::core::{Core, Found};
 use crate::error::StoreError;
 use crate::hash::Fingerprint;
+use crate::latency::Operation;
 use crate::namespaces::Namespace;
 use crate::record::{Kind, Meta};
 use crate::small::Done;
@@ -41,6 +42,7 @@ impl Store {
     /// there, and the call may be repeated.
     pub async fn delete(&self, namespace: Namespace, key: &[u8]) -> Result<bool, StoreError> {
         check_key(key)?;
+        let began = Instant::now();
         let now = self.shared.now();
         let fingerprint = self.shared.fingerprint(namespace, key);
         let answer = {
@@ -54,7 +56,10 @@ impl Store {
         };
         let existed = self.shared.fact_done(answer).await?;
         if existed {
-            self.shared.core().stats.deleted += 1;
+            let mut core = self.shared.core();
+            core.stats.deleted += 1;
+            let took = began.elapsed();
+            core.namespaces.took(namespace, Operation::Delete, took);
         }
         Ok(existed)
     }

@@ -101,6 +101,11 @@ pub enum StoreError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// Too much waits to be read.
+    #[error(
+        "too much of this namespace waits to be read from the drive; try again, or ask for less at once"
+    )]
+    Busy,
     /// Too many namespaces at once.
     #[error(
         "the partition holds blocks of 65,000 namespaces; no further one fits until one of them is empty"

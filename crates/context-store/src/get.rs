@@ -1,7 +1,7 @@
 //! A block's way out: checked against its index entry before it is read, and against its key and checksums after.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::core::Found;
 use crate::engine::Verb;
@@ -10,6 +10,7 @@ use crate::engine::queue::{Class, Flow};
 use crate::error::StoreError;
 use crate::hash::chunk_seed;
 use crate::health::DriveFault;
+use crate::latency::Operation;
 use crate::namespaces::Namespace;
 use crate::put::{cut, tail_checksum};
 use crate::record::{Kind, Meta, Shape, UNIT};
@@ -92,10 +93,12 @@ impl Store {
         dst: &[Span],
     ) -> Result<Get, StoreError> {
         check_key(key)?;
+        let began = Instant::now();
         let Some((reading, flow)) = self.shared.find(namespace, key, true) else {
             return Ok(Get::Miss);
         };
         let entry = reading.found.entry;
+        self.shared.admit_read(namespace, flow, entry.len)?;
         let body = cut(dst, entry.len as usize)?;
         let result = self
             .shared
@@ -111,6 +114,8 @@ impl Store {
                     counts.hits += 1;
                     counts.bytes_out += u64::from(entry.len);
                 });
+                let took = began.elapsed();
+                core.namespaces.took(namespace, Operation::Get, took);
                 Ok(Get::Hit {
                     len: entry.len as usize,
                     expires_in: now.left(now.widen(entry.expiry)),
@@ -159,6 +164,7 @@ impl Store {
         key: &[u8],
     ) -> Result<Option<Value>, StoreError> {
         check_key(key)?;
+        let began = Instant::now();
         let Some((reading, flow)) = self.shared.find(namespace, key, true) else {
             return Ok(None);
         };
@@ -166,6 +172,7 @@ impl Store {
             len: reading.found.entry.len as usize,
             key: key.len(),
         };
+        (self.shared).admit_read(namespace, flow, reading.found.entry.len)?;
         let bytes = self
             .shared
             .read_meta(&reading.found, flow, shape.meta())
@@ -181,6 +188,8 @@ impl Store {
                     counts.hits += 1;
                     counts.bytes_out += u64::from(meta.len);
                 });
+                let took = began.elapsed();
+                core.namespaces.took(namespace, Operation::Open, took);
                 drop(core);
                 Ok(Some(Value {
                     flow,
@@ -234,6 +243,7 @@ impl Value {
     /// # Errors
     /// Memory that does not suit, or a drive that fails.
     pub async fn read(&self, number: usize, dst: &Span) -> Result<Option<usize>, StoreError> {
+        let began = Instant::now();
         let start = number * CHUNK;
         let len = self.len().saturating_sub(start).min(CHUNK);
         let pieces = cut(std::slice::from_ref(dst), len)?;
@@ -270,7 +280,10 @@ impl Value {
         }
         let shared = &self.reading.shared;
         if right {
-            shared.core().stats.bytes_out += len as u64;
+            let mut core = shared.core();
+            core.stats.bytes_out += len as u64;
+            let (space, took) = (self.meta.namespace, began.elapsed());
+            core.namespaces.took(space, Operation::Chunk, took);
             return Ok(Some(len));
         }
         shared.discredit(
@@ -289,6 +302,18 @@ impl Shared {
         core.stats.misses += 1;
         core.namespaces
             .count(namespace, |counts| counts.misses += 1);
+    }
+
+    /// Refuses a read where too much of the namespace waits already.
+    fn admit_read(&self, namespace: Namespace, flow: Flow, len: u32) -> Result<(), StoreError> {
+        let bound = self.options.read_queue_bytes;
+        if self.disk.may_wait_to_read(flow, len as usize, bound) {
+            return Ok(());
+        }
+        let mut core = self.core();
+        core.stats.busy += 1;
+        core.namespaces.count(namespace, |counts| counts.busy += 1);
+        Err(StoreError::Busy)
     }
 
     /// Finds a block and keeps its segment; counts the miss where there is none.

@@ -1,7 +1,9 @@
 //! Who blocks belong to, and how much each may keep.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use crate::latency::{LatencyStats, Operation, Operations};
 use crate::stats::NamespaceCounts;
 
 /// A tenant, by the number that the agent gives it.
@@ -23,6 +25,15 @@ pub(crate) struct Owner {
     pub(crate) flushed: bool,
 }
 
+/// What a namespace has done.
+#[derive(Debug, Default)]
+struct Tally {
+    counts: NamespaceCounts,
+    operations: Box<Operations>,
+    /// It has asked for something since idle ones were last forgotten.
+    stirred: bool,
+}
+
 /// All namespaces, by slots that fit an index entry. A flush gives a namespace a new slot.
 #[derive(Debug, Default)]
 pub(crate) struct Namespaces {
@@ -31,8 +42,8 @@ pub(crate) struct Namespaces {
     /// Sequence of each namespace's last flush.
     flushes: HashMap<Namespace, u64>,
     weights: HashMap<Namespace, u32>,
-    /// What each that ever had a slot has done.
-    counts: HashMap<Namespace, NamespaceCounts>,
+    /// What each that has had a slot has done.
+    tallies: HashMap<Namespace, Tally>,
     total_weight: u64,
 }
 
@@ -40,6 +51,9 @@ impl Namespaces {
     /// The slot of a namespace, made where it has none; none where there are too many.
     pub(crate) fn slot(&mut self, namespace: Namespace) -> Option<u16> {
         if let Some(slot) = self.current.get(&namespace) {
+            if let Some(tally) = self.tallies.get_mut(&namespace) {
+                tally.stirred = true;
+            }
             return Some(*slot);
         }
         let weight = self.weights.get(&namespace).copied().unwrap_or(1);
@@ -63,21 +77,62 @@ impl Namespaces {
         };
         let slot = u16::try_from(slot).ok()?;
         self.current.insert(namespace, slot);
-        self.counts.entry(namespace).or_default();
+        self.tallies.entry(namespace).or_default().stirred = true;
         self.total_weight += u64::from(weight);
         Some(slot)
     }
 
     /// Counts something of a namespace that has ever put a block.
     pub(crate) fn count(&mut self, namespace: Namespace, count: impl FnOnce(&mut NamespaceCounts)) {
-        if let Some(counts) = self.counts.get_mut(&namespace) {
-            count(counts);
+        if let Some(tally) = self.tallies.get_mut(&namespace) {
+            tally.stirred = true;
+            count(&mut tally.counts);
+        }
+    }
+
+    /// Counts how long something took that such a namespace asked for.
+    pub(crate) fn took(&mut self, namespace: Namespace, operation: Operation, time: Duration) {
+        if let Some(tally) = self.tallies.get_mut(&namespace) {
+            tally.stirred = true;
+            tally.operations.took(operation, time);
+        }
+    }
+
+    /// How long what a namespace asked for took.
+    pub(crate) fn latencies(&self, namespace: Namespace) -> Vec<LatencyStats> {
+        let tally = self.tallies.get(&namespace);
+        tally.map_or_else(Vec::new, |tally| tally.operations.stats())
+    }
+
+    /// Forgets those that have no block and have asked for nothing since this was last called: they take no share from
+    /// others any more, and what is shown of namespaces stays bounded.
+    pub(crate) fn forget_idle(&mut self) {
+        let idle = |space: &Namespace, tally: &Tally| {
+            let slot = self.current.get(space).and_then(|slot| self.owner(*slot));
+            !tally.stirred && slot.is_none_or(|owner| owner.blocks == 0)
+        };
+        let known = self.tallies.iter();
+        let gone: Vec<Namespace> = known
+            .filter(|(space, tally)| idle(space, tally))
+            .map(|(space, _)| *space)
+            .collect();
+        for namespace in gone {
+            self.tallies.remove(&namespace);
+            if let Some(slot) = self.current.remove(&namespace)
+                && let Some(owner) = self.slots[usize::from(slot)].take()
+            {
+                self.total_weight -= u64::from(owner.weight);
+            }
+        }
+        for tally in self.tallies.values_mut() {
+            tally.stirred = false;
         }
     }
 
     /// What a namespace has done.
     pub(crate) fn counts(&self, namespace: Namespace) -> NamespaceCounts {
-        self.counts.get(&namespace).copied().unwrap_or_default()
+        let tally = self.tallies.get(&namespace);
+        tally.map(|tally| tally.counts).unwrap_or_default()
     }
 
     /// The slot of a namespace that has one.
@@ -172,5 +227,31 @@ impl Namespaces {
     /// Every namespace that is not flushed.
     pub(crate) fn owners(&self) -> impl Iterator<Item = &Owner> {
         self.slots.iter().flatten().filter(|owner| !owner.flushed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_nothing_and_asks_for_nothing_is_forgotten_and_takes_no_share() {
+        let mut all = Namespaces::default();
+        let (holds, asks, idle) = (Namespace(1), Namespace(2), Namespace(3));
+        let slots = [holds, asks, idle].map(|one| all.slot(one).unwrap());
+        all.owner_mut(slots[0]).unwrap().blocks = 1;
+        all.flush(idle, 9);
+        let again = all.slot(idle).unwrap();
+        all.free_slots(&[slots[2]]);
+        all.forget_idle();
+        assert!(all.find(idle).is_some(), "it has just asked");
+        all.count(asks, |counts| counts.misses += 1);
+        all.forget_idle();
+        assert_eq!((all.find(idle), all.owners().count()), (None, 2));
+        assert_eq!(all.share(slots[0], 100), 50);
+        assert!(all.was_flushed(idle, 8));
+        all.forget_idle();
+        assert_eq!((all.find(asks), all.find(holds)), (None, Some(slots[0])));
+        assert!(all.owner(again).is_none() && all.latencies(idle).is_empty());
     }
 }

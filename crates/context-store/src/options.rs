@@ -32,6 +32,9 @@ pub struct Options {
     /// Bytes that may wait to be written before puts are dropped. A namespace may have no more waiting than what is left of
     /// them: alone it gets half, and no flood leaves another without any.
     pub write_queue_bytes: usize,
+    /// Bytes that may wait to be read before gets are refused, with 16 KiB more for each transfer. A namespace may have no
+    /// more waiting than what is left of them, but always one: alone it gets half, which a drive of 7 GB/s reads in 40 ms.
+    pub read_queue_bytes: usize,
     /// Per cent of the partition's segments at which eviction starts; at most 99.
     ///
     /// A segment counts as used from the moment when it is opened until its last block is gone and that is flushed,
@@ -68,6 +71,7 @@ impl Default for Options {
             depth_bytes: 32 << 20,
             depth_transfers: 256,
             write_queue_bytes: 256 << 20,
+            read_queue_bytes: 512 << 20,
             high_watermark: 95,
             low_watermark: 90,
             patience: Duration::from_millis(500),

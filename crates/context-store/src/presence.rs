@@ -1,12 +1,13 @@
 //! Questions about blocks that need no transfer, or next to none.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::core::Found;
 use crate::engine::queue::Flow;
 use crate::error::StoreError;
 use crate::hash::Fingerprint;
+use crate::latency::Operation;
 use crate::namespaces::Namespace;
 use crate::record::{MAX_META, Meta};
 use crate::store::{Shared, Store, check_key};
@@ -72,6 +73,7 @@ impl Store {
     /// most: the last is touched first.
     #[must_use]
     pub fn exists_many(&self, namespace: Namespace, keys: &[&[u8]]) -> Vec<bool> {
+        let began = Instant::now();
         let now = self.shared.now();
         let mut core = self.shared.core();
         let mut there: Vec<bool> = keys
@@ -88,6 +90,8 @@ impl Store {
                 true
             })
             .collect();
+        let took = began.elapsed();
+        core.namespaces.took(namespace, Operation::Exists, took);
         there.reverse();
         there
     }

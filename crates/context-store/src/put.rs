@@ -12,6 +12,7 @@ use crate::engine::memory::Span;
 use crate::engine::queue::Class;
 use crate::error::StoreError;
 use crate::hash::{Fingerprint, chunk_seed};
+use crate::latency::Operation;
 use crate::namespaces::Namespace;
 use crate::record::{Kind, Meta, Shape, UNIT};
 use crate::segment::Item;
@@ -212,7 +213,7 @@ impl Store {
     #[must_use]
     pub fn would_drop(&self, len: usize) -> Option<DropReason> {
         let load = self.shared.disk.load();
-        (load.waiting_write_bytes + len > self.shared.options.write_queue_bytes)
+        (load.waiting_bytes[Class::Write as usize] + len > self.shared.options.write_queue_bytes)
             .then_some(DropReason::Busy)
     }
 
@@ -240,6 +241,7 @@ impl Shared {
         len: usize,
         options: PutOptions,
     ) -> Result<Put, StoreError> {
+        let began = std::time::Instant::now();
         let fingerprint = self.fingerprint(namespace, &key);
         let shape = Shape {
             len,
@@ -296,6 +298,8 @@ impl Shared {
                     counts.puts += 1;
                     counts.bytes_in += len as u64;
                 });
+                let took = began.elapsed();
+                core.namespaces.took(namespace, Operation::Put, took);
             }
             Put::Dropped(reason) => {
                 self.dropped(namespace, reason);

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::admit::Endurance;
+use crate::latency::LatencyStats;
+use crate::namespaces::Namespace;
 
 /// Why a put was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +42,8 @@ pub struct Stats {
     pub misses: u64,
     /// Misses of blocks that EXISTS had granted a lease on.
     pub leased_misses: u64,
+    /// Gets that were refused because too much of their namespace waited to be read.
+    pub busy: u64,
     /// Bytes given to callers.
     pub bytes_out: u64,
     /// Bytes taken from callers.
@@ -80,6 +84,12 @@ pub struct Stats {
     pub device_errors: u64,
     /// Transfers waiting for the drive.
     pub queued: u64,
+    /// Bytes of those that somebody waits to read.
+    pub queued_read_bytes: u64,
+    /// Bytes of those that somebody waits to have written.
+    pub queued_write_bytes: u64,
+    /// Bytes of those that are the store's own: eviction.
+    pub queued_own_bytes: u64,
     /// Transfers that the drive has, and their bytes.
     pub in_flight: u64,
     /// Bytes of them.
@@ -124,13 +134,28 @@ pub struct NamespaceStats {
     pub counts: NamespaceCounts,
 }
 
-/// What a namespace has done since it first put a block; only grows.
+/// One namespace's part, with how long what it asked for took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamespaceReport {
+    /// Whose.
+    pub namespace: Namespace,
+    /// How it stands.
+    pub stats: NamespaceStats,
+    /// By operation, those that it asked for.
+    pub latencies: Vec<LatencyStats>,
+}
+
+/// What a namespace has done since it first put a block; only grows, until it is forgotten.
+///
+/// A namespace that has no block and asks for nothing is forgotten after five to ten minutes, and begins anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceCounts {
     /// Gets that found their block.
     pub hits: u64,
     /// Gets that did not.
     pub misses: u64,
+    /// Gets that were refused because too much waited to be read.
+    pub busy: u64,
     /// Bytes given.
     pub bytes_out: u64,
     /// Puts that were taken.

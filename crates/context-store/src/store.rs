@@ -13,10 +13,11 @@ use crate::engine::queue::Flow;
 use crate::error::{OpenError, StoreError};
 use crate::expiry::Now;
 use crate::hash::Fingerprint;
+use crate::latency::LatencyStats;
 use crate::namespaces::Namespace;
 use crate::options::{Medium, Options};
 use crate::record::MAX_META;
-use crate::stats::{NamespaceStats, Recovery, Stats};
+use crate::stats::{NamespaceReport, NamespaceStats, Recovery, Stats};
 use crate::superblock::{Identity, Superblock};
 use crate::{MAX_KEY, MAX_VALUE, PAGE, evictor, recover, trim, upkeep};
 
@@ -223,6 +224,9 @@ impl Store {
             device_read: counters.read_bytes.load(Relaxed),
             device_errors: counters.errors.load(Relaxed),
             queued: load.waiting as u64,
+            queued_read_bytes: load.waiting_bytes[0] as u64,
+            queued_write_bytes: load.waiting_bytes[1] as u64,
+            queued_own_bytes: load.waiting_bytes[2] as u64,
             in_flight: load.flying as u64,
             in_flight_bytes: load.flying_bytes as u64,
             leases: core.leases.len() as u64,
@@ -245,6 +249,34 @@ impl Store {
             share: core.namespaces.share(slot, core.space.layout.capacity()),
             counts: core.namespaces.counts(namespace),
         })
+    }
+
+    /// How long the drive's transfers took: `wait` from being queued to being handed to the drive, then `read`, `write` and
+    /// `flush` until it was done.
+    #[must_use]
+    pub fn latencies(&self) -> Vec<LatencyStats> {
+        self.shared.disk.counters().latencies()
+    }
+
+    /// The namespaces that hold most, at most so many.
+    #[must_use]
+    pub fn largest_namespaces(&self, most: usize) -> Vec<NamespaceReport> {
+        let mut namespaces: Vec<(u64, Namespace)> = {
+            let core = self.shared.core();
+            let owners = core.namespaces.owners();
+            owners.map(|owner| (owner.bytes, owner.namespace)).collect()
+        };
+        namespaces
+            .sort_unstable_by_key(|(bytes, namespace)| (std::cmp::Reverse(*bytes), *namespace));
+        namespaces.truncate(most);
+        let report = |(_, namespace)| {
+            Some(NamespaceReport {
+                namespace,
+                stats: self.namespace_stats(namespace)?,
+                latencies: self.shared.core().namespaces.latencies(namespace),
+            })
+        };
+        namespaces.into_iter().filter_map(report).collect()
     }
 
     /// Namespaces that have or had blocks since the store was opened.

@@ -17,12 +17,16 @@ use crate::store::Shared;
 /// How long the task sleeps at most.
 const PACE: Duration = Duration::from_millis(500);
 
+/// How often namespaces are forgotten that have nothing and asked for nothing since the last time.
+const FORGET: Duration = Duration::from_secs(300);
+
 /// Runs until the store is closed, then once more to leave the medium in order.
 pub(crate) fn spawn(shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
     shared.tasks.send_modify(|left| *left += 1);
     tokio::spawn(async move {
         let mut flushed = (Instant::now(), shared.core().sequence());
+        let mut forgotten = Instant::now();
         loop {
             let closed = shared.core().closed;
             if closed {
@@ -30,6 +34,10 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
             }
             tokio::join!(shared.seal_closing(), shared.open_ahead());
             shared.watch();
+            if forgotten.elapsed() >= FORGET {
+                shared.core().forget_idle();
+                forgotten = Instant::now();
+            }
             let written = shared.disk.written();
             shared.core().governor.settle(written);
             let sequence = shared.core().sequence();

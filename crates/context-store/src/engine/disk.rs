@@ -12,6 +12,7 @@ use super::memory::{Region, Span};
 use super::queue::{Class, Depth, Flow, Queue};
 use super::{Done, Engine, Io, Verb};
 use crate::health::{DriveFault, HealthCallback};
+use crate::latency::{Histogram, LatencyStats};
 
 /// Largest single transfer; larger ones are split, so that reads of others find gaps between the pieces.
 pub(crate) const MAX_TRANSFER: usize = (1 << 20) + 2 * crate::PAGE;
@@ -42,6 +43,7 @@ struct Job {
     offset: u64,
     pieces: Vec<Span>,
     done: oneshot::Sender<io::Result<()>>,
+    queued: Instant,
 }
 
 /// What has gone over the medium.
@@ -50,6 +52,32 @@ pub(crate) struct Counters {
     pub(crate) read_bytes: AtomicU64,
     pub(crate) written_bytes: AtomicU64,
     pub(crate) errors: AtomicU64,
+    /// From being queued to being handed to the drive.
+    waits: Histogram,
+    /// From there until the drive was done.
+    reads: Histogram,
+    writes: Histogram,
+    flushes: Histogram,
+}
+
+impl Counters {
+    fn of(&self, verb: Verb) -> &Histogram {
+        match verb {
+            Verb::Read => &self.reads,
+            Verb::Write => &self.writes,
+            Verb::Flush => &self.flushes,
+        }
+    }
+
+    /// How long transfers waited, and how long the drive had them.
+    pub(crate) fn latencies(&self) -> Vec<LatencyStats> {
+        vec![
+            self.waits.stats("wait"),
+            self.reads.stats("read"),
+            self.writes.stats("write"),
+            self.flushes.stats("flush"),
+        ]
+    }
 }
 
 /// What waits and what the drive has, for metrics.
@@ -58,7 +86,8 @@ pub(crate) struct Load {
     pub(crate) waiting: usize,
     pub(crate) flying: usize,
     pub(crate) flying_bytes: usize,
-    pub(crate) waiting_write_bytes: usize,
+    /// By class.
+    pub(crate) waiting_bytes: [usize; 3],
 }
 
 impl Inner {
@@ -76,8 +105,10 @@ impl Inner {
             let bytes = flight.bytes;
             state.number += 1;
             let number = state.number;
-            state.since.insert(number, Instant::now());
+            let handed = Instant::now();
+            state.since.insert(number, handed);
             drop(state);
+            self.counters.waits.took(handed - job.queued);
             let inner = Arc::clone(self);
             let (verb, offset, answer) = (job.verb, job.offset, job.done);
             let done: Done = Box::new(move |result| {
@@ -85,6 +116,7 @@ impl Inner {
                 state.queue.landed(flight);
                 state.since.remove(&number);
                 drop(state);
+                inner.counters.of(verb).took(handed.elapsed());
                 inner.account(verb, offset, bytes, &result);
                 // Whoever waited may be gone: the bytes are where they belong all the same.
                 let _gone = answer.send(result);
@@ -163,6 +195,7 @@ impl Disk {
             offset,
             pieces,
             done,
+            queued: Instant::now(),
         };
         self.inner.state().queue.push(class, flow, verb, bytes, job);
         self.inner.pump();
@@ -248,6 +281,12 @@ impl Disk {
         state.queue.waiting_of(Class::Write, flow) + bytes <= left
     }
 
+    /// The same for reads, which are charged for their number as well; one may always wait.
+    pub(crate) fn may_wait_to_read(&self, flow: Flow, bytes: usize, bound: usize) -> bool {
+        let (all, own) = self.inner.state().queue.waiting_cost(Class::Read, flow);
+        own == 0 || own + bytes as u64 <= (bound as u64).saturating_sub(all)
+    }
+
     pub(crate) fn load(&self) -> Load {
         let state = self.inner.state();
         let (flying, flying_bytes) = state.queue.flying();
@@ -255,7 +294,8 @@ impl Disk {
             waiting: state.queue.waiting(),
             flying,
             flying_bytes,
-            waiting_write_bytes: state.queue.waiting_bytes(Class::Write),
+            waiting_bytes: [Class::Read, Class::Write, Class::Background]
+                .map(|class| state.queue.waiting_bytes(class)),
         }
     }
 

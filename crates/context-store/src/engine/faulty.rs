@@ -23,18 +23,46 @@ pub(crate) struct State {
 
 /// The engine over it. Clones share the medium.
 #[derive(Clone, Default)]
-pub(crate) struct Faulty(Arc<Mutex<State>>);
+pub(crate) struct Faulty {
+    state: Arc<Mutex<State>>,
+    /// Reads that wait to be let go, while they have to.
+    held: Arc<Mutex<Option<Vec<Io>>>>,
+}
 
 impl Faulty {
+    fn of(state: State) -> Faulty {
+        Faulty {
+            state: Arc::new(Mutex::new(state)),
+            held: Arc::default(),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Vec<Io>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the medium keeps whoever reads waiting.
+    pub(crate) fn hold_reads(&self) {
+        self.held().get_or_insert_default();
+    }
+
+    /// It does so no longer.
+    pub(crate) fn let_reads_go(&self) {
+        let held = self.held().take();
+        for io in held.into_iter().flatten() {
+            self.start(io);
+        }
+    }
+
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A copy of the medium as another process would find it after a `kill -9`: nothing is lost.
     pub(crate) fn killed(&self) -> Faulty {
         let mut state = self.state().clone();
         (state.fail_reads, state.fail_writes) = (false, false);
-        Faulty(Arc::new(Mutex::new(state)))
+        Faulty::of(state)
     }
 
     /// A copy of the medium after a power cut: of each page's unflushed writes `survives` chooses which made it, so that
@@ -48,7 +76,7 @@ impl Faulty {
             }
         }
         state.now = state.stable.clone();
-        Faulty(Arc::new(Mutex::new(state)))
+        Faulty::of(state)
     }
 
     /// Changes a byte of the medium.
@@ -111,6 +139,12 @@ impl State {
 
 impl Engine for Faulty {
     fn start(&self, io: Io) {
+        if io.verb == Verb::Read
+            && let Some(held) = self.held().as_mut()
+        {
+            held.push(io);
+            return;
+        }
         let result = self.state().carry_out(&io);
         io.finish(result);
     }

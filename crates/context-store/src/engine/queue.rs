@@ -255,6 +255,15 @@ impl<T> Queue<T> {
         line.map_or(0, |line| line.bytes)
     }
 
+    /// What waits in a class, and what of it is one flow's, as transfers are charged: many small ones count too.
+    pub(crate) fn waiting_cost(&self, class: Class, flow: Flow) -> (u64, u64) {
+        let cost = |bytes: usize, transfers: usize| bytes as u64 + transfers as u64 * FIXED_COST;
+        let lane = &self.lanes[class as usize];
+        let line = lane.lines.get(&flow.id);
+        let own = line.map_or(0, |line| cost(line.bytes, line.waiting.len()));
+        (cost(lane.bytes, lane.transfers), own)
+    }
+
     /// Transfers that wait in any class.
     pub(crate) fn waiting(&self) -> usize {
         self.lanes.iter().map(|lane| lane.transfers).sum()

@@ -394,3 +394,58 @@ async fn what_was_discarded_stays_away_after_a_kill_and_after_a_power_cut() {
         store.close().await;
     }
 }
+
+/// A drive that answers nothing for a while: gets that come meanwhile wait up to a bound, and are refused beyond it.
+#[tokio::test]
+async fn reads_that_wait_are_bounded_by_namespace_and_the_refused_ones_are_counted() {
+    const VALUE: usize = 100_000;
+    let medium = Faulty::default();
+    let mut options = Hands::new().options();
+    options.depth_bytes = 1 << 20;
+    options.read_queue_bytes = 4 << 20;
+    let (store, _) = on_faulty(&medium, LEN, options).await.unwrap();
+    let quiet = Namespace(8);
+    put(&store, NS, "k", &value(1, VALUE)).await;
+    put(&store, quiet, "k", &value(2, VALUE)).await;
+    medium.hold_reads();
+    let get = |namespace: Namespace| {
+        let store = store.clone();
+        async move { store.get_bytes(namespace, b"k").await }
+    };
+    let mut gets = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        gets.spawn(get(NS));
+    }
+    // Those that are let wait do so until the drive answers; the others come back at once.
+    let asked = |stats: &crate::Stats| stats.busy + stats.queued + stats.in_flight;
+    while asked(&store.stats()) < 200 {
+        tokio::task::yield_now().await;
+    }
+    let refused = usize::try_from(store.stats().busy).unwrap();
+    for _ in 0..refused {
+        let ended = gets.join_next().await.unwrap().unwrap();
+        assert!(matches!(ended, Err(StoreError::Busy)), "{ended:?}");
+    }
+    let stats = store.stats();
+    assert!(
+        stats.queued_read_bytes <= 2 << 20 && refused > 100,
+        "{refused} refused, {} bytes wait",
+        stats.queued_read_bytes
+    );
+    // A neighbour still gets its turn.
+    gets.spawn(get(quiet));
+    tokio::task::yield_now().await;
+    medium.let_reads_go();
+    let mut served = 0;
+    while let Some(ended) = gets.join_next().await {
+        assert!(ended.unwrap().unwrap().is_some());
+        served += 1;
+    }
+    assert_eq!(served, 200 - refused + 1);
+    let counts = store.namespace_stats(NS).unwrap().counts;
+    assert_eq!(
+        (counts.busy, counts.hits),
+        (refused as u64, served as u64 - 1)
+    );
+    store.close().await;
+}
