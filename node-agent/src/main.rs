@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use node_agent::context::ContextConfig;
+use node_agent::context::{ContextConfig, Prefill};
 use node_agent::volumes::VolumesConfig;
 use node_agent::{Agent, AgentConfig, http};
 use strand_drives::{HostConfig, KernelHost, Roots};
@@ -76,6 +76,18 @@ struct Args {
         value_name = "MIB"
     )]
     arena_mib: u32,
+    /// Bytes of cache that a token takes, over all layers, in the model that this node mostly serves; with
+    /// --prefill-tokens-per-second, hits are also counted as seconds of prefill saved
+    #[arg(long, env = "STRAND_KV_TOKEN_BYTES", value_name = "BYTES", requires = "prefill_tokens_per_second", value_parser = clap::value_parser!(u64).range(1..))]
+    token_bytes: Option<u64>,
+    /// Tokens that this node computes in a second of prefill
+    #[arg(
+        long,
+        env = "STRAND_PREFILL_TOKENS_PER_SECOND",
+        value_name = "N",
+        requires = "token_bytes"
+    )]
+    prefill_tokens_per_second: Option<std::num::NonZeroU32>,
     /// Directory below which the drives' storage sides are mounted, in a place that pods see; needs root. Left out: this node's
     /// drives hold no volumes
     #[arg(long, env = "STRAND_VOLUMES_DIR", value_name = "DIR")]
@@ -105,6 +117,12 @@ async fn run(args: Args) -> anyhow::Result<()> {
             arena_bytes: (args.arena_mib as usize) << 20,
             peer_listen: args.peer_key_file.is_some().then_some(args.peer_listen),
             peer_key_file: args.peer_key_file,
+            prefill: args.token_bytes.zip(args.prefill_tokens_per_second).map(
+                |(token_bytes, tokens)| Prefill {
+                    token_bytes,
+                    tokens_per_second: f64::from(tokens.get()),
+                },
+            ),
         }),
         volumes: args.volumes_dir.map(|root| VolumesConfig { root }),
         rescan: Duration::from_secs(args.rescan_seconds),

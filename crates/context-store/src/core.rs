@@ -297,6 +297,16 @@ impl Core {
         })
     }
 
+    /// A get found no block.
+    pub(crate) fn missed(&mut self, namespace: Namespace, fingerprint: Fingerprint, now: Now) {
+        self.stats.misses += 1;
+        self.namespaces
+            .count(namespace, |counts| counts.misses += 1);
+        if self.leases.holds(fingerprint, now.millis) {
+            self.stats.leased_misses += 1;
+        }
+    }
+
     /// Grants a lease on a block.
     pub(crate) fn lease(&mut self, fingerprint: Fingerprint, entry: &Entry, now: Now) -> bool {
         let share = self

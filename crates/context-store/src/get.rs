@@ -81,7 +81,7 @@ enum Failure {
 
 impl Store {
     /// Reads a block into `dst`: spans that start on page boundaries, all but the last multiples of 1 MiB, together at
-    /// least as long as the value (see [`Store::len_of`]). The whole value is verified before this returns; what lies
+    /// least as long as the value (see [`Store::len_to_read`]). The whole value is verified before this returns; what lies
     /// in `dst` after a miss is some of this namespace's own bytes, or what was there.
     ///
     /// # Errors
@@ -138,8 +138,7 @@ impl Store {
         namespace: Namespace,
         key: &[u8],
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(len) = self.len_of(namespace, key) else {
-            self.shared.missed(namespace);
+        let Some(len) = self.len_to_read(namespace, key) else {
             return Ok(None);
         };
         let span = crate::Buffer::zeroed(len)?.into_span();
@@ -327,12 +326,7 @@ impl Shared {
         let mut core = self.core();
         let fingerprint = (core.fingerprint)(&self.superblock.secret, namespace, key);
         let Some(found) = core.begin_read(namespace, fingerprint, now) else {
-            core.stats.misses += 1;
-            core.namespaces
-                .count(namespace, |counts| counts.misses += 1);
-            if core.leases.holds(fingerprint, now.millis) {
-                core.stats.leased_misses += 1;
-            }
+            core.missed(namespace, fingerprint, now);
             return None;
         };
         if touch {

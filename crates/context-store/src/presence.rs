@@ -54,6 +54,18 @@ impl Store {
         Some(entry.len as usize)
     }
 
+    /// Bytes of a block's value that is to be read next; where there is no such block the miss is counted. Grants nothing.
+    #[must_use]
+    pub fn len_to_read(&self, namespace: Namespace, key: &[u8]) -> Option<usize> {
+        let (now, fingerprint) = (self.shared.now(), self.shared.fingerprint(namespace, key));
+        let mut core = self.shared.core();
+        let entry = core.live(namespace, fingerprint, now);
+        if entry.is_none() {
+            core.missed(namespace, fingerprint, now);
+        }
+        Some(entry?.len as usize)
+    }
+
     /// How long a block still lives: none where there is no such block, none inside where it has no end.
     #[must_use]
     pub fn expires_in(&self, namespace: Namespace, key: &[u8]) -> Option<Option<Duration>> {

@@ -155,7 +155,7 @@ impl StoreBlocks {
         room: &Room<StoreArena>,
     ) -> Result<Option<Landed<StoreArena>>, Refused> {
         for _ in 0..LOOKS {
-            let Some(length) = self.store.len_of(namespace, key) else {
+            let Some(length) = self.store.len_to_read(namespace, key) else {
                 return Ok(None);
             };
             let slot = Arc::new(room.take(length as u64).await?);

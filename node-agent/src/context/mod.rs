@@ -48,6 +48,24 @@ pub struct ContextConfig {
     pub peer_listen: Option<SocketAddr>,
     /// File with the key by which the agents of a cluster know each other, as 64 hexadecimal digits.
     pub peer_key_file: Option<PathBuf>,
+    /// What a hit is worth, for the metrics.
+    pub prefill: Option<Prefill>,
+}
+
+/// What a model computes that finds nothing in context memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prefill {
+    /// Bytes of cache that a token takes, over all layers.
+    pub token_bytes: u64,
+    /// Tokens that are computed in a second.
+    pub tokens_per_second: f64,
+}
+
+impl Prefill {
+    /// Seconds in which as many bytes of cache are computed.
+    pub fn seconds(self, bytes: u64) -> f64 {
+        bytes as f64 / (self.token_bytes as f64 * self.tokens_per_second)
+    }
 }
 
 /// Why context memory cannot be served at all.
@@ -138,6 +156,7 @@ pub struct ContextMemory {
     asks: mpsc::UnboundedSender<Ask>,
     standing: watch::Receiver<BTreeMap<String, DriveStanding>>,
     shown: Shown,
+    prefill: Option<Prefill>,
 }
 
 impl ContextMemory {
@@ -168,6 +187,7 @@ impl ContextMemory {
             asks,
             standing,
             shown,
+            prefill: config.prefill,
         })
     }
 
@@ -232,7 +252,7 @@ impl ContextMemory {
 
     /// Its metrics, read when they are asked for.
     pub fn metrics(&self) -> ContextMetrics {
-        ContextMetrics::new(self.shown.clone())
+        ContextMetrics::new(self.shown.clone(), self.prefill)
     }
 
     /// Closes all doors, then all stores, in order.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use strand_api::{ContextMemoryPolicy, PoolMapSpec};
 use strand_context_store::Store;
 use strand_drives::OwnedDrive;
-use strand_kv_door::{ArenaBudget, Door, DoorOptions, Node};
+use strand_kv_door::{ArenaBudget, Door, DoorOptions, Namespace, Node};
 use strand_kv_rack::Rack;
 use uuid::Uuid;
 
@@ -24,6 +24,8 @@ pub(super) struct Pool {
     node: Arc<Node<Rack>>,
     map: Option<Arc<PoolMapSpec>>,
     doors: BTreeMap<String, (DoorRequest, Door)>,
+    /// Of every namespace that had a door here.
+    names: BTreeMap<Namespace, String>,
 }
 
 impl Pool {
@@ -41,6 +43,7 @@ impl Pool {
             rack,
             map: None,
             doors: BTreeMap::new(),
+            names: BTreeMap::new(),
         })
     }
 
@@ -83,6 +86,8 @@ impl Pool {
             arena_bytes: request.arena_bytes.unwrap_or(DoorOptions::ARENA_BYTES),
         })?;
         let opened = OpenDoor::of(&request);
+        let number = namespace_of(&request.namespace);
+        self.names.insert(number, request.namespace.clone());
         self.doors.insert(id.to_owned(), (request, door));
         Ok(opened)
     }
@@ -121,6 +126,7 @@ impl Pool {
             namespaces: (self.doors.values())
                 .map(|(request, _)| (namespace_of(&request.namespace), request.namespace.clone()))
                 .collect(),
+            names: self.names.clone(),
             node: Arc::clone(&self.node),
             rack: self.rack.clone(),
         }

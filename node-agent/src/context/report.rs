@@ -60,6 +60,8 @@ pub(super) struct OpenPool {
     pub(super) doors: usize,
     /// Names of the namespaces whose pods have doors here.
     pub(super) namespaces: BTreeMap<Namespace, String>,
+    /// Names of all that had a door here since the agent started.
+    pub(super) names: BTreeMap<Namespace, String>,
     pub(super) node: Arc<Node<Rack>>,
     pub(super) rack: Rack,
 }

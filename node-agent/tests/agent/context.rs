@@ -8,7 +8,9 @@ use std::time::Duration;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use node_agent::AgentConfig;
-use node_agent::context::{ContextConfig, ContextMemory, DoorError, DoorRequest, DriveState};
+use node_agent::context::{
+    ContextConfig, ContextMemory, DoorError, DoorRequest, DriveState, Prefill,
+};
 use strand_api::{DrivePhase, MapNode, OperationPhase, OperationType, PoolMap, PoolMapSpec, names};
 use strand_drives::{HostConfig, KernelHost, WatchTimes};
 use strand_kv_client::{Client, Options, Put, PutOptions};
@@ -65,6 +67,10 @@ impl Bed {
                 arena_bytes: 128 << 20,
                 peer_listen: None,
                 peer_key_file: None,
+                prefill: Some(Prefill {
+                    token_bytes: 1 << 20,
+                    tokens_per_second: 2.0,
+                }),
             }),
             ..AgentConfig::new(NODE)
         };
@@ -290,5 +296,66 @@ async fn doors_are_refused_in_words() {
         self::context(&agent).doors().await.is_empty(),
         "closed for good"
     );
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_tell_what_namespaces_do_on_a_drive_and_how_long_it_takes() {
+    let bed = Bed::new().await;
+    let agent = bed.agent();
+    bed.taken(256 * MIB).await;
+    bed.map(1, 1).await;
+    context(&agent)
+        .open_door("pod-a", bed.door())
+        .await
+        .unwrap();
+    serves(&agent, &bed, 1).await;
+    let client = bed.client();
+    put(&client, b"block", &vec![7; 3 << 20]).await;
+    for _ in 0..2 {
+        assert!(get(&client, b"block").await.is_some());
+    }
+    assert!(get(&client, b"another").await.is_none());
+    assert!(client.exists(b"block").await.unwrap());
+
+    let drive = &bed.drive;
+    let place = format!("drive=\"{drive}\",namespace=\"team-a\"");
+    let of = |name: &str, labels: &str| {
+        let line = format!("strand_context_{name}{{{labels}pool=\"{POOL}\"}}");
+        agent.metric(&line)
+    };
+    let namespace = |name: &str| of(&format!("namespace_drive_{name}"), &format!("{place},"));
+    assert_eq!(namespace("hits_total"), Some(2.0));
+    assert_eq!(namespace("misses_total"), Some(1.0));
+    assert_eq!(namespace("in_bytes_total"), Some(f64::from(3 << 20)));
+    assert_eq!(namespace("out_bytes_total"), Some(f64::from(6 << 20)));
+    assert!(namespace("used_bytes") > Some(f64::from(3 << 20)));
+    assert!(namespace("share_bytes") > Some(f64::from(100 << 20)));
+    let times = |operation: &str, part: &str| {
+        let labels = format!("{place},operation=\"{operation}\",");
+        of(&format!("operation_seconds_{part}"), &labels)
+    };
+    for (operation, count) in [("get", 2.0), ("put", 1.0), ("exists", 1.0)] {
+        assert_eq!(times(operation, "count"), Some(count), "{operation}");
+    }
+    assert!(times("get", "sum") > Some(0.0));
+    assert_eq!(times("delete", "count"), None, "it was not asked for");
+    let drive = format!("drive=\"{drive}\",");
+    for phase in ["read", "write", "wait"] {
+        let labels = format!("{drive}phase=\"{phase}\",");
+        let count = of("transfer_seconds_count", &labels);
+        assert!(count >= Some(3.0), "{phase}: {count:?}");
+    }
+    for class in ["read", "write", "own"] {
+        let labels = format!("class=\"{class}\",{drive}");
+        assert!(of("queued_bytes", &labels).is_some(), "{class}");
+    }
+    assert!(of("write_amplification", &drive) > Some(1.0));
+    assert!(of("recovery_seconds", &drive).is_some());
+    // 6 MiB of hits, 1 MiB a token, 2 tokens a second.
+    let saved = of("prefill_seconds_saved_total", "namespace=\"team-a\",");
+    assert_eq!(saved, Some(3.0));
+    client.delete(b"block").await.unwrap();
+    assert_eq!(times("delete", "count"), Some(1.0));
     agent.stop().await;
 }

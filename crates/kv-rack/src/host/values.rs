@@ -42,7 +42,7 @@ impl Visit {
         }
         let (store, namespace, key) = (blocks.store(), spot.namespace, spot.at.key.as_slice());
         for _ in 0..LOOKS {
-            let Some(length) = store.len_of(namespace, key) else {
+            let Some(length) = store.len_to_read(namespace, key) else {
                 return Ok(Some(Reply::Miss));
             };
             if length > room {

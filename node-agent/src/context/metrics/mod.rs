@@ -1,5 +1,6 @@
 //! Context memory's metrics, read from what serves when they are asked for: nothing is counted twice.
 
+mod namespaces;
 mod pods;
 mod racks;
 
@@ -9,15 +10,19 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 use strand_context_store::{Endurance, Stats};
 use strand_kv_rack::RackStats;
 
+use super::Prefill;
 use super::report::{OpenDrive, Shown};
 
 /// A collector over what is open.
 #[derive(Clone)]
-pub struct ContextMetrics(Shown);
+pub struct ContextMetrics {
+    shown: Shown,
+    prefill: Option<Prefill>,
+}
 
 impl ContextMetrics {
-    pub(super) fn new(shown: Shown) -> Self {
-        Self(shown)
+    pub(super) fn new(shown: Shown, prefill: Option<Prefill>) -> Self {
+        Self { shown, prefill }
     }
 }
 
@@ -28,10 +33,13 @@ impl Collector for ContextMetrics {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let open = self.0.get();
+        let open = self.shown.get();
         let drives = open.drives.iter();
         let drives: Vec<(&str, &OpenDrive, Stats)> = drives
             .filter_map(|(name, drive)| Some((name.as_str(), drive, drive.store.as_ref()?.stats())))
+            .collect();
+        let by_drive: Vec<(&str, &OpenDrive)> = (drives.iter())
+            .map(|(name, drive, _)| (*name, *drive))
             .collect();
         let mut families = Vec::new();
         // Names and words are constants and fit each other; were one wrong, the others would still be shown.
@@ -40,7 +48,8 @@ impl Collector for ContextMetrics {
             .collect();
         let all = [
             of_drives(&drives),
-            pods::of_pods(&open.pools),
+            namespaces::of_namespaces(&by_drive, &open.pools),
+            pods::of_pods(&open.pools, self.prefill),
             racks::of_racks(&racks),
             racks::of_peers(&racks),
         ];
@@ -54,7 +63,7 @@ impl Collector for ContextMetrics {
 /// One number of a drive's statistics: its name, what it is, and where it comes from.
 type Number = (&'static str, &'static str, fn(&Stats) -> u64);
 
-const COUNTERS: [Number; 16] = [
+const COUNTERS: [Number; 18] = [
     (
         "strand_context_hits_total",
         "Gets that found their block.",
@@ -69,6 +78,11 @@ const COUNTERS: [Number; 16] = [
         "strand_context_leased_misses_total",
         "Misses of blocks that an EXISTS had granted a lease on; each may hang a client that trusts EXISTS.",
         |s| s.leased_misses,
+    ),
+    (
+        "strand_context_busy_total",
+        "Gets that were refused because too much of their namespace waited for the drive: misses.",
+        |s| s.busy,
     ),
     ("strand_context_puts_total", "Blocks taken.", |s| s.puts),
     ("strand_context_in_bytes_total", "Value bytes taken.", |s| {
@@ -98,6 +112,11 @@ const COUNTERS: [Number; 16] = [
         "strand_context_evicted_bytes_total",
         "Bytes of blocks that made room.",
         |s| s.evicted_bytes,
+    ),
+    (
+        "strand_context_moved_blocks_total",
+        "Blocks that were moved to outlive their segment.",
+        |s| s.moved_blocks,
     ),
     (
         "strand_context_moved_bytes_total",
@@ -212,6 +231,16 @@ fn of_drives(drives: &[(&str, &OpenDrive, Stats)]) -> prometheus::Result<Vec<Met
         "1 for how the day's budget of bytes written stands: ample, tight (blocks are taken on their second put) or spent.",
     );
     let tight = IntGaugeVec::new(tight, &["pool", "drive", "state"])?;
+    let queued = Opts::new(
+        "strand_context_queued_bytes",
+        "Bytes of the transfers that wait for the drive: reads and writes of pods, and the store's own.",
+    );
+    let queued = IntGaugeVec::new(queued, &["pool", "drive", "class"])?;
+    let amplified = Opts::new(
+        "strand_context_write_amplification",
+        "Bytes written to the drive for each byte of values taken, since the store was opened.",
+    );
+    let amplified = GaugeVec::new(amplified, &labels)?;
     let recovery = Opts::new(
         "strand_context_recovery_seconds",
         "Time that reading the drive's blocks back took when it was last opened.",
@@ -227,12 +256,26 @@ fn of_drives(drives: &[(&str, &OpenDrive, Stats)]) -> prometheus::Result<Vec<Met
         if let Some(state) = stats.endurance.and_then(words) {
             tight.with_label_values(&[pool, drive, state]).set(1);
         }
+        let waiting = [
+            ("read", stats.queued_read_bytes),
+            ("write", stats.queued_write_bytes),
+            ("own", stats.queued_own_bytes),
+        ];
+        for (class, bytes) in waiting {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            queued.with_label_values(&[pool, drive, class]).set(bytes);
+        }
+        if let Some(ratio) = stats.write_amplification() {
+            amplified.with_label_values(&[pool, drive]).set(ratio);
+        }
         if let Some(seconds) = of.recovery_seconds {
             recovery.with_label_values(&[pool, drive]).set(seconds);
         }
     }
     families.extend(drops.collect());
     families.extend(tight.collect());
+    families.extend(queued.collect());
+    families.extend(amplified.collect());
     families.extend(recovery.collect());
     Ok(families)
 }

@@ -2,12 +2,16 @@
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{CounterVec, IntCounterVec, IntGaugeVec, Opts};
 use strand_kv_door::{DoorStats, families};
 
+use crate::context::Prefill;
 use crate::context::report::OpenPool;
 
-pub(super) fn of_pods(pools: &[OpenPool]) -> prometheus::Result<Vec<MetricFamily>> {
+pub(super) fn of_pods(
+    pools: &[OpenPool],
+    prefill: Option<Prefill>,
+) -> prometheus::Result<Vec<MetricFamily>> {
     let stats: Vec<(&OpenPool, DoorStats)> =
         pools.iter().map(|pool| (pool, pool.node.stats())).collect();
     let doors = Opts::new("strand_context_doors", "Pods' doors on this node.");
@@ -18,12 +22,37 @@ pub(super) fn of_pods(pools: &[OpenPool]) -> prometheus::Result<Vec<MetricFamily
     }
     let mut all = doors.collect();
     all.extend(of_namespaces(&stats)?);
+    if let Some(prefill) = prefill {
+        all.extend(saved(&stats, prefill)?);
+    }
     let by_name: Vec<(&str, DoorStats)> = stats
         .into_iter()
         .map(|(pool, stats)| (pool.name.as_str(), stats))
         .collect();
     all.extend(families(&by_name));
     Ok(all)
+}
+
+/// What the hits of each namespace's pods were worth.
+fn saved(
+    pools: &[(&OpenPool, DoorStats)],
+    prefill: Prefill,
+) -> prometheus::Result<Vec<MetricFamily>> {
+    let seconds = Opts::new(
+        "strand_context_prefill_seconds_saved_total",
+        "Seconds of prefill that hits of a namespace's pods on this node have saved, at the configured bytes a token and tokens a second.",
+    );
+    let seconds = CounterVec::new(seconds, &["pool", "namespace"])?;
+    for (pool, stats) in pools {
+        for (number, meter) in &stats.namespaces {
+            if let Some(namespace) = pool.namespaces.get(number) {
+                let labels = [pool.name.as_str(), namespace.as_str()];
+                let saved = prefill.seconds(meter.read_bytes);
+                seconds.with_label_values(&labels).inc_by(saved);
+            }
+        }
+    }
+    Ok(seconds.collect())
 }
 
 /// By name, where a pod of the namespace has its door here now.
