@@ -8,6 +8,8 @@ use std::path::Path;
 use rustix::fs::{Advice, fadvise, statvfs};
 use rustix::io::Errno;
 
+use crate::drive::Drive;
+
 /// The state of a drive's storage side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
@@ -25,6 +27,14 @@ pub enum Health {
         /// What was tried, and the kernel's answer.
         why: String,
     },
+}
+
+impl Drive {
+    /// Whether [`Drive::health`] would find something for certain. This writes nothing, so that it can be asked often; it sees a file
+    /// system that was shut down or is full.
+    pub fn is_ill(&self) -> bool {
+        fs::read_dir(&self.root).is_err() || is_full(&self.root)
+    }
 }
 
 /// Reads the drive, and writes a small file to its file system.

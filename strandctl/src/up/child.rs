@@ -89,7 +89,10 @@ impl Kept {
         let mut times = 0;
         loop {
             let ended = self.process.wait().await;
-            times = if self.started.elapsed() < LONG {
+            // Who was killed would have lived: that says nothing of its next life.
+            let killed =
+                matches!(&ended, Ok(status) if status.signal() == Some(Signal::KILL.as_raw()));
+            times = if self.started.elapsed() < LONG && !killed {
                 times + 1
             } else {
                 1

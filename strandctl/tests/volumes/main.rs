@@ -1,0 +1,14 @@
+//! Volumes of a whole rack: agent, operator and driver as the processes that they are in a cluster. Needs root.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets what it did not expect shall stop there"
+)]
+
+mod bytes;
+mod calls;
+mod conformance;
+mod cycles;
+mod faults;
+mod faulty;
+mod import;
+mod rack;
