@@ -14,7 +14,7 @@ use crate::volumes::slot;
 use crate::volumes::tend::{Ailment, Pass, unserved};
 use crate::volumes::write::{Write, happenings};
 
-/// How often a drive's health is looked at: a small file is written to it.
+/// How often the health of a drive that seems well is looked at: a small file is written to it.
 const PROBE: Duration = Duration::from_secs(60);
 /// A drive that was not there for so long counts as gone: one that is taken back after a restart is not told as gone.
 const GONE: Duration = Duration::from_secs(20);
@@ -34,9 +34,10 @@ impl Serving {
         };
         slot.tending = true;
         slot.changed = false;
+        let ill = slot.ailment.is_some();
         let probe = slot
             .looked_at
-            .is_none_or(|at| now.saturating_duration_since(at) >= PROBE);
+            .is_none_or(|at| ill || now.saturating_duration_since(at) >= PROBE);
         if probe {
             slot.looked_at = Some(now);
         }
@@ -50,6 +51,7 @@ impl Serving {
         };
         let asks = self.asks.clone();
         tokio::task::spawn_blocking(move || {
+            let probe = probe || pass.drive.is_ill();
             let looked = probe.then(|| slot::look(&pass.drive, &pass.name).1);
             if let Some(found) = &looked {
                 pass.ailment.clone_from(found);
