@@ -82,6 +82,7 @@ pub fn of_operation(
             OperationType::Wipe => "Wipe",
             OperationType::Release => "Release",
             OperationType::Forget => "Forget",
+            OperationType::Evacuate => "Evacuate",
         },
         note: status.message.clone(),
         warning: failed,

@@ -70,7 +70,8 @@ pub enum Next {
 
 /// Whether the operation is this agent's to carry out.
 pub fn concerns_agent(operation: &DriveOperation) -> bool {
-    operation.spec.type_ != OperationType::Forget && !ended(operation)
+    let operators = [OperationType::Forget, OperationType::Evacuate];
+    !operators.contains(&operation.spec.type_) && !ended(operation)
 }
 
 /// Whether it takes the drive's label away, and has begun.
@@ -151,7 +152,7 @@ fn check(operation: &DriveOperation, memory: &DriveMemory, view: &View) -> Check
     match operation.spec.type_ {
         OperationType::Wipe => Check::Go(Work::Wipe(wipe_order(operation, seen))),
         OperationType::Release => check_release(operation, memory, view),
-        OperationType::Forget => Check::Wait,
+        OperationType::Forget | OperationType::Evacuate => Check::Wait,
     }
 }
 
@@ -234,7 +235,7 @@ fn progress(operation: &DriveOperation, tens: u8) -> DriveOperationStatus {
         phase: Some(OperationPhase::Running),
         message: String::new(),
         progress_percent: Some(told.max(i64::from(tens))),
-        conditions: Vec::new(),
+        ..DriveOperationStatus::default()
     }
 }
 
@@ -268,6 +269,7 @@ fn finish(operation: &DriveOperation, end: &End, view: &View, now: &Now) -> Next
             end.message.clone(),
             operation.metadata.generation,
         )],
+        ..DriveOperationStatus::default()
     }))
 }
 

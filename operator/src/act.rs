@@ -114,6 +114,7 @@ pub async fn carry_out(client: &Client, seen: &Snapshot, action: &Action) -> kub
                 },
                 spec: DriveOperationSpec {
                     type_: OperationType::Release,
+                    rate: None,
                     drive: drive.clone(),
                     serial: serial.clone(),
                 },

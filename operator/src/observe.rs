@@ -49,7 +49,7 @@ impl Observed {
         let (nodes, b) = copy(Api::<Node>::all(client.clone()), both(), strip_node);
         let (drives, c) = copy(Api::<Drive>::all(client.clone()), both(), |_| {});
         let (maps, d) = copy(Api::<PoolMap>::all(client.clone()), rack(), |_| {});
-        let (operations, e) = copy(Api::<DriveOperation>::all(client.clone()), rack(), |_| {});
+        let (operations, e) = copy(Api::<DriveOperation>::all(client.clone()), both(), |_| {});
         let (volumes, f) = copy(Api::<PoolVolume>::all(client.clone()), storage(), |_| {});
         let (legs, g) = copy(Api::<PoolLeg>::all(client.clone()), storage(), |_| {});
         let (snapshots, h) = copy(Api::<PoolSnapshot>::all(client.clone()), storage(), |_| {});
@@ -164,6 +164,7 @@ impl Snapshot {
             volumes: self.volumes.iter().map(AsRef::as_ref).collect(),
             legs: self.legs.iter().map(AsRef::as_ref).collect(),
             snapshots: self.snapshots.iter().map(AsRef::as_ref).collect(),
+            operations: self.operations.iter().map(AsRef::as_ref).collect(),
         }
     }
 

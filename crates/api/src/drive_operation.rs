@@ -1,6 +1,6 @@
 //! DriveOperation: a one-shot act on a drive, asked for by an administrator who names its serial.
 
-use crate::condition::Condition;
+use crate::{condition::Condition, quantity::ByteQuantity};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,11 @@ use serde::{Deserialize, Serialize};
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self == oldSelf").message("a DriveOperation cannot be changed: create another one").reason(Reason::FieldValueForbidden))]
+#[x_kube(
+    validation = Rule::new("self == oldSelf").message("a DriveOperation cannot be changed: create another one").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(self.rate) || self.type == 'Evacuate'").message("rate is only for type Evacuate"),
+    validation = Rule::new("!has(self.rate) || quantity(string(self.rate)).compareTo(quantity('1Mi')) >= 0").message("rate is at least 1Mi a second")
+)]
 pub struct DriveOperationSpec {
     /// What to do.
     #[serde(rename = "type")]
@@ -47,6 +51,9 @@ pub struct DriveOperationSpec {
     /// Serial number of the drive that is meant. The operation fails if the drive has another.
     #[schemars(length(min = 1, max = 64))]
     pub serial: String,
+    /// Of type Evacuate: bytes a second that are copied at most. Left out: 200Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<ByteQuantity>,
 }
 
 /// What a DriveOperation does.
@@ -61,6 +68,9 @@ pub enum OperationType {
     /// Takes away the object of a drive that is gone for good, or whose node is, and what
     /// waits for it. Touches no drive. Refused while the node's agent still sees the drive.
     Forget,
+    /// Moves the legs of a cordoned drive to other drives of its node, those of attached volumes when they are detached. Ends
+    /// when no leg is left. Deleting the operation, or lifting the cordon, stops it: each volume is then where its bytes are whole.
+    Evacuate,
 }
 
 /// How far it is.
@@ -76,6 +86,12 @@ pub struct DriveOperationStatus {
     /// Percent done, in steps of ten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress_percent: Option<i64>,
+    /// Of type Evacuate: bytes of legs that were on the drive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<ByteQuantity>,
+    /// Of type Evacuate: how many of them are elsewhere now, or gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_bytes: Option<ByteQuantity>,
     /// `Complete`, once the operation has ended, well or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -76,6 +76,9 @@ pub struct PoolLegSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub source: Option<String>,
+    /// The leg on another drive of its node that it takes the place of, byte by byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<LegCopy>,
     /// UUID of its bytes, where they were made before this object. The agent then makes nothing:
     /// it takes the bytes with this UUID, or fails with reason `NotFound`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +94,27 @@ pub struct PoolLegSpec {
     /// The volume or snapshot was deleted: the bytes may go.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deletion_mark: bool,
+}
+
+/// What a leg that moves to another drive is copied from.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LegCopy {
+    /// UUID of the bytes that are copied.
+    #[schemars(length(min = 36, max = 36))]
+    pub uuid: String,
+    /// The Drive that they lie on.
+    #[schemars(length(min = 1, max = 63))]
+    pub drive: String,
+    /// Attachment generation that the copied leg is given first: who comes with an older one is stale from then on, and writes
+    /// nothing that the copy would miss.
+    #[schemars(range(min = 0))]
+    pub generation: i64,
+    /// Bytes a second that are copied at most.
+    pub rate: ByteQuantity,
+    /// The copy is whole, and has taken the place of what it was copied from: only this one is attached from now on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
 }
 
 /// What the node's agent has made of it.
@@ -109,6 +133,9 @@ pub struct PoolLegStatus {
     /// Size of the file now.
     #[serde(default)]
     pub size: ByteQuantity,
+    /// Of a leg that is being copied from another drive: bytes that are there and were read back, in sixteenths of its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<ByteQuantity>,
     /// For a snapshot's leg: when it was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_at: Option<Time>,

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.volume == oldSelf.volume").message("a snapshot cannot change its volume").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("has(self.group) == has(oldSelf.group) && (!has(self.group) || self.group == oldSelf.group)").message("a snapshot cannot change its group").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.legs) || has(self.legs)").message("where a snapshot's legs lie is never forgotten").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.deletionMark) || !oldSelf.deletionMark || (has(self.deletionMark) && self.deletionMark)").message("a snapshot marked for deletion stays so").reason(Reason::FieldValueForbidden)
 )]
@@ -40,6 +41,10 @@ pub struct PoolSnapshotSpec {
     /// The PoolVolume it was taken of.
     #[schemars(length(min = 1, max = 253))]
     pub volume: String,
+    /// The group of snapshots that it was taken with: all of them show their volumes at one moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub group: Option<String>,
     /// Where its legs lie, written by the operator before it asks for them. A snapshot that has this
     /// is never taken again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -130,6 +130,22 @@ pub struct PlacedLeg {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 36, max = 36))]
     pub uuid: Option<String>,
+    /// Where its bytes are being copied to, while its drive is evacuated. Until they are whole there, this entry stays
+    /// as it is; then that leg takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<LegMove>,
+}
+
+/// The leg that shall take another's place, on the same node.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LegMove {
+    /// Name of the PoolLeg.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The Drive that shall hold it.
+    #[schemars(length(min = 1, max = 63))]
+    pub drive: String,
 }
 
 /// File system or raw block device.

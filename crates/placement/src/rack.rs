@@ -421,14 +421,15 @@ fn act_on_operation(op: &DriveOperation, rack: &Rack, now: Timestamp, actions: &
                 }),
             }
         }
-        (OperationType::Wipe | OperationType::Release, None) => actions.push(Action::Deny {
-            operation: name,
-            message: format!(
-                "there is no Drive {}; see kubectl get drives for the names",
-                op.spec.drive
-            ),
-        }),
-        (OperationType::Wipe | OperationType::Release, Some(_)) => {}
+        (OperationType::Wipe | OperationType::Release | OperationType::Evacuate, None) => actions
+            .push(Action::Deny {
+                operation: name,
+                message: format!(
+                    "there is no Drive {}; see kubectl get drives for the names",
+                    op.spec.drive
+                ),
+            }),
+        (OperationType::Wipe | OperationType::Release | OperationType::Evacuate, Some(_)) => {}
     }
 }
 

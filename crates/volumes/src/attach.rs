@@ -59,6 +59,8 @@ impl Drive {
         if let Some(earlier) = found.take_if(|found| found.read_only != read_only || found.going) {
             take_away(name, &earlier)?;
         }
+        // Whoever copies it sees that it may be written to now.
+        inside.copied.remove(&record.uuid);
         // Recorded first: a loop that no record speaks of is one that was left behind.
         record.attachment_generation = generation;
         record.attached = Some(AttachmentRecord { read_only });

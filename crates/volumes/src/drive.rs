@@ -1,6 +1,6 @@
 //! One drive's storage side, open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use strand_drives::{OpenPartition, OwnedDrive};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use crate::copy::Half;
 use crate::error::VolumeError;
 use crate::filesystem::{self, Device};
 use crate::health::{self, Health};
@@ -45,6 +46,10 @@ pub(crate) struct Inside {
     device: Option<Device>,
     pub(crate) ledger: Ledger,
     pub(crate) legs: BTreeMap<String, LegRecord>,
+    /// Copies of other drives' legs that are not whole, by the leg's name.
+    pub(crate) copies: BTreeMap<String, Half>,
+    /// UUIDs of legs that are copied to another drive and were not attached since that began.
+    pub(crate) copied: BTreeSet<Uuid>,
 }
 
 /// The space of a drive's storage side, in bytes.
@@ -103,6 +108,8 @@ impl Drive {
                 device: Some(device),
                 ledger,
                 legs: BTreeMap::new(),
+                copies: BTreeMap::new(),
+                copied: BTreeSet::new(),
             }),
         };
         drive.recover()?;

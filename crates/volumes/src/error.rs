@@ -133,6 +133,32 @@ pub enum VolumeError {
         /// What uses it.
         by: String,
     },
+    /// A copy of another drive's leg was given up: what it copies did not keep still. It can be begun anew.
+    #[error("leg {name}: the copy was given up: {why}")]
+    CopyEnded {
+        /// The leg that was not made.
+        name: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// A copy of another drive's leg was stopped. It can go on.
+    #[error("leg {name}: the copy was stopped")]
+    CopyStopped {
+        /// The leg that was not made.
+        name: String,
+    },
+    /// What was read back is not what was written.
+    #[error(
+        "leg {name}: drive {drive} gave back other bytes at {offset} than were written; do not trust that drive: see the kernel log and its health"
+    )]
+    Miscopied {
+        /// The leg that was not made.
+        name: String,
+        /// The drive that it was written to.
+        drive: Uuid,
+        /// Where, in bytes.
+        offset: u64,
+    },
     /// A system call failed.
     #[error("{path}: {action} failed: {source}; check the drive and the kernel log")]
     Io {

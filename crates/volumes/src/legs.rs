@@ -302,7 +302,7 @@ impl Drive {
         self.root.join(LEGS).join(name)
     }
 
-    fn aside(&self, directory: &str, uuid: Uuid) -> PathBuf {
+    pub(crate) fn aside(&self, directory: &str, uuid: Uuid) -> PathBuf {
         self.root.join(directory).join(uuid.to_string())
     }
 
@@ -345,7 +345,9 @@ impl Drive {
         for directory in [MAKING, DELETING] {
             let directory = self.root.join(directory);
             for name in names(&directory)? {
-                remove_tree(&directory.join(name))?;
+                if !directory.ends_with(MAKING) || !self.recover_copy(&name) {
+                    remove_tree(&directory.join(name))?;
+                }
             }
         }
         let directory = self.root.join(LEGS);
@@ -375,7 +377,7 @@ impl Drive {
 }
 
 /// Gives a file its size: with its space reserved and unwritten, or sparse.
-fn extend(data: &File, size: u64, provisioning: Provisioning) -> std::io::Result<()> {
+pub(crate) fn extend(data: &File, size: u64, provisioning: Provisioning) -> std::io::Result<()> {
     match provisioning {
         Provisioning::Thick => Ok(fallocate(data, FallocateFlags::empty(), 0, size)?),
         Provisioning::Thin => data.set_len(size),
@@ -383,7 +385,7 @@ fn extend(data: &File, size: u64, provisioning: Provisioning) -> std::io::Result
 }
 
 /// Removes a directory of two files, or what is left of it.
-fn remove_tree(path: &Path) -> Result<(), VolumeError> {
+pub(crate) fn remove_tree(path: &Path) -> Result<(), VolumeError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.raw_os_error() != Some(Errno::NOENT.raw_os_error()) => {
             Err(VolumeError::at(path, "removing it")(error))
@@ -393,7 +395,7 @@ fn remove_tree(path: &Path) -> Result<(), VolumeError> {
 }
 
 /// A leg's name is a file name, and an object's name.
-fn check_name(name: &str) -> Result<(), VolumeError> {
+pub(crate) fn check_name(name: &str) -> Result<(), VolumeError> {
     let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let good = (1..=253).contains(&name.len())
         && name.bytes().next().is_some_and(letter)

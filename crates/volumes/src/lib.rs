@@ -6,7 +6,7 @@
 //! <root>/<drive id>/drive.json             whose drive it is
 //!                   legs/<name>/data       the bytes: `mount -o loop` needs nothing else
 //!                   legs/<name>/record.json
-//!                   making/<uuid>/         not there yet: taken away at the next opening
+//!                   making/<uuid>/         not there yet: taken away at the next opening, but for copies of other drives' legs
 //!                   deleting/<uuid>/       marked for deletion: taken away at the next opening
 //! ```
 //!
@@ -14,6 +14,7 @@
 //! them off the async threads. All of it can be killed anywhere and done again.
 
 mod attach;
+mod copy;
 mod drive;
 mod error;
 mod filesystem;
@@ -28,6 +29,7 @@ mod record;
 mod storage;
 
 pub use attach::Attached;
+pub use copy::CopyOrder;
 pub use drive::{Drive, Space};
 pub use error::VolumeError;
 pub use health::Health;

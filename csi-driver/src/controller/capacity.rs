@@ -56,6 +56,8 @@ impl Controller {
             volumes: volumes.iter().collect(),
             legs: legs.iter().collect(),
             snapshots: snapshots.iter().collect(),
+            // What is moved is in the legs.
+            operations: Vec::new(),
         };
         let provisioning = parameters.provisioning.unwrap_or(policy.provisioning);
         Ok(answer(capacity(&storage, &name, node, provisioning), fs))

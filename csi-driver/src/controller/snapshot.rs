@@ -33,6 +33,7 @@ impl Controller {
                 self.cluster.volume(volume).await?;
                 let spec = PoolSnapshotSpec {
                     volume: volume.to_owned(),
+                    group: None,
                     legs: Vec::new(),
                     deletion_mark: false,
                 };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kube::ResourceExt;
 use strand_api::{ByteQuantity, PoolLeg, PoolLegSpec, Provisioning};
-use strand_volumes::{LegOrder, LegRecord, LegSource};
+use strand_volumes::{CopyOrder, LegOrder, LegRecord, LegSource};
 use uuid::Uuid;
 
 /// What is to be done about a leg.
@@ -12,6 +12,8 @@ use uuid::Uuid;
 pub enum Deed {
     /// Its bytes have to be made.
     Make(LegOrder),
+    /// Its bytes have to be copied from another drive.
+    Copy(CopyOrder),
     /// Its bytes are there; they grow and follow their owner where the object says so.
     Keep(LegRecord),
     /// Its bytes may go.
@@ -79,6 +81,10 @@ impl<'a> Here<'a> {
                         false => Deed::Taken(other.clone()),
                     };
                 }
+                // Bytes of an earlier copy may be older than what they are a copy of.
+                Some(other) if !spec.deletion_mark && !made_as(other, spec) => {
+                    return Deed::Taken(other.clone());
+                }
                 found => found,
             },
         };
@@ -92,6 +98,18 @@ impl<'a> Here<'a> {
     }
 
     fn make(&self, name: String, spec: &PoolLegSpec) -> Deed {
+        if let Some(copy) = &spec.copy {
+            return match Uuid::parse_str(&copy.uuid) {
+                Ok(of) => Deed::Copy(CopyOrder {
+                    name,
+                    owner_uid: spec.owner_uid.clone(),
+                    of,
+                    generation: copy.generation.unsigned_abs(),
+                    rate: copy.rate.0,
+                }),
+                Err(_) => Deed::NoSource(copy.uuid.clone()),
+            };
+        }
         let source = match &spec.source {
             None => LegSource::Zeroes,
             Some(source) => match self.bytes_of(source) {
@@ -154,11 +172,21 @@ fn orphan(record: &LegRecord, node: &str, drive: &str, uuid: String) -> PoolLegS
             strand_volumes::Provisioning::Thin => Provisioning::Thin,
         },
         source: None,
+        copy: None,
         uuid: Some(uuid),
         limits: None,
         orphaned: true,
         deletion_mark: false,
     }
+}
+
+/// Whether bytes are what the object's copy would be.
+fn made_as(record: &LegRecord, spec: &PoolLegSpec) -> bool {
+    spec.copy.as_ref().is_none_or(|copy| {
+        let of = record.source.map(|uuid| uuid.to_string());
+        of.as_deref() == Some(&copy.uuid)
+            && (copy.live || record.attachment_generation == copy.generation.unsigned_abs())
+    })
 }
 
 /// The kind of leg as drives know it.

@@ -37,8 +37,8 @@ pub fn of_volume(drives: &[Named], volume: &str) -> Vec<(Named, LegRecord)> {
     found
 }
 
-/// The leg that a volume is attached by: the one that its owner names. Bytes whose object says that nobody owns them, or that they may
-/// go, are not it. `synced` says whether all objects are known.
+/// The leg that a volume is attached by: the one that its owner names. Bytes whose object says that nobody owns them, that they may
+/// go, or that others take their place, are not it. `synced` says whether all objects are known.
 pub fn to_attach(
     volume: &str,
     found: Vec<(Named, LegRecord)>,
@@ -61,8 +61,20 @@ pub fn to_attach(
             None => leg.name_any() == record.name && leg.spec.owner_uid == record.owner_uid,
         })
     };
+    // Of a leg that moves to another drive, what it is copied from counts until the copy is called live.
+    let half = |leg: &PoolLeg| leg.spec.copy.as_ref().is_some_and(|copy| !copy.live);
+    let replaced = |record: &LegRecord| {
+        let id = record.uuid.to_string();
+        let by = |leg: &&PoolLeg| {
+            let copy = leg.spec.copy.as_ref();
+            !leg.spec.orphaned && copy.is_some_and(|copy| copy.live && copy.uuid == id)
+        };
+        objects.iter().any(by)
+    };
     let usable = |record: &LegRecord| match object(record) {
-        Some(leg) => !leg.spec.orphaned && !leg.spec.deletion_mark,
+        Some(leg) => {
+            !leg.spec.orphaned && !leg.spec.deletion_mark && !half(leg) && !replaced(record)
+        }
         None => !synced,
     };
     let (mut usable, rest): (Vec<_>, Vec<_>) =

@@ -11,6 +11,7 @@
 //! that a drive that hangs keeps no other waiting.
 
 mod decide;
+mod evacuate;
 mod find;
 mod serving;
 mod slot;

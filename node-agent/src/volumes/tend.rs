@@ -7,14 +7,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use strand_api::condition::{Condition, condition};
 use strand_api::{ByteQuantity, LegPhase, PoolLeg, PoolLegSpec, PoolLegStatus, names};
-use strand_volumes::{Drive, Health, LegRecord, VolumeError};
+use strand_volumes::{CopyOrder, Drive, Health, LegRecord, Storage, VolumeError};
+use tokio::sync::mpsc;
 
 use super::decide::{Deed, Here, uuid};
+use super::evacuate::{self, Copies, Progress};
+use super::serving::Ask;
 
 /// Reasons of conditions, besides those that the operator knows.
 const SOURCE_NOT_FOUND: &str = "SourceNotFound";
 const IN_USE: &str = "InUse";
 const DRIVE_ERROR: &str = "DriveError";
+const COPYING: &str = "Copying";
+const COPY_FAILED: &str = "CopyFailed";
 
 /// What ails a drive's storage side, for the condition `Healthy` of its legs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +77,12 @@ pub struct Pass {
     pub ailment: Option<Ailment>,
     /// Legs of which somebody came with an older attachment generation than their record has.
     pub stale: BTreeMap<String, u64>,
+    /// All open drives: what legs are copied from.
+    pub storage: Arc<Storage>,
+    /// Copies under way.
+    pub copies: Copies,
+    /// To whom news is told.
+    pub asks: mpsc::UnboundedSender<Ask>,
 }
 
 impl Pass {
@@ -97,6 +108,12 @@ impl Pass {
             let status = self.tend(leg, here.decide(leg));
             tell(name.clone(), status);
         }
+        let copied = |name: &str| {
+            let leg = self.objects.get(name);
+            leg.is_some_and(|leg| leg.spec.copy.is_some() && !leg.spec.deletion_mark)
+        };
+        self.copies.keep(self.drive.id(), copied);
+        self.drive.drop_copies(copied)?;
         let records = self.drive.records()?;
         let here = Here {
             objects: &self.objects,
@@ -112,6 +129,7 @@ impl Pass {
                 Ok(record) => self.keep(&told, record),
                 Err(error) => told.refused(&error),
             },
+            Deed::Copy(order) => self.copy(&told, &order),
             Deed::Keep(record) => self.keep(&told, record),
             Deed::Delete(record) => match self.drive.delete(&record.name, record.uuid) {
                 Ok(()) => told.deleted(),
@@ -146,6 +164,35 @@ impl Pass {
                 phase: Some(LegPhase::Orphaned),
                 ..told.blank()
             },
+        }
+    }
+
+    fn copy(&self, told: &Told, order: &CopyOrder) -> PoolLegStatus {
+        let (asks, drive) = (self.asks.clone(), self.name.clone());
+        let wake = move || {
+            // A task that has ended looks again after the next start.
+            let _ = asks.send(Ask::Look(drive.clone()));
+        };
+        let from = told.leg.spec.copy.as_ref().map(|copy| &copy.drive);
+        let from = from.map_or("", String::as_str);
+        match self.copies.tend(&self.storage, &self.drive, order, wake) {
+            Progress::Through(bytes) => told.copying(bytes, from),
+            Progress::NoSource => told.failed(
+                SOURCE_NOT_FOUND,
+                format!("what it is copied from is not served: drive {from} is away, or does not have it"),
+            ),
+            Progress::Failed(error) => {
+                if let VolumeError::Stale { name, recorded, .. } = &*error {
+                    let (drive, leg, recorded) = (from.to_owned(), name.clone(), *recorded);
+                    // As above.
+                    let _ = self.asks.send(Ask::Stale { drive, leg, recorded });
+                }
+                let reason = match reason(&error) {
+                    DRIVE_ERROR => COPY_FAILED,
+                    other => other,
+                };
+                told.failed(reason, error.to_string())
+            }
         }
     }
 
@@ -254,6 +301,17 @@ impl<'a> Told<'a> {
         }
     }
 
+    /// It is being copied from another drive.
+    fn copying(&self, through: u64, from: &str) -> PoolLegStatus {
+        let message = format!("it is being copied from drive {from}");
+        let copied = evacuate::told(through, self.leg.spec.size.0);
+        PoolLegStatus {
+            phase: Some(LegPhase::Pending),
+            copied: Some(ByteQuantity(copied)),
+            ..self.failed(COPYING, message)
+        }
+    }
+
     fn there(
         &self,
         record: &LegRecord,
@@ -267,8 +325,9 @@ impl<'a> Told<'a> {
             .status
             .as_ref()
             .and_then(|s| s.attachment_generation);
-        // An object that was made again has to know of attachments before it.
-        let again = (spec.uuid.is_some() && record.attachment_generation > 0)
+        // An object that was made again, or took another's place, has to know of attachments before it.
+        let again = ((spec.uuid.is_some() || spec.copy.is_some())
+            && record.attachment_generation > 0)
             .then_some(record.attachment_generation);
         let generation = stale.or(again.filter(|_| told.is_none()));
         PoolLegStatus {

@@ -6,7 +6,7 @@ use crate::{
 };
 use kube::{Api, Client, ResourceExt, api::Patch};
 use serde_json::json;
-use strand_api::{PoolLeg, PoolSnapshot, PoolVolume};
+use strand_api::{DriveOperation, PoolLeg, PoolSnapshot, PoolVolume};
 use strand_placement::volumes::Action;
 
 /// Which object an action writes to.
@@ -21,6 +21,7 @@ pub(super) fn target(action: &Action) -> (&'static str, &str) {
         Action::MakeLeg { leg, .. } | Action::ChangeLeg { leg, .. } | Action::DropLeg { leg } => {
             ("PoolLeg", leg)
         }
+        Action::SetOperationStatus { operation, .. } => ("DriveOperation", operation),
     }
 }
 
@@ -30,6 +31,7 @@ pub(super) fn version(action: &Action, seen: &Snapshot) -> Option<String> {
     match kind {
         "PoolVolume" => seen.volume(name)?.resource_version(),
         "PoolSnapshot" => seen.volume_snapshot(name)?.resource_version(),
+        "DriveOperation" => seen.operation(name)?.resource_version(),
         _ => seen.leg(name)?.resource_version(),
     }
 }
@@ -86,6 +88,13 @@ pub(super) async fn carry_out(
                 .patch_status(snapshot, &apply(), &Patch::Apply(patch))
                 .await?;
         }
+        Action::SetOperationStatus { operation, status } => {
+            let operations: Api<DriveOperation> = Api::all(client.clone());
+            let patch = object::<DriveOperation>(operation, version, json!({"status": status}));
+            operations
+                .patch_status(operation, &apply(), &Patch::Apply(patch))
+                .await?;
+        }
         Action::DropVolume { volume } => delete(&volumes, volume, version).await?,
         Action::DropSnapshot { snapshot } => delete(&snapshots, snapshot, version).await?,
     }
@@ -102,6 +111,7 @@ pub(super) fn kind(action: &Action) -> &'static str {
         Action::DropLeg { .. } => "drop_leg",
         Action::SetVolumeStatus { .. } => "set_volume_status",
         Action::SetSnapshotStatus { .. } => "set_snapshot_status",
+        Action::SetOperationStatus { .. } => "set_operation_status",
         Action::DropVolume { .. } => "drop_volume",
         Action::DropSnapshot { .. } => "drop_snapshot",
     }

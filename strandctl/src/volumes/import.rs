@@ -126,6 +126,7 @@ fn placed(leg: &PoolLeg) -> PlacedLeg {
         node_name: leg.spec.node_name.clone(),
         drive: leg.spec.drive.clone(),
         uuid: leg.spec.uuid.clone(),
+        moving: None,
     }
 }
 

@@ -13,15 +13,16 @@ pub(super) struct Grants {
 }
 
 /// Decides. What was granted stays while it is wished for; new wishes are granted only where `legs`
-/// are given, which are the volume's legs, all of them usable.
+/// are given, which are the volume's legs, all of them usable; else it is said why not.
 ///
 /// One may write, or several may read: a wish that does not go with what is granted waits until that
 /// is given up. Nothing is ever taken away that is wished for.
-pub(super) fn decide(volume: &PoolVolume, legs: Option<&[&PoolLeg]>) -> Grants {
+pub(super) fn decide(volume: &PoolVolume, legs: Result<&[&PoolLeg], &str>) -> Grants {
     let status = volume.status.clone().unwrap_or_default();
     // A record that knows a higher generation was written under a status that is lost.
     let stored = legs
-        .into_iter()
+        .iter()
+        .copied()
         .flatten()
         .filter_map(|leg| leg.status.as_ref()?.attachment_generation)
         .max()
@@ -43,8 +44,8 @@ pub(super) fn decide(volume: &PoolVolume, legs: Option<&[&PoolLeg]>) -> Grants {
             continue;
         }
         let obstacle = match legs {
-            None => Some(("NotReady", "the volume is not ready".to_owned())),
-            Some(legs) => in_the_way(&attachments, wish).or_else(|| out_of_reach(legs, wish)),
+            Err(why) => Some(("NotReady", why.to_owned())),
+            Ok(legs) => in_the_way(&attachments, wish).or_else(|| out_of_reach(legs, wish)),
         };
         match obstacle {
             None => {

@@ -58,9 +58,11 @@ impl<'a> Claims<'a> {
         let volumes = storage.volumes.iter().map(|v| Owner::Volume(v));
         let snapshots = storage.snapshots.iter().map(|s| Owner::Snapshot(s));
         for owner in volumes.chain(snapshots) {
-            claims
-                .placed
-                .extend(owner.placed().iter().map(|l| l.name.as_str()));
+            let placed = owner.placed().iter();
+            claims.placed.extend(placed.flat_map(|leg| {
+                let moving = leg.moving.as_ref().map(|to| to.name.as_str());
+                [leg.name.as_str()].into_iter().chain(moving)
+            }));
         }
         claims.copied(storage);
         claims
@@ -106,6 +108,11 @@ impl<'a> Claims<'a> {
     /// The leg of this name.
     pub fn named(&self, name: &str) -> Option<&'a PoolLeg> {
         self.by_name.get(name).copied()
+    }
+
+    /// The leg with these bytes.
+    pub fn with_uuid(&self, uuid: &str) -> Option<&'a PoolLeg> {
+        self.by_uuid.get(uuid).copied()
     }
 
     /// Whether a leg, or the wish for one, has this name.

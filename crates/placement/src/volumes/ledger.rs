@@ -173,6 +173,21 @@ impl<'a> Ledger<'a> {
                 ledger.promise(&placed.drive, volume.spec.provisioning, volume.spec.size.0);
             }
         }
+        // What shall take a leg's place and has no object yet.
+        let volumes = storage.volumes.iter().flat_map(|v| &v.spec.legs);
+        let snapshots = storage.snapshots.iter().flat_map(|s| &s.spec.legs);
+        for placed in volumes.chain(snapshots) {
+            let leg = |name: &str| {
+                let named = |l: &&&PoolLeg| l.metadata.name.as_deref() == Some(name);
+                storage.legs.iter().find(named)
+            };
+            if let Some(to) = &placed.moving
+                && leg(&to.name).is_none()
+                && let Some(from) = leg(&placed.name)
+            {
+                ledger.promise(&to.drive, from.spec.provisioning, size(from));
+            }
+        }
         for snapshot in &storage.snapshots {
             for placed in snapshot.spec.legs.iter().filter(unmade) {
                 let origin = super::origin(storage, snapshot, placed.index);

@@ -1,6 +1,12 @@
 //! One leg at a time: what its owner wants of it, how far it is, and what becomes of legs that nobody owns.
 
-use super::{Action, Owner, Pass, claim, ledger, state::Why, young};
+use super::{
+    Action, Owner, Pass, claim,
+    evacuate::{self, Superseded},
+    ledger,
+    state::Why,
+    young,
+};
 use std::time::Duration;
 use strand_api::{LegPhase, PlacedLeg, PoolLeg, PoolLegSpec, condition, names};
 
@@ -38,11 +44,17 @@ pub(super) fn tend<'a>(
         return make(pass, owner, placed, first());
     };
     pass.claims.own(leg);
+    if let Some(placed) = evacuate::back(pass, owner, placed, leg) {
+        return Standing::Record(placed);
+    }
     let mut wish = leg.spec.clone();
     wish.owner_uid = owner.uid().into();
     wish.orphaned = false;
     if claim::uuid(leg).is_none() {
         wish.uuid.clone_from(&placed.uuid);
+    }
+    if let (Some(copy), Some(_), false) = (&mut wish.copy, &placed.uuid, wish.deletion_mark) {
+        copy.live = true;
     }
     amend(&mut wish);
     change(pass, leg, wish);
@@ -108,6 +120,7 @@ fn standing<'a>(placed: &PlacedLeg, leg: &'a PoolLeg) -> Standing<'a> {
                 node_name: leg.spec.node_name.clone(),
                 drive: drive.clone(),
                 uuid: claim::uuid(leg).map(Into::into),
+                moving: placed.moving.clone(),
             };
             match &recorded.uuid {
                 None => Standing::Progress(Why::new(
@@ -189,8 +202,11 @@ pub(super) fn superseded<'a>(pass: &mut Pass<'_, 'a>, owner: Owner<'a>, complete
             }
             continue;
         }
-        if claim::never_made(leg).is_some() {
+        let superseded = evacuate::superseded(pass, owner, leg);
+        if claim::never_made(leg).is_some() || superseded == Superseded::MayGo {
             wish.deletion_mark = true;
+        } else if superseded == Superseded::Waits {
+            continue;
         } else if claim::uuid(leg).is_some() {
             wish.orphaned = true;
         }

@@ -6,6 +6,7 @@
 
 mod attach;
 mod claim;
+mod evacuate;
 pub mod ledger;
 mod leg;
 pub mod place;
@@ -19,8 +20,9 @@ use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
 use ledger::Ledger;
 use std::{collections::BTreeMap, fmt, time::Duration};
 use strand_api::{
-    ByteQuantity, Drive, MemoryPool, PlacedLeg, PoolLeg, PoolLegSpec, PoolSnapshot,
-    PoolSnapshotStatus, PoolVolume, PoolVolumeStatus, Provisioning, condition, names,
+    ByteQuantity, Drive, DriveOperation, DriveOperationStatus, MemoryPool, PlacedLeg, PoolLeg,
+    PoolLegSpec, PoolSnapshot, PoolSnapshotStatus, PoolVolume, PoolVolumeStatus, Provisioning,
+    condition, names,
 };
 
 pub use claim::stored_legs;
@@ -47,6 +49,8 @@ pub struct Storage<'a> {
     pub legs: Vec<&'a PoolLeg>,
     /// All snapshots.
     pub snapshots: Vec<&'a PoolSnapshot>,
+    /// All operations.
+    pub operations: Vec<&'a DriveOperation>,
 }
 
 impl<'a> Storage<'a> {
@@ -108,6 +112,13 @@ pub enum Action {
         /// The status.
         status: Box<PoolSnapshotStatus>,
     },
+    /// Write the status of an operation that empties a drive.
+    SetOperationStatus {
+        /// The operation.
+        operation: String,
+        /// The status.
+        status: Box<DriveOperationStatus>,
+    },
     /// Delete the object of a marked volume whose bytes are gone.
     DropVolume {
         /// The volume.
@@ -124,9 +135,7 @@ pub enum Action {
 /// actions have all been carried out and observed is followed by an empty one, unless an agent acts
 /// or time passes.
 pub fn plan(storage: &Storage, now: Timestamp) -> Vec<Action> {
-    if storage.volumes.is_empty() && storage.legs.is_empty() && storage.snapshots.is_empty() {
-        return Vec::new();
-    }
+    let claims = claim::Claims::new(storage);
     let mut pass = Pass {
         storage,
         now,
@@ -140,7 +149,8 @@ pub fn plan(storage: &Storage, now: Timestamp) -> Vec<Action> {
             .iter()
             .filter_map(|v| Some((v.metadata.name.as_deref()?, *v)))
             .collect(),
-        claims: claim::Claims::new(storage),
+        evacuations: evacuate::Evacuations::new(storage, &claims, now),
+        claims,
         ledger: Ledger::new(storage),
         actions: Vec::new(),
     };
@@ -162,6 +172,7 @@ pub fn plan(storage: &Storage, now: Timestamp) -> Vec<Action> {
         }
     }
     leg::plan(&mut pass);
+    evacuate::tell(&mut pass);
     pass.actions
 }
 
@@ -173,6 +184,7 @@ struct Pass<'p, 'a> {
     volumes: BTreeMap<&'a str, &'a PoolVolume>,
     claims: claim::Claims<'a>,
     ledger: Ledger<'a>,
+    evacuations: evacuate::Evacuations<'a>,
     actions: Vec<Action>,
 }
 
@@ -230,6 +242,7 @@ impl<'a> Owner<'a> {
             size: ByteQuantity(leg_size(volume.map_or(0, |v| v.size.0))),
             provisioning: volume.map_or(Default::default(), |v| v.provisioning),
             source: None,
+            copy: None,
             uuid: placed.uuid.clone(),
             limits: volume.and_then(|v| v.limits.clone()),
             orphaned: false,
@@ -306,7 +319,14 @@ impl fmt::Display for Action {
                 .iter()
                 .map(|l| {
                     let uuid = l.uuid.as_deref().unwrap_or("to be made");
-                    format!("{} on {} ({uuid})", l.name, l.drive)
+                    let to = l.moving.as_ref();
+                    let to = to.map(|to| format!(", moving to {} on {}", to.name, to.drive));
+                    format!(
+                        "{} on {} ({uuid}{})",
+                        l.name,
+                        l.drive,
+                        to.unwrap_or_default()
+                    )
                 })
                 .collect();
             legs.join(", ")
@@ -337,6 +357,15 @@ impl fmt::Display for Action {
                 write!(f, "snapshot {snapshot}: {ready}, {}", status.size.rounded())?;
                 words(f, &status.conditions)
             }
+            Self::SetOperationStatus { operation, status } => {
+                let phase = status.phase.map_or("-".into(), |p| format!("{p:?}"));
+                let percent = status.progress_percent.unwrap_or(0);
+                write!(
+                    f,
+                    "operation {operation}: {phase}, {percent} %: {}",
+                    status.message
+                )
+            }
             Self::DropVolume { volume } => {
                 write!(f, "volume {volume}: its bytes are gone, forget it")
             }
@@ -355,6 +384,13 @@ fn leg_words(spec: &PoolLegSpec) -> String {
         spec.drive
     )];
     words.extend(spec.source.iter().map(|source| format!("copy of {source}")));
+    words.extend(spec.copy.iter().map(|copy| {
+        let (uuid, drive) = (&copy.uuid, &copy.drive);
+        match copy.live {
+            true => format!("in the place of {uuid} of {drive}"),
+            false => format!("copy of {uuid} of {drive}, as {}", copy.generation),
+        }
+    }));
     words.extend(spec.uuid.iter().map(|uuid| format!("must be {uuid}")));
     for (holds, word) in [
         (spec.snapshot.is_some(), "snapshot"),

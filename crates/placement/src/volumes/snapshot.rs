@@ -3,6 +3,7 @@
 use super::{
     Action, Owner, Pass, YOUNG,
     claim::{self, Source},
+    evacuate::{self, Step},
     ledger,
     leg::{self, Standing},
     place,
@@ -67,7 +68,12 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> 
     let mut why = None;
     for (placed, record) in snapshot.spec.legs.iter().zip(&mut record) {
         match tend(pass, snapshot, placed) {
-            Standing::Usable(leg) => usable.push(leg),
+            Standing::Usable(leg) => {
+                usable.push(leg);
+                if let Step::Record(placed) = evacuate::step(pass, owner, placed, leg) {
+                    *record = placed;
+                }
+            }
             Standing::Record(placed) => {
                 *record = placed;
                 why.get_or_insert(Why::new("Making", "just taken"));
@@ -176,6 +182,7 @@ fn begin(pass: &mut Pass, snapshot: &PoolSnapshot) -> Result<Vec<PlacedLeg>, Why
             node_name: origin.spec.node_name.clone(),
             drive: origin.spec.drive.clone(),
             uuid: None,
+            moving: None,
         });
         let kind = origin.spec.provisioning;
         pass.ledger

@@ -3,6 +3,7 @@
 use super::{
     Action, Owner, Pass, YOUNG, attach,
     claim::{self, Source},
+    evacuate::{self, Step},
     ledger,
     leg::{self, Standing, TRIED},
     leg_size, place, source,
@@ -32,7 +33,7 @@ pub(super) fn plan<'a>(pass: &mut Pass<'_, 'a>, volume: &'a PoolVolume) {
 fn delete<'a>(pass: &mut Pass<'_, 'a>, volume: &'a PoolVolume) {
     let owner = Owner::Volume(volume);
     pass.claims.own_all(owner);
-    let grants = attach::decide(volume, None);
+    let grants = attach::decide(volume, Err("the volume is being deleted"));
     let why = if let Some(wish) = volume.spec.attach_to.first() {
         let message = format!(
             "marked for deletion, and still attached to node {}; it goes once it is detached",
@@ -91,7 +92,12 @@ fn keep<'a>(
     let mut why: Option<Why> = None;
     for (placed, record) in volume.spec.legs.iter().zip(&mut record) {
         match tend(pass, volume, placed, growth) {
-            Standing::Usable(leg) => usable.push(leg),
+            Standing::Usable(leg) => {
+                usable.push(leg);
+                if let Step::Record(placed) = evacuate::step(pass, owner, placed, leg) {
+                    *record = placed;
+                }
+            }
             Standing::Record(placed) => {
                 *record = placed;
                 why.get_or_insert(Why::new("Making", "just made"));
@@ -168,6 +174,8 @@ fn tend<'a>(
     let owner = Owner::Volume(volume);
     let present = pass.claims.of(owner, placed);
     let size = match present {
+        // A copy that is under way is of the size that it began with.
+        Some(leg) if placed.moving.is_some() => leg.spec.size.0,
         Some(leg) => grown(pass, volume, leg, growth),
         None => leg_size(volume.spec.size.0),
     };
@@ -291,6 +299,7 @@ fn place_leg<'a>(
         node_name: node.into(),
         drive: drive.into(),
         uuid: None,
+        moving: None,
     })
 }
 
@@ -340,7 +349,18 @@ fn say(
         .as_ref()
         .filter(|(fatal, _)| *fatal && legs.is_some());
     let why = outcome.err().or(fatal.map(|(_, why)| why));
-    let grants = attach::decide(volume, legs.filter(|_| why.is_none()));
+    let settling = legs.is_some_and(|legs| {
+        let mut pairs = volume.spec.legs.iter().zip(legs);
+        pairs.any(|(placed, leg)| evacuate::settling(pass, owner, placed, leg))
+    });
+    let grants = attach::decide(
+        volume,
+        match legs {
+            Some(_) if settling => Err("it is just being moved to another drive"),
+            Some(legs) if why.is_none() => Ok(legs),
+            _ => Err("the volume is not ready"),
+        },
+    );
 
     let mut conditions = Conditions::new(&earlier.conditions, pass.now, generation);
     conditions.ready(why, &place_words(volume));

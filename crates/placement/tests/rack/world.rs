@@ -184,6 +184,7 @@ impl World {
                     type_: OperationType::Release,
                     drive: drive.clone(),
                     serial,
+                    rate: None,
                 };
                 self.operations
                     .push(DriveOperation::new(&rack::release_name(&drive), spec));
@@ -538,12 +539,14 @@ fn operation(name: &str, words: &[&str], line: &str) -> DriveOperation {
         Some("Wipe") => OperationType::Wipe,
         Some("Release") => OperationType::Release,
         Some("Forget") => OperationType::Forget,
+        Some("Evacuate") => OperationType::Evacuate,
         other => panic!("type {other:?} in {line:?}"),
     };
     let spec = DriveOperationSpec {
         type_,
         drive: words.take("drive").unwrap().into(),
         serial: words.take("serial").unwrap().into(),
+        rate: None,
     };
     let failed = words.take("failed");
     words.end(line);

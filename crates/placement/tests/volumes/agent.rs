@@ -3,8 +3,8 @@
 use crate::world::{World, named, uuid};
 use std::collections::BTreeMap;
 use strand_api::{
-    ByteQuantity, LegPhase, PartitionRole, PoolLeg, PoolLegSpec, PoolLegStatus, Provisioning,
-    condition, names,
+    ByteQuantity, LegCopy, LegPhase, PartitionRole, PoolLeg, PoolLegSpec, PoolLegStatus,
+    Provisioning, condition, names,
 };
 use strand_placement::volumes::ledger;
 
@@ -22,7 +22,10 @@ pub struct Bytes {
 #[derive(Clone, Default)]
 pub struct Disks {
     pub bytes: BTreeMap<String, Bytes>,
+    /// Copies half made, by name of the leg: what they are of, and its content when they began.
+    half: BTreeMap<String, (LegCopy, String)>,
     made: u32,
+    written: u32,
 }
 
 impl Disks {
@@ -98,6 +101,34 @@ impl Disks {
         }
     }
 
+    /// The legs of a volume that its node's agent would make a device of.
+    pub fn attachable<'w>(&self, world: &'w World, volume: &str) -> Vec<&'w PoolLeg> {
+        let of_volume = |l: &&PoolLeg| l.spec.volume == volume && l.spec.snapshot.is_none();
+        let legs: Vec<&PoolLeg> = world.legs.iter().filter(of_volume).collect();
+        let replaced = |l: &PoolLeg| {
+            let by = |o: &&PoolLeg| {
+                let copy = o.spec.copy.as_ref();
+                !o.spec.orphaned && copy.is_some_and(|c| c.live && known_uuid(l) == Some(&c.uuid))
+            };
+            legs.iter().any(by)
+        };
+        let usable = |l: &&PoolLeg| {
+            let half = l.spec.copy.as_ref().is_some_and(|copy| !copy.live);
+            let there = known_uuid(l).is_some_and(|id| self.bytes.contains_key(id));
+            there && !half && !l.spec.orphaned && !l.spec.deletion_mark && !replaced(l)
+        };
+        legs.iter().copied().filter(usable).collect()
+    }
+
+    /// A consumer writes to what it has attached: what is on it now.
+    pub fn write(&mut self, leg: &PoolLeg) -> String {
+        self.written += 1;
+        let content = format!("write {}", self.written);
+        let id = known_uuid(leg).unwrap();
+        self.bytes.get_mut(id).unwrap().content.clone_from(&content);
+        content
+    }
+
     fn one(&mut self, world: &World, leg: &PoolLeg, stingy: &[String]) -> PoolLegStatus {
         let name = leg.metadata.name.as_deref().unwrap();
         let told = leg.status.clone().unwrap_or_default();
@@ -164,7 +195,24 @@ impl Disks {
                 {
                     return failed(names::NO_SPACE);
                 }
+                if let Some(of) = &leg.spec.copy {
+                    let Some(source) = self.bytes.get(&of.uuid) else {
+                        return failed("SourceNotFound");
+                    };
+                    let began = self.half.get(name).filter(|(began, _)| began == of);
+                    if began.is_none() {
+                        let half = (of.clone(), source.content.clone());
+                        self.half.insert(name.into(), half);
+                        return PoolLegStatus {
+                            phase: Some(LegPhase::Pending),
+                            copied: Some(ByteQuantity(leg.spec.size.0 / 2)),
+                            ..Default::default()
+                        };
+                    }
+                }
+                let copied = self.half.remove(name).map(|(_, content)| content);
                 let content = match &leg.spec.source {
+                    _ if copied.is_some() => copied.unwrap(),
                     None => format!("new for {name}"),
                     Some(source) => {
                         let here =
@@ -187,6 +235,8 @@ impl Disks {
                 id
             }
         };
+        let generation = world.legs.iter().find(|l| named(&l.metadata, name));
+        let generation = generation.and_then(|l| l.metadata.generation);
         let drive = leg.spec.drive.clone();
         let room = usable(world, &drive).saturating_sub(self.promised(&drive));
         let bytes = self.bytes.get_mut(&id).unwrap();
@@ -209,6 +259,7 @@ impl Disks {
             uuid: Some(id),
             size: ByteQuantity(bytes.size),
             conditions,
+            observed_generation: generation,
             ..Default::default()
         }
     }

@@ -7,7 +7,7 @@ use crate::{
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use strand_api::{AttachTo, PoolSnapshot, PoolSnapshotSpec, VolumePhase};
+use strand_api::{AttachTo, PoolLeg, PoolSnapshot, PoolSnapshotSpec, VolumePhase};
 use strand_placement::volumes::Action;
 
 /// Rounds within which everything has come to rest, with time passing between them.
@@ -48,6 +48,12 @@ enum Event {
         drive: u8,
         cordon: bool,
     },
+    Evacuate {
+        drive: u8,
+    },
+    StopEvacuation {
+        drive: u8,
+    },
     LoseLegObject {
         leg: u8,
     },
@@ -86,6 +92,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => v.clone().prop_map(|volume| Event::Mark { volume }),
         1 => (0..3u8).prop_map(|snapshot| Event::MarkSnapshot { snapshot }),
         1 => (0..4u8, any::<bool>()).prop_map(|(drive, cordon)| Event::Cordon { drive, cordon }),
+        3 => (0..4u8).prop_map(|drive| Event::Evacuate { drive }),
+        1 => (0..4u8).prop_map(|drive| Event::StopEvacuation { drive }),
         2 => any::<u8>().prop_map(|leg| Event::LoseLegObject { leg }),
         1 => any::<u8>().prop_map(|leg| Event::LoseLegStatus { leg }),
         1 => v.clone().prop_map(|volume| Event::LoseVolumeStatus { volume }),
@@ -104,7 +112,7 @@ struct Run {
     stingy: Vec<String>,
     /// UUID of the bytes of every volume that was ever called ready, until it was marked or its object lost.
     promised: BTreeMap<String, String>,
-    /// What their content was then.
+    /// What is on them.
     content: BTreeMap<String, String>,
     generations: BTreeSet<(String, i64)>,
     granted: BTreeMap<String, Vec<(String, i64)>>,
@@ -205,6 +213,7 @@ impl Run {
                     .any(|s| named(&s.metadata, &name))
                 {
                     let spec = PoolSnapshotSpec {
+                        group: None,
                         volume: volume(n),
                         legs: vec![],
                         deletion_mark: false,
@@ -219,6 +228,7 @@ impl Run {
                 if let Some(v) = self.world.volume_mut(&volume(n)) {
                     v.spec.deletion_mark = true;
                     self.promised.remove(&volume(n));
+                    self.content.remove(&volume(n));
                 }
             }
             Event::MarkSnapshot { snapshot } => {
@@ -231,11 +241,24 @@ impl Run {
                 {
                     s.spec.deletion_mark = true;
                     self.promised.remove(&name);
+                    self.content.remove(&name);
                 }
             }
             Event::Cordon { drive, cordon } => {
                 let n = usize::from(*drive) % self.world.drives.len();
                 self.world.drives[n].spec.cordon = *cordon;
+            }
+            Event::Evacuate { drive } => {
+                let n = usize::from(*drive) % self.world.drives.len();
+                self.world.drives[n].spec.cordon = true;
+                let name = self.world.drives[n].metadata.name.clone().unwrap();
+                self.world.operations.retain(|o| o.spec.drive != name);
+                self.world.add(&format!("evacuate {name}"));
+            }
+            Event::StopEvacuation { drive } => {
+                let n = usize::from(*drive) % self.world.drives.len();
+                let name = self.world.drives[n].metadata.name.clone().unwrap();
+                self.world.operations.retain(|o| o.spec.drive != name);
             }
             Event::LoseLegObject { leg } => {
                 if !self.world.legs.is_empty() {
@@ -269,7 +292,11 @@ impl Run {
                 self.granted.remove(&name);
                 // Its bytes stay: what was promised is still to be found under its UUID.
                 if let Some(id) = self.promised.remove(&name) {
-                    self.promised.insert(format!("orphan {id}"), id);
+                    let orphan = format!("orphan {id}");
+                    if let Some(content) = self.content.remove(&name) {
+                        self.content.insert(orphan.clone(), content);
+                    }
+                    self.promised.insert(orphan, id);
                 }
             }
             Event::Plan { seed } => self.plan(*seed)?,
@@ -294,6 +321,30 @@ impl Run {
 
     fn agents(&mut self) -> Result<(), TestCaseError> {
         self.disks.act(&mut self.world, &self.stingy);
+        self.look()?;
+        // Whoever may write does.
+        for volume in self.world.volumes.clone() {
+            let name = volume.metadata.name.clone().unwrap();
+            let granted = volume.status.iter().flat_map(|s| &s.attachments);
+            let wished = |node: &str| volume.spec.attach_to.iter().any(|a| a.node == node);
+            if !granted.clone().any(|a| !a.read_only && wished(&a.node)) {
+                continue;
+            }
+            let world = self.world.clone();
+            if let [leg] = self.disks.attachable(&world, &name).as_slice() {
+                let content = self.disks.write(leg);
+                let named = volume.spec.legs[0].uuid.as_ref();
+                let id = leg
+                    .spec
+                    .uuid
+                    .as_ref()
+                    .or(leg.status.as_ref().unwrap().uuid.as_ref());
+                prop_assert_eq!(named, id, "{} is written to where it is not", &name);
+                if self.promised.contains_key(&name) {
+                    self.content.insert(name, content);
+                }
+            }
+        }
         self.look()
     }
 
@@ -319,8 +370,19 @@ impl Run {
         let never_made = present
             .and_then(|l| l.status.as_ref())
             .is_some_and(|s| s.uuid.is_none());
+        let id = |l: &PoolLeg| l.spec.uuid.clone().or(l.status.as_ref()?.uuid.clone());
+        let mine = present.and_then(id);
+        let in_its_place = self.world.legs.iter().any(|l| {
+            let live = l.spec.copy.as_ref().filter(|c| c.live);
+            live.is_some_and(|c| Some(&c.uuid) == mine.as_ref())
+                && id(l).is_some_and(|id| self.disks.bytes.contains_key(&id))
+        });
+        let mere_copy = spec
+            .copy
+            .as_ref()
+            .is_some_and(|copy| !copy.live && self.disks.bytes.contains_key(&copy.uuid));
         prop_assert!(
-            marked_volume || marked_snapshot || never_made,
+            marked_volume || marked_snapshot || never_made || in_its_place || mere_copy,
             "marked for no reason: {action}"
         );
         Ok(())
@@ -340,16 +402,7 @@ impl Run {
             };
             if status.phase == Some(VolumePhase::Ready) && !volume.spec.deletion_mark {
                 let id = volume.spec.legs[0].uuid.clone().unwrap();
-                let before = self
-                    .promised
-                    .entry(name.clone())
-                    .or_insert_with(|| id.clone());
-                prop_assert_eq!(&*before, &id, "{} is other bytes now", &name);
-                if let Some(bytes) = self.disks.bytes.get(&id) {
-                    self.content
-                        .entry(id.clone())
-                        .or_insert_with(|| bytes.content.clone());
-                }
+                self.promised.entry(name.clone()).or_insert(id);
             }
             let writers = status.attachments.iter().filter(|a| !a.read_only).count();
             prop_assert!(
@@ -383,17 +436,38 @@ impl Run {
             }
             let name = snapshot.metadata.name.clone().unwrap();
             let id = snapshot.spec.legs[0].uuid.clone().unwrap();
-            let before = self
-                .promised
-                .entry(name.clone())
-                .or_insert_with(|| id.clone());
-            prop_assert_eq!(&*before, &id, "{} is other bytes now", &name);
+            self.promised.entry(name.clone()).or_insert(id);
         }
+        self.follow()?;
         for (name, id) in &self.promised {
             let bytes = self.disks.bytes.get(id);
             prop_assert!(bytes.is_some(), "the bytes of {name} are gone");
-            if let Some(content) = self.content.get(id) {
-                prop_assert_eq!(content, &bytes.unwrap().content);
+            let found = &bytes.unwrap().content;
+            let content = self.content.entry(name.clone());
+            let content = content.or_insert_with(|| found.clone());
+            prop_assert_eq!(&*content, found, "{} has other content now", name);
+        }
+        Ok(())
+    }
+
+    /// Bytes that were promised are others only where those are a copy of them.
+    fn follow(&mut self) -> Result<(), TestCaseError> {
+        let volumes = self.world.volumes.iter();
+        let volumes = volumes.map(|v| (&v.metadata.name, &v.spec.legs, v.spec.deletion_mark));
+        let snapshots = self.world.snapshots.iter();
+        let snapshots = snapshots.map(|s| (&s.metadata.name, &s.spec.legs, s.spec.deletion_mark));
+        for (name, legs, marked) in volumes.chain(snapshots) {
+            let now = legs.first().and_then(|leg| leg.uuid.as_ref());
+            let name = name.as_deref().unwrap();
+            let (Some(now), Some(before), false) = (now, self.promised.get_mut(name), marked)
+            else {
+                continue;
+            };
+            if now != before {
+                let copy = self.disks.bytes[now].record.copy.as_ref();
+                let of = copy.map(|copy| &copy.uuid);
+                prop_assert_eq!(of, Some(&*before), "{} is other bytes now", name);
+                before.clone_from(now);
             }
         }
         Ok(())
@@ -448,6 +522,7 @@ fn target(action: &Action) -> (u8, String) {
         Action::PlaceSnapshot { snapshot, .. }
         | Action::SetSnapshotStatus { snapshot, .. }
         | Action::DropSnapshot { snapshot } => (1, snapshot),
+        Action::SetOperationStatus { operation, .. } => (3, operation),
         Action::MakeLeg { leg, .. } | Action::ChangeLeg { leg, .. } | Action::DropLeg { leg } => {
             (2, leg)
         }
@@ -479,6 +554,7 @@ proptest! {
         turned.volumes.reverse();
         turned.snapshots.reverse();
         turned.drives.reverse();
+        turned.operations.reverse();
         let by = rotate.min(turned.legs.len());
         turned.legs.rotate_left(by);
         prop_assert_eq!(expected, rendered(&turned));

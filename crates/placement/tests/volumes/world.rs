@@ -9,9 +9,10 @@ use kube::api::ObjectMeta;
 use serde_json::json;
 use std::collections::BTreeMap;
 use strand_api::{
-    Attachment, Drive, DriveHealth, DrivePhase, LegPhase, MemoryPool, PlacedLeg, PoolLeg,
-    PoolLegSpec, PoolLegStatus, PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus, PoolVolume,
-    PoolVolumeSpec, PoolVolumeStatus, Provisioning, condition, names,
+    Attachment, Drive, DriveHealth, DriveOperation, DriveOperationStatus, DrivePhase, LegCopy,
+    LegMove, LegPhase, MemoryPool, OperationPhase, PlacedLeg, PoolLeg, PoolLegSpec, PoolLegStatus,
+    PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus, PoolVolume, PoolVolumeSpec,
+    PoolVolumeStatus, Provisioning, condition, names,
 };
 use strand_placement::volumes::{self, Action, Storage};
 
@@ -25,6 +26,7 @@ pub struct World {
     pub volumes: Vec<PoolVolume>,
     pub legs: Vec<PoolLeg>,
     pub snapshots: Vec<PoolSnapshot>,
+    pub operations: Vec<DriveOperation>,
 }
 
 const POOL_ID: &str = "a1000000-0000-4000-8000-000000000000";
@@ -71,6 +73,7 @@ impl World {
             "volume" => self.volume(name, &mut words),
             "leg" => self.leg(name, &mut words),
             "snapshot" => self.snapshot(name, &mut words),
+            "evacuate" => self.evacuate(name, &mut words),
             other => panic!("{other:?} in {line:?}"),
         }
         let left: Vec<_> = words.0.keys().collect();
@@ -154,7 +157,28 @@ impl World {
         self.drives.push(drive);
     }
 
-    /// `legs=NAME@DRIVE[:UUID]`
+    /// `evacuate DRIVE [rate=SIZE] [running] [total=SIZE] [serial=S] [age=SECONDS]`
+    fn evacuate(&mut self, drive: &str, words: &mut Words) {
+        let mut operation: DriveOperation = serde_json::from_value(json!({
+            "metadata": {},
+            "spec": {"type": "Evacuate", "drive": drive, "serial": words.take("serial").unwrap_or("S")},
+        }))
+        .unwrap();
+        operation.spec.rate = words.take("rate").map(|rate| rate.parse().unwrap());
+        operation.metadata = self.meta(&format!("evacuate-{drive}"), format!("uid-op-{drive}"));
+        let age = words.take("age").unwrap_or("600").parse().unwrap();
+        operation.metadata.creation_timestamp = Some(self.ago(age));
+        if words.flag("running") {
+            operation.status = Some(DriveOperationStatus {
+                phase: Some(OperationPhase::Running),
+                total_bytes: words.take("total").map(|total| total.parse().unwrap()),
+                ..Default::default()
+            });
+        }
+        self.operations.push(operation);
+    }
+
+    /// `legs=NAME@DRIVE[:UUID][>NAME@DRIVE]`
     fn placed(words: &mut Words) -> Vec<PlacedLeg> {
         let Some(text) = words.take("legs") else {
             return Vec::new();
@@ -162,6 +186,15 @@ impl World {
         text.split(',')
             .enumerate()
             .map(|(index, leg)| {
+                let (leg, to) = leg
+                    .split_once('>')
+                    .map_or((leg, None), |(l, to)| (l, Some(to)));
+                let moving = to
+                    .and_then(|to| to.split_once('@'))
+                    .map(|(name, drive)| LegMove {
+                        name: name.into(),
+                        drive: drive.into(),
+                    });
                 let (name, place) = leg.split_once('@').unwrap();
                 let (drive, id) = place
                     .split_once(':')
@@ -172,6 +205,7 @@ impl World {
                     node_name: drive.rsplit_once('-').unwrap().0.into(),
                     drive: drive.into(),
                     uuid: id.map(uuid),
+                    moving,
                 }
             })
             .collect()
@@ -240,7 +274,8 @@ impl World {
         self.volumes.push(volume);
     }
 
-    /// `leg NAME of=VOLUME on=DRIVE [size=…] [thin] [ready=UUID | failed=REASON | deleted | orphan=UUID] [must=UUID] [marked] [orphaned] [snapshot=S] [source=L] [stored=N] [unhealthy=REASON] [age=SECONDS]`
+    /// `leg NAME of=VOLUME on=DRIVE [size=…] [thin] [ready=UUID | failed=REASON | deleted | orphan=UUID] [must=UUID] [marked] [orphaned] [snapshot=S] [source=L] [stored=N] [unhealthy=REASON]
+    /// [copy=UUID@DRIVE:GENERATION[:live]] [copied=SIZE] [unseen] [age=SECONDS]`
     fn leg(&mut self, name: &str, words: &mut Words) {
         let drive = words.take("on").unwrap();
         let volume = words.take("of").unwrap();
@@ -262,6 +297,7 @@ impl World {
                 Provisioning::Thick
             },
             source: words.take("source").map(Into::into),
+            copy: words.take("copy").map(copy),
             uuid: words.take("must").map(uuid),
             limits: None,
             orphaned: words.flag("orphaned"),
@@ -276,6 +312,7 @@ impl World {
             (_, Some(_), ..) => Some(LegPhase::Orphaned),
             (_, _, Some(_), _) => Some(LegPhase::Failed),
             (_, _, _, true) => Some(LegPhase::Deleted),
+            _ if words.0.contains_key("copied") => Some(LegPhase::Pending),
             _ => None,
         };
         let told = |type_, reason: Option<&str>| {
@@ -295,12 +332,13 @@ impl World {
                 Default::default()
             },
             attachment_generation: words.take("stored").map(|g| g.parse().unwrap()),
+            copied: words.take("copied").map(|size| size.parse().unwrap()),
+            observed_generation: (!words.flag("unseen")).then_some(1),
             taken_at: snapshot.and(ready).map(|_| self.ago(60)),
             conditions: told(names::READY, failed)
                 .into_iter()
                 .chain(told(names::HEALTHY, ill))
                 .collect(),
-            ..Default::default()
         });
         leg.metadata = self.meta(name, format!("uid-{name}"));
         let age = words.take("age").unwrap_or("600").parse().unwrap();
@@ -313,6 +351,7 @@ impl World {
         let spec = PoolSnapshotSpec {
             volume: words.take("of").unwrap().into(),
             legs: Self::placed(words),
+            group: None,
             deletion_mark: words.flag("marked"),
         };
         let mut snapshot = PoolSnapshot::new(name, spec);
@@ -338,6 +377,7 @@ impl World {
             volumes: self.volumes.iter().collect(),
             legs: self.legs.iter().collect(),
             snapshots: self.snapshots.iter().collect(),
+            operations: self.operations.iter().collect(),
         }
     }
 
@@ -379,6 +419,7 @@ impl World {
                 assert!(found.spec.uuid.is_none() || spec.uuid == found.spec.uuid);
                 assert!(spec.deletion_mark || !found.spec.deletion_mark);
                 found.spec = *spec;
+                *found.metadata.generation.as_mut().unwrap() += 1;
             }
             Action::DropLeg { leg } => self.legs.retain(|l| !named(&l.metadata, &leg)),
             Action::SetVolumeStatus { volume, status } => {
@@ -391,6 +432,11 @@ impl World {
                     .find(|s| named(&s.metadata, &snapshot));
                 found.unwrap().status = Some(*status);
             }
+            Action::SetOperationStatus { operation, status } => {
+                let mut found = self.operations.iter_mut();
+                let found = found.find(|o| named(&o.metadata, &operation));
+                found.unwrap().status = Some(*status);
+            }
             Action::DropVolume { volume } => self.volumes.retain(|v| !named(&v.metadata, &volume)),
             Action::DropSnapshot { snapshot } => {
                 self.snapshots.retain(|s| !named(&s.metadata, &snapshot));
@@ -401,6 +447,19 @@ impl World {
 
     pub fn volume_mut(&mut self, name: &str) -> Option<&mut PoolVolume> {
         self.volumes.iter_mut().find(|v| named(&v.metadata, name))
+    }
+}
+
+/// `UUID@DRIVE:GENERATION[:live]`
+fn copy(text: &str) -> LegCopy {
+    let (id, rest) = text.split_once('@').unwrap();
+    let mut parts = rest.split(':');
+    LegCopy {
+        uuid: uuid(id),
+        drive: parts.next().unwrap().into(),
+        generation: parts.next().unwrap().parse().unwrap(),
+        rate: strand_api::ByteQuantity(200 << 20),
+        live: parts.next().is_some(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod attachments;
 mod bed;
+mod copying;
 mod faults;
 mod kill;
 mod legs;

@@ -48,6 +48,9 @@ impl Serving {
             objects,
             ailment: slot.ailment.clone(),
             stale: slot.stale.clone(),
+            storage: Arc::clone(&self.storage),
+            copies: self.copies.clone(),
+            asks: self.asks.clone(),
         };
         let asks = self.asks.clone();
         tokio::task::spawn_blocking(move || {

@@ -19,6 +19,7 @@ use strand_volumes::{Drive, Storage, VolumeError};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use super::evacuate::Copies;
 use super::find::{Found, Named};
 use super::slot::{Hold, OpenError, Slot, State};
 use super::tend::Ailment;
@@ -102,6 +103,7 @@ pub(super) struct Serving {
     slots: BTreeMap<String, Slot>,
     legs: Cached<PoolLeg>,
     outbox: Outbox,
+    copies: Copies,
     /// Since when drives of legs are not served.
     unserved: BTreeMap<String, Instant>,
 }
@@ -129,6 +131,7 @@ impl Serving {
             slots: BTreeMap::new(),
             legs: Cached::default(),
             outbox: Outbox::default(),
+            copies: Copies::default(),
             unserved: BTreeMap::new(),
         }
     }

@@ -154,6 +154,7 @@ impl Cluster {
             type_,
             drive: drive.into(),
             serial: serial.into(),
+            rate: None,
         };
         let operation = DriveOperation::new(name, spec);
         self.operations()
