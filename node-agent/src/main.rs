@@ -124,7 +124,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
                 },
             ),
         }),
-        volumes: args.volumes_dir.map(|root| VolumesConfig { root }),
+        volumes: args.volumes_dir.map(|root| VolumesConfig {
+            root,
+            control_groups: args.sysfs_root.join("fs/cgroup"),
+        }),
         rescan: Duration::from_secs(args.rescan_seconds),
     };
     let agent = Agent::new(config, client, host)?;

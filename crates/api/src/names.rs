@@ -30,6 +30,8 @@ pub const ATTACHED: &str = "Attached";
 pub const RESIZED: &str = "Resized";
 /// Condition of a PoolVolume or PoolLeg, while it is False: what is wrong with its drive or bytes.
 pub const HEALTHY: &str = "Healthy";
+/// Condition of a PoolVolume or PoolLeg, while it is False: it is attached, and its `spec.limits` are not enforced, and why.
+pub const LIMITED: &str = "Limited";
 
 /// Reason of a leg that was not made, or not grown: its drive has no room. Nothing of it is on the drive.
 pub const NO_SPACE: &str = "NoSpace";

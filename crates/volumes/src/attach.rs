@@ -1,5 +1,6 @@
 //! Legs as block devices on this node: loop devices with direct I/O and 4096-byte blocks.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use crate::drive::Drive;
 use crate::error::VolumeError;
 use crate::ioctl;
 use crate::legs::DATA;
+use crate::limits::{IoLimits, Throttle};
 use crate::loops::{self, Backing, Detached, Loop, Purpose};
 use crate::record::{AttachmentRecord, LegRecord};
 
@@ -19,7 +21,7 @@ pub struct Attached {
     pub leg: String,
     /// The device. Its name may be another one's after the next reboot: do not store it.
     pub device: PathBuf,
-    /// Its device number, for [`crate::limit_io`].
+    /// Its device number.
     pub number: u64,
     /// The attachment generation.
     pub generation: u64,
@@ -57,7 +59,7 @@ impl Drive {
         }
         let mut found = self.loop_of(&record)?;
         if let Some(earlier) = found.take_if(|found| found.read_only != read_only || found.going) {
-            take_away(name, &earlier)?;
+            take_away(&self.throttle, name, &earlier)?;
         }
         // Whoever copies it sees that it may be written to now.
         inside.copied.remove(&record.uuid);
@@ -87,7 +89,7 @@ impl Drive {
             found => found?,
         };
         if let Some(found) = found {
-            take_away(name, &found)?;
+            take_away(&self.throttle, name, &found)?;
         }
         if record.attached.take().is_none() {
             return Ok(());
@@ -105,6 +107,19 @@ impl Drive {
             }
             noted => noted,
         }
+    }
+
+    /// Limits what may be done to the devices of legs, by name; legs that are not named, or not attached, are left as they are. Those that
+    /// were limited so already are too.
+    ///
+    /// # Errors
+    /// [`VolumeError::Unlimited`]: they work all the same, beyond their limits; [`VolumeError::Io`].
+    pub fn limit(&self, limits: &BTreeMap<String, IoLimits>) -> Result<(), VolumeError> {
+        let attached = self.attached()?;
+        let of = |found: &Attached| Some((found.number, *limits.get(&found.leg)?));
+        Ok(self
+            .throttle
+            .set(&attached.iter().filter_map(of).collect())?)
     }
 
     /// The legs that are block devices now.
@@ -150,7 +165,7 @@ impl Drive {
                     if attached.is_some_and(|attached| attached.read_only == own.read_only) {
                         continue;
                     }
-                    take_away(&record.name, own).is_ok()
+                    take_away(&self.throttle, &record.name, own).is_ok()
                 }
             };
             record.attached = match own {
@@ -165,7 +180,7 @@ impl Drive {
             .iter()
             .filter(|found| !of_legs.contains(&found.backing))
         {
-            match take_away("that is gone", found) {
+            match take_away(&self.throttle, "that is gone", found) {
                 Ok(()) => {
                     info!(device = %found.path.display(), "a loop device over a deleted leg was taken away")
                 }
@@ -201,8 +216,13 @@ impl Drive {
     }
 }
 
-/// Detaches the device of a leg.
-pub(crate) fn take_away(name: &str, found: &Loop) -> Result<(), VolumeError> {
+/// Detaches the device of a leg. Limits go first: they would outlive it, and be somebody else's. What stays attached is limited again with
+/// the next [`Drive::limit`].
+pub(crate) fn take_away(throttle: &Throttle, name: &str, found: &Loop) -> Result<(), VolumeError> {
+    let none = BTreeMap::from([(found.number, IoLimits::default())]);
+    if let Err(error) = throttle.set(&none) {
+        warn!(device = %found.path.display(), %error, "limits of a device that is detached may stay");
+    }
     let busy = |by: &str| VolumeError::Busy {
         what: format!("leg {name}, attached at {},", found.path.display()),
         by: by.to_owned(),

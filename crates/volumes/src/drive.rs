@@ -19,6 +19,7 @@ use crate::error::VolumeError;
 use crate::filesystem::{self, Device};
 use crate::health::{self, Health};
 use crate::ledger::Ledger;
+use crate::limits::Throttle;
 use crate::loops::{self, Loop, Purpose};
 use crate::record::{self, DriveRecord, LegRecord, Provisioning};
 use crate::{ioctl, mounts};
@@ -34,6 +35,7 @@ pub struct Drive {
     pub(crate) id: Uuid,
     pub(crate) pool: Uuid,
     pub(crate) root: PathBuf,
+    pub(crate) throttle: Throttle,
     /// Device number of its file system.
     number: u64,
     inside: Mutex<Inside>,
@@ -74,6 +76,7 @@ impl Drive {
         mounts: &Path,
         owned: &OwnedDrive,
         partition: OpenPartition,
+        throttle: Throttle,
     ) -> Result<Drive, VolumeError> {
         let id = owned.drive_id;
         let root = mounts.join(id.to_string());
@@ -103,6 +106,7 @@ impl Drive {
             id,
             pool: owned.pool_id,
             root,
+            throttle,
             number: device.number,
             inside: Mutex::new(Inside {
                 device: Some(device),

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use crate::ledger::NoRoom;
+use crate::limits::LimitError;
 
 /// Why something was not done to a drive's storage side or a leg.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +134,9 @@ pub enum VolumeError {
         /// What uses it.
         by: String,
     },
+    /// A leg is attached, and its limits are not enforced.
+    #[error("limits are not enforced: {0}")]
+    Unlimited(#[from] LimitError),
     /// A copy of another drive's leg was given up: what it copies did not keep still. It can be begun anew.
     #[error("leg {name}: the copy was given up: {why}")]
     CopyEnded {

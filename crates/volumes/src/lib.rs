@@ -35,6 +35,6 @@ pub use error::VolumeError;
 pub use health::Health;
 pub use ledger::{Ledger, NoRoom, cost};
 pub use legs::{LegOrder, LegSource, LegState};
-pub use limits::{IoLimits, LimitError, limit_io};
+pub use limits::{IoLimits, LimitError, Throttle};
 pub use record::{AttachmentRecord, DriveRecord, LegRecord, Provisioning, Redundancy};
 pub use storage::Storage;

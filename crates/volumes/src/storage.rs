@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::attach::take_away;
 use crate::drive::Drive;
 use crate::error::VolumeError;
+use crate::limits::Throttle;
 use crate::{loops, mounts};
 
 /// The storage sides that this process serves. All methods but [`drive`](Self::drive) and [`drives`](Self::drives) block. Dropped, it leaves
@@ -18,6 +19,7 @@ use crate::{loops, mounts};
 #[derive(Debug)]
 pub struct Storage {
     root: PathBuf,
+    throttle: Throttle,
     drives: Mutex<BTreeMap<Uuid, Arc<Drive>>>,
 }
 
@@ -26,8 +28,15 @@ impl Storage {
     pub fn new(root: impl Into<PathBuf>) -> Storage {
         Storage {
             root: root.into(),
+            throttle: Throttle::new(Throttle::ROOT),
             drives: Mutex::default(),
         }
+    }
+
+    /// Limits the I/O to attached legs by these control groups instead of those at [`Throttle::ROOT`].
+    #[must_use]
+    pub fn throttled_by(self, throttle: Throttle) -> Storage {
+        Storage { throttle, ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Uuid, Arc<Drive>>> {
@@ -50,7 +59,12 @@ impl Storage {
             drive.grow(partition.len)?;
             return Ok(drive);
         }
-        let drive = Arc::new(Drive::open(&self.root, owned, partition)?);
+        let drive = Arc::new(Drive::open(
+            &self.root,
+            owned,
+            partition,
+            self.throttle.clone(),
+        )?);
         self.lock().insert(drive.id(), Arc::clone(&drive));
         Ok(drive)
     }
@@ -95,7 +109,7 @@ impl Storage {
         else {
             return Ok(false);
         };
-        take_away(leg, &found).map(|()| true)
+        take_away(&self.throttle, leg, &found).map(|()| true)
     }
 
     /// An open drive.

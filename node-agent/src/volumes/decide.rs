@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kube::ResourceExt;
 use strand_api::{ByteQuantity, PoolLeg, PoolLegSpec, Provisioning};
-use strand_volumes::{CopyOrder, LegOrder, LegRecord, LegSource};
+use strand_volumes::{CopyOrder, IoLimits, LegOrder, LegRecord, LegSource};
 use uuid::Uuid;
 
 /// What is to be done about a leg.
@@ -64,6 +64,15 @@ impl<'a> Here<'a> {
             Some(uuid) => self.by_uuid(uuid),
             None => self.named(name),
         }
+    }
+
+    /// What limits the legs that lie there, by name.
+    pub fn limits(&self) -> BTreeMap<String, IoLimits> {
+        let known = self.objects.iter().filter_map(|(name, leg)| {
+            let bytes = self.bytes_of(name)?;
+            Some((bytes.name.clone(), limits(leg)))
+        });
+        known.collect()
     }
 
     /// Decides on one leg.
@@ -177,6 +186,19 @@ fn orphan(record: &LegRecord, node: &str, drive: &str, uuid: String) -> PoolLegS
         limits: None,
         orphaned: true,
         deletion_mark: false,
+    }
+}
+
+/// The limits of a leg as drives know them.
+pub fn limits(leg: &PoolLeg) -> IoLimits {
+    let limits = leg.spec.limits.as_ref();
+    let positive = |limit: i64| u64::try_from(limit).ok().filter(|limit| *limit > 0);
+    IoLimits {
+        iops: limits.and_then(|l| l.iops).and_then(positive),
+        bandwidth: limits
+            .and_then(|l| l.bandwidth)
+            .map(|b| b.0)
+            .filter(|b| *b > 0),
     }
 }
 

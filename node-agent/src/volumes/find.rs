@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use strand_api::PoolLeg;
-use strand_volumes::{Drive, LegRecord, VolumeError};
+use strand_volumes::{Drive, IoLimits, LegRecord, VolumeError};
 
-use super::decide::uuid;
+use super::decide::{limits, uuid};
 use super::{AttachError, LegReport};
 
 /// A leg on an open drive.
@@ -18,6 +18,8 @@ pub struct Found {
     pub name: String,
     /// Name of the leg on it.
     pub leg: String,
+    /// What limits it, as far as its object is known.
+    pub limits: IoLimits,
 }
 
 /// An open drive and its object's name.
@@ -83,6 +85,7 @@ pub fn to_attach(
         (Some(((name, drive), record)), true) => Ok(Found {
             drive,
             name,
+            limits: object(&record).map_or_else(IoLimits::default, |leg| limits(leg)),
             leg: record.name,
         }),
         (Some(_), false) => Err(refused(

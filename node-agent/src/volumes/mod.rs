@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use strand_drives::{DriveHost, OwnedDrive};
-use strand_volumes::{Storage, VolumeError};
+use strand_volumes::{Storage, Throttle, VolumeError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::effects::Writer;
@@ -36,6 +36,8 @@ pub use slot::Hold;
 pub struct VolumesConfig {
     /// Storage sides are mounted below it; consumers of volumes must see it under the same path.
     pub root: PathBuf,
+    /// Where control groups are mounted, which limit the I/O to volumes.
+    pub control_groups: PathBuf,
 }
 
 /// What the agent's plans say of this node's drives.
@@ -159,7 +161,8 @@ impl Volumes {
     ) -> Self {
         let (asks, asked) = mpsc::unbounded_channel();
         let (tell, standing) = watch::channel(BTreeMap::new());
-        let storage = Arc::new(Storage::new(&config.root));
+        let throttle = Throttle::new(&config.control_groups);
+        let storage = Arc::new(Storage::new(&config.root).throttled_by(throttle));
         let serving = Serving::new(
             Arc::clone(&storage),
             node,
@@ -216,16 +219,26 @@ impl Volumes {
             read_only,
         } = request;
         let (drive, leg) = (Arc::clone(&found.drive), found.leg.clone());
-        let attached = blocking(volume, move || drive.attach(&leg, generation, read_only)).await;
+        let limits = BTreeMap::from([(leg.clone(), found.limits)]);
+        let attached = blocking(volume, move || {
+            let attached = drive.attach(&leg, generation, read_only)?;
+            // A volume is of more use without its limits than not at all. What fails here fails with the next pass too, which tells.
+            Ok((attached, drive.limit(&limits).is_ok()))
+        });
+        let attached = attached.await;
         if let Err(AttachError::Volume(VolumeError::Stale { recorded, .. })) = &attached {
             self.ask(Ask::Stale {
-                drive: found.name,
+                drive: found.name.clone(),
                 leg: found.leg,
                 recorded: *recorded,
             });
         }
+        let (attached, limited) = attached?;
+        if !limited {
+            self.ask(Ask::Look(found.name));
+        }
         Ok(AttachedVolume {
-            device: attached?.device,
+            device: attached.device,
         })
     }
 

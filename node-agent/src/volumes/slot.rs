@@ -70,6 +70,8 @@ pub struct Slot {
     pub looked_at: Option<Instant>,
     pub standing: Option<StorageStanding>,
     pub stale: BTreeMap<String, u64>,
+    /// Whether anything on it may be limited.
+    pub limited: bool,
     pub holds: usize,
     pub waiting: Vec<oneshot::Sender<Hold>>,
 }
@@ -85,6 +87,8 @@ impl Slot {
             looked_at: None,
             standing: None,
             stale: BTreeMap::new(),
+            // What an earlier process has limited.
+            limited: true,
             holds: 0,
             waiting: Vec::new(),
         }

@@ -18,6 +18,7 @@ use super::serving::Ask;
 const SOURCE_NOT_FOUND: &str = "SourceNotFound";
 const IN_USE: &str = "InUse";
 const DRIVE_ERROR: &str = "DriveError";
+const NOT_ENFORCED: &str = "NotEnforced";
 const COPYING: &str = "Copying";
 const COPY_FAILED: &str = "CopyFailed";
 
@@ -77,6 +78,8 @@ pub struct Pass {
     pub ailment: Option<Ailment>,
     /// Legs of which somebody came with an older attachment generation than their record has.
     pub stale: BTreeMap<String, u64>,
+    /// Why the limits of its attached legs are not enforced.
+    pub unlimited: Option<String>,
     /// All open drives: what legs are copied from.
     pub storage: Arc<Storage>,
     /// Copies under way.
@@ -86,6 +89,20 @@ pub struct Pass {
 }
 
 impl Pass {
+    /// Limits the legs that are attached as their objects say.
+    pub fn limit(&mut self) {
+        let limit = || {
+            let records = self.drive.records()?;
+            let here = Here {
+                objects: &self.objects,
+                records: &records,
+            };
+            self.drive.limit(&here.limits())
+        };
+        let result = limit();
+        self.unlimited = result.err().map(|error| error.to_string());
+    }
+
     /// Does what each leg needs and tells its status as soon as it is known; returns objects for bytes that have none. `taken` says
     /// which names of objects are given already.
     ///
@@ -123,7 +140,8 @@ impl Pass {
     }
 
     fn tend(&self, leg: &PoolLeg, deed: Deed) -> PoolLegStatus {
-        let told = Told::new(leg, self.ailment.as_ref());
+        let mut told = Told::new(leg, self.ailment.as_ref());
+        told.unlimited = self.unlimited.as_deref();
         match deed {
             Deed::Make(order) => match self.drive.make(&order) {
                 Ok(record) => self.keep(&told, record),
@@ -229,6 +247,7 @@ fn reason(error: &VolumeError) -> &'static str {
 struct Told<'a> {
     leg: &'a PoolLeg,
     ailment: Option<&'a Ailment>,
+    unlimited: Option<&'a str>,
     earlier: &'a [Condition],
     now: Time,
 }
@@ -238,6 +257,7 @@ impl<'a> Told<'a> {
         Self {
             leg,
             ailment,
+            unlimited: None,
             earlier: leg.status.as_ref().map_or(&[], |status| &status.conditions),
             now: Time(Timestamp::now()),
         }
@@ -266,6 +286,11 @@ impl<'a> Told<'a> {
     fn healthy(&self) -> Option<Condition> {
         let Ailment { reason, message } = self.ailment?;
         Some(self.condition(names::HEALTHY, reason, message))
+    }
+
+    fn limited(&self) -> Option<Condition> {
+        let message = self.unlimited.filter(|_| self.leg.spec.limits.is_some())?;
+        Some(self.condition(names::LIMITED, NOT_ENFORCED, message))
     }
 
     fn deleted(&self) -> PoolLegStatus {
@@ -341,7 +366,10 @@ impl<'a> Told<'a> {
             attachment_generation: generation
                 .and_then(|generation| i64::try_from(generation).ok())
                 .or(told),
-            conditions: [ready, self.healthy()].into_iter().flatten().collect(),
+            conditions: [ready, self.healthy(), self.limited()]
+                .into_iter()
+                .flatten()
+                .collect(),
             ..self.blank()
         }
     }

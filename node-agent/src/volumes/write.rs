@@ -152,6 +152,7 @@ pub fn happenings(leg: &PoolLeg, after: &PoolLegStatus) -> Vec<Happening> {
     for (type_, reason, action) in [
         (names::READY, "LegNotReady", "Tend"),
         (names::HEALTHY, "LegUnhealthy", "Probe"),
+        (names::LIMITED, "LegNotLimited", "Limit"),
     ] {
         if let Some(now) = condition::find(&after.conditions, type_)
             && condition::find(before, type_).is_none_or(|earlier| earlier.reason != now.reason)

@@ -7,6 +7,8 @@ mod context;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod reconcile;
 #[cfg(test)]
 mod verdicts;

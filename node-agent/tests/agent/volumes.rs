@@ -17,6 +17,7 @@ use strand_api::{
     PoolLegStatus, condition, names,
 };
 use strand_drives::{HostConfig, KernelHost, WatchTimes};
+use strand_volumes::Throttle;
 
 use crate::bed::{Cluster, NODE, Running, until};
 
@@ -25,10 +26,10 @@ const SIZE: u64 = 768 * MIB;
 const CONTEXT: u64 = 256 * MIB;
 
 /// A directory; what is mounted or attached below it goes with it, however the test ends.
-struct Ground(tempfile::TempDir);
+pub struct Ground(tempfile::TempDir);
 
 impl Ground {
-    fn new() -> Self {
+    pub fn new() -> Self {
         assert!(
             fs::metadata("/dev/loop-control").is_ok(),
             "this test needs root and loop devices"
@@ -45,12 +46,12 @@ impl Ground {
         ground
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Plugs a drive in; the name of its object.
-    fn plug(&self, serial: &str) -> String {
+    pub fn plug(&self, serial: &str) -> String {
         let image = self.path(&format!("{serial}.img"));
         File::create(&image).unwrap().set_len(SIZE).unwrap();
         fs::rename(image, self.path(&format!("drives/{serial}.img"))).unwrap();
@@ -100,6 +101,11 @@ impl Drop for Ground {
 }
 
 fn agent(cluster: &Cluster, ground: &Ground) -> Running {
+    agent_with(cluster, ground, Throttle::ROOT.as_ref())
+}
+
+/// An agent that limits I/O by the control groups at a path.
+pub fn agent_with(cluster: &Cluster, ground: &Ground, control_groups: &Path) -> Running {
     let host = KernelHost::start(HostConfig {
         watch: WatchTimes {
             nvme: Duration::from_secs(60),
@@ -112,13 +118,14 @@ fn agent(cluster: &Cluster, ground: &Ground) -> Running {
         rescan: Duration::from_secs(1),
         volumes: Some(VolumesConfig {
             root: ground.path("volumes"),
+            control_groups: control_groups.into(),
         }),
         ..AgentConfig::new(NODE)
     };
     Running::with(cluster, Arc::new(host), config)
 }
 
-fn volumes(agent: &Running) -> &Volumes {
+pub fn volumes(agent: &Running) -> &Volumes {
     agent.handle.volumes().unwrap()
 }
 
@@ -127,7 +134,7 @@ fn legs(cluster: &Cluster) -> Api<PoolLeg> {
 }
 
 /// Has a drive taken into the pool, and waits until its storage side is told; how many bytes it is told to have.
-async fn taken(cluster: &Cluster, drive: &str) -> u64 {
+pub async fn taken(cluster: &Cluster, drive: &str) -> u64 {
     cluster.phase(drive, DrivePhase::Available).await;
     cluster.claim(drive, CONTEXT).await;
     let told = cluster
@@ -144,14 +151,14 @@ fn usable(status: &strand_api::DriveStatus) -> Option<u64> {
     storage.usable.map(|bytes| bytes.0)
 }
 
-fn spec(volume: &str, drive: &str, mib: u64) -> PoolLegSpec {
+pub fn spec(volume: &str, drive: &str, mib: u64) -> PoolLegSpec {
     let spec = json!({
         "volume": volume, "ownerUID": "u1", "nodeName": NODE, "drive": drive, "index": 0, "size": format!("{mib}Mi"),
     });
     serde_json::from_value(spec).unwrap()
 }
 
-async fn ask(cluster: &Cluster, name: &str, spec: PoolLegSpec) {
+pub async fn ask(cluster: &Cluster, name: &str, spec: PoolLegSpec) {
     let params = PostParams::default();
     legs(cluster)
         .create(&params, &PoolLeg::new(name, spec))
@@ -159,7 +166,7 @@ async fn ask(cluster: &Cluster, name: &str, spec: PoolLegSpec) {
         .unwrap();
 }
 
-async fn amend(cluster: &Cluster, name: &str, spec: serde_json::Value) {
+pub async fn amend(cluster: &Cluster, name: &str, spec: serde_json::Value) {
     let patch = Patch::Merge(json!({"spec": spec}));
     legs(cluster)
         .patch(name, &PatchParams::default(), &patch)
@@ -167,7 +174,7 @@ async fn amend(cluster: &Cluster, name: &str, spec: serde_json::Value) {
         .unwrap();
 }
 
-async fn when(
+pub async fn when(
     cluster: &Cluster,
     name: &str,
     what: &str,
@@ -187,18 +194,18 @@ async fn when(
         .unwrap_or_else(|_| panic!("leg {name} is not {what}: {:?}", said.lock()))
 }
 
-async fn phase(cluster: &Cluster, name: &str, phase: LegPhase) -> PoolLegStatus {
+pub async fn phase(cluster: &Cluster, name: &str, phase: LegPhase) -> PoolLegStatus {
     when(cluster, name, &format!("{phase:?}"), |s| {
         s.phase == Some(phase)
     })
     .await
 }
 
-fn reason(status: &PoolLegStatus, type_: &str) -> Option<String> {
+pub fn reason(status: &PoolLegStatus, type_: &str) -> Option<String> {
     condition::find(&status.conditions, type_).map(|c| c.reason.clone())
 }
 
-fn request(generation: u64) -> AttachRequest {
+pub fn request(generation: u64) -> AttachRequest {
     AttachRequest {
         generation,
         read_only: false,

@@ -81,6 +81,14 @@ impl<'a> Conditions<'a> {
     }
 }
 
+/// Why the limits of a leg are not enforced where it is attached.
+pub(super) fn unlimited(leg: &PoolLeg) -> Option<Why> {
+    let conditions = leg.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    let told = condition::find(conditions, names::LIMITED).filter(|c| c.status == "False")?;
+    let message = format!("node {}: {}", leg.spec.node_name, told.message);
+    Some(Why::new(&told.reason, message))
+}
+
 /// What is wrong with the drive or node of a leg, and whether the leg cannot be used at all for it.
 pub(super) fn ailment(pass: &Pass, leg: &PoolLeg) -> Option<(bool, Why)> {
     let name = leg.spec.drive.as_str();

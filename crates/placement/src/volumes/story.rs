@@ -10,6 +10,7 @@ pub fn stories(before: &PoolVolumeStatus, after: &PoolVolumeStatus) -> Vec<Story
         (names::READY, "VolumeNotReady", Some("VolumeReady")),
         (names::HEALTHY, "VolumeUnhealthy", Some("VolumeHealthy")),
         (names::RESIZED, "VolumeNotResized", None),
+        (names::LIMITED, "VolumeNotLimited", None),
         (names::ATTACHED, "VolumeNotAttached", None),
     ];
     let turns = turns.into_iter();

@@ -7,7 +7,7 @@ use super::{
     ledger,
     leg::{self, Standing, TRIED},
     leg_size, place, source,
-    state::{Conditions, Why, ailment},
+    state::{self, Conditions, Why, ailment},
     young,
 };
 use strand_api::{
@@ -342,6 +342,7 @@ fn say(
         .legs
         .iter()
         .filter_map(|l| pass.claims.of(owner, l));
+    let unlimited = found.clone().find_map(state::unlimited);
     let ailment = found
         .filter_map(|leg| ailment(pass, leg))
         .max_by_key(|(fatal, _)| *fatal);
@@ -373,6 +374,9 @@ fn say(
     }
     if let Some((_, why)) = &ailment {
         conditions.say(names::HEALTHY, false, &why.reason, &why.message);
+    }
+    if let Some(why) = &unlimited {
+        conditions.say(names::LIMITED, false, &why.reason, &why.message);
     }
     let phase = match why {
         _ if volume.spec.deletion_mark => VolumePhase::Deleting,

@@ -7,5 +7,6 @@ mod copying;
 mod faults;
 mod kill;
 mod legs;
+mod limits;
 mod room;
 mod sides;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use strand_api::PoolLeg;
+use strand_volumes::IoLimits;
 
 use super::{Attachments, Serving, Unserved};
 use crate::volumes::AttachError;
@@ -31,6 +32,7 @@ impl Serving {
             drive,
             name,
             leg: record.name,
+            limits: IoLimits::default(),
         });
         Ok(found.collect())
     }

@@ -23,7 +23,7 @@ impl Serving {
     pub(super) fn tend(&mut self, name: &str, now: Instant) {
         let taken: Vec<String> = self.legs.iter().map(|(name, _)| name.clone()).collect();
         let objects = self.legs.iter().filter(|(_, leg)| leg.spec.drive == name);
-        let objects = objects
+        let objects: BTreeMap<String, PoolLeg> = objects
             .map(|(name, leg)| (name.clone(), leg.clone()))
             .collect();
         let Some(slot) = self.slots.get_mut(name) else {
@@ -41,6 +41,8 @@ impl Serving {
         if probe {
             slot.looked_at = Some(now);
         }
+        let limits = objects.values().any(|leg| leg.spec.limits.is_some());
+        let limit = std::mem::replace(&mut slot.limited, limits) || limits;
         let mut pass = Pass {
             drive,
             name: name.to_owned(),
@@ -48,6 +50,7 @@ impl Serving {
             objects,
             ailment: slot.ailment.clone(),
             stale: slot.stale.clone(),
+            unlimited: None,
             storage: Arc::clone(&self.storage),
             copies: self.copies.clone(),
             asks: self.asks.clone(),
@@ -59,6 +62,9 @@ impl Serving {
             if let Some(found) = &looked {
                 pass.ailment.clone_from(found);
             }
+            if limit {
+                pass.limit();
+            }
             let tell = |leg, status| {
                 let status = Box::new(status);
                 let _ = asks.send(Ask::Tended { leg, status });
@@ -66,10 +72,11 @@ impl Serving {
             let orphans = pass.run(|name| taken.iter().any(|taken| taken == name), tell);
             let standing = slot::standing(&pass.drive);
             let _ = asks.send(Ask::Passed {
-                drive: pass.name,
+                drive: pass.name.clone(),
                 orphans,
                 standing,
                 looked,
+                unlimited: pass.unlimited.is_some(),
             });
         });
     }
@@ -89,11 +96,13 @@ impl Serving {
         orphans: Result<Vec<(String, PoolLegSpec)>, VolumeError>,
         standing: Option<StorageStanding>,
         looked: Option<Option<Ailment>>,
+        unlimited: bool,
     ) {
         let Some(slot) = self.slots.get_mut(name) else {
             return;
         };
         slot.tending = false;
+        slot.limited |= unlimited;
         if let Some(ailment) = looked {
             if let Some(ailment) = &ailment
                 && slot.ailment.as_ref() != Some(ailment)
@@ -132,6 +141,7 @@ impl Serving {
     pub(super) fn wrote(
         &mut self,
         name: &str,
+        before: Option<Box<PoolLeg>>,
         write: Write,
         result: Result<Option<Box<PoolLeg>>, String>,
     ) {
@@ -140,9 +150,8 @@ impl Serving {
             Ok(object) => {
                 self.outbox.done(name, None, now);
                 let Some(object) = object else { return };
-                let before = self.legs.get(name).cloned();
                 if let (Write::Status(status), Some(before)) = (&write, before) {
-                    let about = reference(&before);
+                    let about = reference(&*before);
                     for happening in happenings(&before, status) {
                         let (writer, about) = (self.writer.clone(), about.clone());
                         tokio::spawn(writer.tell(about, happening));

@@ -75,9 +75,13 @@ pub(super) enum Ask {
         standing: Option<StorageStanding>,
         /// What a look found, if there was one.
         looked: Option<Option<Ailment>>,
+        /// Whether limits are not enforced that should be.
+        unlimited: bool,
     },
     Wrote {
         leg: String,
+        /// Its object as it was when this was begun: a watch may bring what was written earlier than the answer comes.
+        before: Option<Box<PoolLeg>>,
         write: Write,
         result: Result<Option<Box<PoolLeg>>, String>,
     },
@@ -271,8 +275,14 @@ impl Serving {
                 orphans,
                 standing,
                 looked,
-            } => self.passed(&drive, orphans, standing, looked),
-            Ask::Wrote { leg, write, result } => self.wrote(&leg, write, result),
+                unlimited,
+            } => self.passed(&drive, orphans, standing, looked, unlimited),
+            Ask::Wrote {
+                leg,
+                before,
+                write,
+                result,
+            } => self.wrote(&leg, before, write, result),
             // Taken by the loop.
             Ask::End(_) => {}
         }
@@ -313,11 +323,17 @@ impl Serving {
         }
         for (leg, write) in self.outbox.take(now) {
             let (writer, asks) = (self.leg_writer.clone(), self.asks.clone());
+            let before = self.legs.get(&leg).cloned().map(Box::new);
             tokio::spawn(async move {
                 let result = writer.write(&leg, write.clone()).await;
                 let result = result.map(|object| object.map(Box::new));
                 // A task that has ended writes it again after the next start.
-                let _ = asks.send(Ask::Wrote { leg, write, result });
+                let _ = asks.send(Ask::Wrote {
+                    leg,
+                    before,
+                    write,
+                    result,
+                });
             });
         }
     }
