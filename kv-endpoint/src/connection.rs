@@ -204,9 +204,11 @@ impl<S: Store> Peer<S> {
                 Err(error) => refusal(error),
             },
         };
-        if self.fixed_width && command == Command::Exists && reply == Reply::Integer(1) {
-            endpoint.prepare(&words[0]).await;
-        }
+        let found = command == Command::Exists && reply == Reply::Integer(1);
+        let reply = match found && self.fixed_width && !endpoint.prepare(&words[0]).await {
+            true => Reply::Integer(0),
+            false => reply,
+        };
         match reply {
             Reply::Error(_) => self.refuse(command, &[], reply),
             reply => self.answer(reply),

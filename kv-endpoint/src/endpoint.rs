@@ -83,14 +83,19 @@ impl<S: Store> Endpoint<S> {
         self.chunks.learn(key, length);
     }
 
-    /// A fixed-width client was told that `key` exists, and may get it next: asks how long it is, unless that is known.
-    pub async fn prepare(&self, key: &[u8]) {
-        if self.chunks.of(key).is_none()
-            && let Ok(Some(length)) = self.store.length(key).await
-            && let Ok(length) = usize::try_from(length)
-        {
-            self.learn(key, length);
+    /// Whether a fixed-width client may be told that `key` exists: it may get it next, and what a miss of it has to look like
+    /// must be known by then. Asks how long it is, unless keys like it have told.
+    pub async fn prepare(&self, key: &[u8]) -> bool {
+        if self.chunks.of(key).is_some() {
+            return true;
         }
+        let Ok(Some(length)) = self.store.length(key).await else {
+            // Evicted a moment ago, or the agent has gone. Nobody is told that it exists, so nothing is broken.
+            self.leases.deleted(key);
+            return false;
+        };
+        self.learn(key, usize::try_from(length).unwrap_or(usize::MAX));
+        true
     }
 
     /// Whether `password` is the right one; takes as long for each wrong one of the same length.

@@ -2,7 +2,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "no crate of the workspace has a safe call for this option"
+    reason = "no crate of the workspace has a safe call for this option (docs/decisions/0017)"
 )]
 
 use std::io;

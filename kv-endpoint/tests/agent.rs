@@ -4,17 +4,18 @@
 
 mod support;
 
-use std::fs::File;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use strand_context_store::{Identity, Medium, Options, Store};
+use strand_context_store::Options;
 use strand_kv_door::{ArenaBudget, Door, DoorOptions, MemoryBlocks, Namespace, Node, StoreBlocks};
+use support::agent::{Agent, open_store};
 use support::client::{Answer, Client, ok, pattern};
 use support::process::start;
+use support::programs::{python, run};
 use support::{PATIENCE, until};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -104,6 +105,7 @@ async fn a_hundred_and_fifty_clients_of_32_mib_take_no_memory_but_the_arena() {
     let most = most.load(Ordering::Relaxed);
     println!("at most {most} KiB of private memory");
     assert!(most <= 16 << 10, "{most} KiB");
+    assert_eq!(node.usage().granted_bytes, 64 * MIB);
     until("nothing is held", || {
         let usage = node.usage();
         (
@@ -136,31 +138,7 @@ async fn agent(socket: &Path) -> Child {
 async fn process_agent() {
     let socket = std::env::var(SOCKET).unwrap();
     let path = Path::new(&socket).with_file_name("partition");
-    let open = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path);
-    let file = open.unwrap();
-    file.set_len(PARTITION).unwrap();
-    let identity = Identity {
-        pool: "pool".into(),
-        drive: "drive".into(),
-    };
-    // Transfers of the agent before may keep the partition for a moment.
-    let (store, _) = loop {
-        let medium = Medium {
-            file: file.try_clone().unwrap(),
-            offset: 0,
-            len: PARTITION,
-        };
-        match Store::open(medium, &identity, Options::default()).await {
-            Ok(opened) => break opened,
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    };
-    let blocks = StoreBlocks::new(Arc::new(store));
+    let blocks = StoreBlocks::new(open_store(&path, PARTITION, Options::default()).await);
     let node = Node::new(blocks, ArenaBudget::new(64 * MIB));
     let _door = node
         .open(DoorOptions {
@@ -224,4 +202,28 @@ async fn an_agent_that_is_killed_costs_redis_py_hits_and_nothing_else() {
     println!("{info}");
     // Six clients and this one: nobody had to come back.
     assert!(info.contains("total_connections_received:7\r\n"), "{info}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unmodified_clients_before_a_store() {
+    // They expect to find what they wrote a moment ago: nothing may be dropped because this machine is slow.
+    let patient = Options {
+        patience: PATIENCE,
+        ..Options::default()
+    };
+    let agent = Agent::with(PARTITION, patient).await;
+    let door = agent.door("door.sock", DoorOptions::ARENA_BYTES);
+    let flags = ["--door", door.path().to_str().unwrap()];
+    let (_endpoint, resp, _listen) = start(&flags).await;
+    drop(Client::of_an_agent(resp).await);
+    for script in ["redis_py.py", "valkey_glide.py", "lmcache_native.py"] {
+        python(script, &[&resp.port().to_string()]).await;
+    }
+    let mut benchmark = Command::new("redis-benchmark");
+    let port = resp.port().to_string();
+    benchmark.args(["-p", &port, "-n", "1000", "-t", "set,get,mset"]);
+    let table = run(benchmark.args(["-d", "5000", "-P", "4", "--csv"])).await;
+    assert_eq!(table.lines().count(), 4, "{table}");
+    assert!(!table.contains("Error"), "{table}");
+    agent.at_rest(1).await;
 }

@@ -146,6 +146,21 @@ async fn what_is_too_long_is_refused_and_the_connection_stays() {
         client.call(&["GET", "c"]).await,
         Answer::Value(b"3".to_vec())
     );
+    let pairs = ["MSET", "d", "4", "e", "", "f", "6"];
+    refused(client.call(&pairs).await, "an empty value");
+    assert_eq!(
+        client.call(&["GET", "f"]).await,
+        Answer::Value(b"6".to_vec())
+    );
+    refused(
+        client.call(&["SETEX", "g", "9", ""]).await,
+        "an empty value",
+    );
+    refused(client.call(&["SETNX", "g", ""]).await, "an empty value");
+    assert_eq!(
+        client.call(&["EXISTS", "e", "g", "k"]).await,
+        Answer::Line(":0".into())
+    );
     // A key may be as long as this.
     assert_eq!(client.set(&"k".repeat(1024), b"v").await, ok());
     assert_eq!(server.store.in_use(), (0, 0));

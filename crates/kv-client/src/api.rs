@@ -124,7 +124,7 @@ pub struct Page {
 pub struct NamespaceStats {
     /// Blocks present.
     pub blocks: u64,
-    /// Value bytes present.
+    /// Bytes that they take on drives: whole pages, their keys included.
     pub bytes: u64,
 }
 

@@ -95,7 +95,7 @@ pub struct Page {
 pub struct Totals {
     /// Blocks.
     pub blocks: u64,
-    /// Value bytes.
+    /// Bytes that they take.
     pub bytes: u64,
 }
 

@@ -125,6 +125,10 @@ async fn what_does_not_fit_is_refused_in_words() {
         "{error}"
     );
     assert!(matches!(client.reserve(0).await, Err(Error::Empty)));
+    let empty = client.put(b"k", b"", PutOptions::default()).await;
+    assert!(matches!(empty, Err(Error::Empty)), "{empty:?}");
+    assert!(matches!(client.upload(b"k", 0).await, Err(Error::Empty)));
+    assert!(!client.exists(b"k").await.unwrap());
     let error = client.get(&[0; 1025]).await.unwrap_err();
     assert!(error.to_string().contains("1025"), "{error}");
     assert!(client.get(b"").await.is_err());

@@ -116,6 +116,11 @@ async fn frames_that_lie_are_refused() {
         let reply = raw.ask(1, &put(offset, length)).await;
         assert_eq!(refused(&reply), Code::Range.number(), "{offset} {length}");
     }
+    // An empty value.
+    assert_eq!(
+        refused(&raw.ask(1, &put(0, 0)).await),
+        Code::Length.number()
+    );
     let long = Request::Delete {
         keys: vec![vec![0; 2000]],
     };

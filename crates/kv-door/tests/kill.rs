@@ -272,7 +272,8 @@ async fn a_client_killed_at_any_step_leaves_nothing() {
         .unwrap();
     let rest = (descriptors(), bed.node.usage());
     let mut after = 0;
-    for round in 0..rounds(20) {
+    // A thousand kills and more.
+    for round in 0..rounds(46) {
         for step in STEPS {
             let mut process = Process::start("process_client", bed.door.path(), step);
             process.there().await;

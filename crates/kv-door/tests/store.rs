@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use bed::raw::Raw;
 use futures::StreamExt;
+use rustix::fs::{FallocateFlags, fallocate, ftruncate};
+use rustix::io::Errno;
 use strand_context_store::{Identity, Medium, Options as StoreOptions, Store};
 use strand_kv_client::frame::{FOREVER, Put as Outcome, Reply, Request};
 use strand_kv_client::{Client, Options, Put, PutOptions};
@@ -53,9 +55,9 @@ async fn node(directory: &Path) -> Arc<Node<StoreBlocks>> {
     )
 }
 
-fn door(node: &Arc<Node<StoreBlocks>>, directory: &Path, namespace: u128) -> Door {
+fn door(node: &Arc<Node<StoreBlocks>>, directory: &Path, pod: u8, namespace: u128) -> Door {
     node.open(DoorOptions {
-        socket: directory.join(format!("{namespace}.sock")),
+        socket: directory.join(format!("{pod}.sock")),
         namespace: Namespace(namespace),
         arena_bytes: DoorOptions::ARENA_BYTES,
     })
@@ -81,7 +83,7 @@ async fn at_rest(node: &Node<StoreBlocks>) {
 async fn blocks_of_all_sizes_through_a_drive() {
     let directory = tempfile::tempdir().unwrap();
     let node = node(directory.path()).await;
-    let door = door(&node, directory.path(), 1);
+    let door = door(&node, directory.path(), 1, 1);
     let client = bed::connect(Options::new(door.path())).await;
     let sizes = [
         1,
@@ -147,7 +149,7 @@ fn find(directory: &Path, bytes: &[u8]) -> u64 {
 async fn a_bit_that_flips_in_the_last_chunk_is_noticed_when_it_is_its_turn() {
     let directory = tempfile::tempdir().unwrap();
     let node = node(directory.path()).await;
-    let door = door(&node, directory.path(), 1);
+    let door = door(&node, directory.path(), 1, 1);
     let client = bed::connect(Options::new(door.path())).await;
     let length = 36 << 20;
     let value = bed::value(9, length);
@@ -183,7 +185,7 @@ async fn a_bit_that_flips_in_the_last_chunk_is_noticed_when_it_is_its_turn() {
     at_rest(&node).await;
 }
 
-/// Puts blocks while a thread rewrites all of PUT without a pause.
+/// Puts blocks while a thread rewrites all of PUT without a pause, punches holes into it, and tries to take it away.
 async fn rewriting_pod(path: &Path, rounds: u64) -> (u64, u64) {
     let mut raw = Raw::open(path).await;
     let arenas = raw.map();
@@ -191,6 +193,8 @@ async fn rewriting_pod(path: &Path, rounds: u64) -> (u64, u64) {
     let mut room = arenas.write(length).await.unwrap();
     let offset = room.offset() as u64;
     let stop = Arc::new(AtomicBool::new(false));
+    let [get, put, _] = &raw.descriptors;
+    let memories = [get, put].map(|memory| memory.try_clone().unwrap());
     let rewriter = std::thread::spawn({
         let stop = Arc::clone(&stop);
         move || {
@@ -198,6 +202,14 @@ async fn rewriting_pod(path: &Path, rounds: u64) -> (u64, u64) {
             while !stop.load(Ordering::Relaxed) {
                 byte = byte.wrapping_add(1);
                 room.fill(byte);
+                let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                let hole = (u64::from(byte) << 12, 1 << 20);
+                let [get, put] = &memories;
+                assert_eq!(fallocate(get, punch, hole.0, hole.1), Err(Errno::PERM));
+                fallocate(put, punch, offset + hole.0, hole.1).unwrap();
+                for memory in &memories {
+                    assert_eq!(ftruncate(memory, 4096), Err(Errno::PERM));
+                }
             }
         }
     });
@@ -236,20 +248,40 @@ async fn a_pod_that_rewrites_what_it_puts_harms_itself_alone() {
     let directory = tempfile::tempdir().unwrap();
     let node = node(directory.path()).await;
     let (bad, good) = (
-        door(&node, directory.path(), 1),
-        door(&node, directory.path(), 2),
+        door(&node, directory.path(), 1, 1),
+        door(&node, directory.path(), 2, 2),
     );
     let client = bed::connect(Options::new(good.path())).await;
     let stop = Arc::new(AtomicBool::new(false));
     let honest = tokio::spawn(honest_pod(client.clone(), Arc::clone(&stop)));
+    let same = door(&node, directory.path(), 3, 1);
+    let reader = bed::connect(Options::new(same.path())).await;
+    let reading = tokio::spawn(reading_pod(reader.clone(), Arc::clone(&stop)));
     let (hits, misses) = rewriting_pod(bad.path(), 60).await;
     stop.store(true, Ordering::Relaxed);
     let rounds = honest.await.unwrap();
-    println!("rewritten blocks: {hits} hits, {misses} misses; honest rounds: {rounds}");
+    let read = reading.await.unwrap();
+    println!(
+        "rewritten blocks: {hits} hits, {misses} misses; honest rounds: {rounds}; read meanwhile: {read}"
+    );
     assert!(misses > 0, "nothing was torn: the test shows nothing");
-    assert!(rounds > 0);
-    drop(client);
+    assert!(rounds > 0 && read > 0);
+    assert_eq!(node.blocks().store().stats().device_errors, 0);
+    drop((client, reader));
     at_rest(&node).await;
+}
+
+/// Another pod of the rewriting one's namespace: whatever it finds is as long as what was put, and nothing is an error.
+async fn reading_pod(client: Client, stop: Arc<AtomicBool>) -> u64 {
+    let mut reads = 0;
+    while !stop.load(Ordering::Relaxed) {
+        reads += 1;
+        let key = [(reads % 5) as u8 + 1];
+        if let Some(block) = client.get(&key).await.unwrap() {
+            assert_eq!(block.len(), 3 << 20);
+        }
+    }
+    reads
 }
 
 /// Every one of its blocks is there and right.

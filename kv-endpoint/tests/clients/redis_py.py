@@ -57,6 +57,11 @@ def ordinary(protocol):
         raise AssertionError("a key of 2000 bytes is too long")
     except redis.ResponseError as error:
         assert "2000 bytes" in str(error)
+    try:
+        client.set("empty", "")
+        raise AssertionError("there are no empty values here")
+    except redis.ResponseError as error:
+        assert "at least one byte" in str(error)
     assert client.get("a") == b"\x00\r\n$-1\r\n", "the connection stays usable"
     assert client.flushall() and client.dbsize() == 0
     client.close()

@@ -1,6 +1,7 @@
 //! A small client that sees lengths and bytes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -25,6 +26,23 @@ impl Client {
         Self {
             stream: BufReader::new(stream),
         }
+    }
+
+    /// A client of an endpoint that has its agent: before that it answers with misses.
+    pub async fn of_an_agent(address: SocketAddr) -> Self {
+        let mut client = Self::connect(address).await;
+        let up = timeout(PATIENCE, async {
+            loop {
+                match client.call(&["INFO", "strand"]).await {
+                    Answer::Value(text) if text.windows(8).any(|word| word == b"agent:up") => {
+                        return;
+                    }
+                    _ => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            }
+        });
+        up.await.expect("the endpoint finds no agent");
+        client
     }
 
     /// The head of a command whose last argument has `value` bytes, up to where they begin.

@@ -1,16 +1,19 @@
-//! An endpoint over memory, on a port of its own, gone with the value.
+//! An endpoint over memory or an agent, on ports of its own, gone with the value.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests")]
 
+pub mod agent;
 pub mod client;
+pub mod fixed;
 pub mod process;
+pub mod programs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kv_endpoint::store::MemoryStore;
+use kv_endpoint::store::{MemoryStore, Store};
 use kv_endpoint::{Config, Endpoint, Metrics, Misses, serve};
 use prometheus::Registry;
 use tokio::net::{TcpListener, TcpStream};
@@ -20,8 +23,8 @@ use tokio::time::timeout;
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Server {
-    pub store: MemoryStore,
+pub struct Server<S = MemoryStore> {
+    pub store: S,
     pub metrics: Metrics,
     pub padded: SocketAddr,
     pub nil: SocketAddr,
@@ -30,7 +33,12 @@ pub struct Server {
 
 impl Server {
     pub async fn start(config: Config, arena_mib: usize) -> Self {
-        let store = MemoryStore::new(arena_mib);
+        Self::over(MemoryStore::new(arena_mib), config).await
+    }
+}
+
+impl<S: Store + Clone> Server<S> {
+    pub async fn over(store: S, config: Config) -> Self {
         let metrics = Metrics::new(&Registry::new()).unwrap();
         let endpoint = Arc::new(Endpoint::new(store.clone(), config, metrics.clone()));
         let mut tasks = JoinSet::new();

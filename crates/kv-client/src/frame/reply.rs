@@ -69,7 +69,7 @@ pub enum Reply {
     Stats {
         /// Blocks present.
         blocks: u64,
-        /// Value bytes present.
+        /// Bytes that they take on drives: whole pages, their keys included.
         bytes: u64,
     },
     /// Not done.
