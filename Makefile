@@ -22,7 +22,7 @@ rack-test:
 
 bench:
 	scripts/install-bench-tools
-	cargo build --release --locked -p strand-bench -p operator -p node-agent -p kv-endpoint
+	cargo build --release --locked -p strand-bench -p operator -p node-agent -p csi-driver -p kv-endpoint
 	target/release/strand-bench $(ARGS)
 
 crds:

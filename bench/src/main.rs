@@ -9,12 +9,14 @@ mod control_plane;
 mod idle;
 mod process;
 mod report;
+mod volumes;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
 
 use context::{ContextArgs, Serve};
+use volumes::VolumeArgs;
 
 /// Measures Strand on this machine
 #[derive(Parser, Debug)]
@@ -36,6 +38,8 @@ enum What {
     Idle(Rest),
     /// Context memory against the drive, Redis, foyer and files
     ContextMemory(ContextArgs),
+    /// Volumes, by CSI calls to a real driver, operator and agent
+    Volumes(VolumeArgs),
     /// Serves a store on a device through native doors; commands come by standard input
     #[command(hide = true)]
     ServeDoor(Serve),
@@ -113,14 +117,16 @@ async fn measure(what: Option<What>, out: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let conditions = report::Conditions::of_this_machine()?;
     println!("{conditions}\n");
-    let (idle, racks, memory) = match what {
-        Some(What::Idle(rest)) => (Some(rest), None, None),
-        Some(What::ControlPlane(racks)) => (None, Some(racks), None),
-        Some(What::ContextMemory(args)) => (None, None, Some(args)),
+    let (idle, racks, memory, volumes) = match what {
+        Some(What::Idle(rest)) => (Some(rest), None, None, None),
+        Some(What::ControlPlane(racks)) => (None, Some(racks), None, None),
+        Some(What::ContextMemory(args)) => (None, None, Some(args), None),
+        Some(What::Volumes(args)) => (None, None, None, Some(args)),
         _ => (
             Some(Rest::default()),
             Some(Racks::default()),
             Some(ContextArgs::default()),
+            Some(VolumeArgs::default()),
         ),
     };
     if let Some(rest) = idle {
@@ -135,6 +141,9 @@ async fn measure(what: Option<What>, out: &Path) -> anyhow::Result<()> {
     }
     if let Some(args) = memory {
         context::run(args, out, &conditions).await?;
+    }
+    if let Some(args) = volumes {
+        volumes::run(args, out, &conditions).await?;
     }
     println!("kept as JSON in {}", out.display());
     Ok(())

@@ -42,6 +42,7 @@ struct Output {
 
 #[derive(Deserialize)]
 struct Done {
+    error: i32,
     read: Side,
     write: Side,
     usr_cpu: f64,
@@ -73,6 +74,8 @@ pub async fn run(job: Job<'_>) -> anyhow::Result<Figures> {
             "--output-format=json",
         ])
         .args(["--lat_percentiles=1", "--clat_percentiles=0"])
+        // Of a file system that is there for the measurement alone.
+        .arg("--allow_mounted_write=1")
         .arg(format!("--filename={}", job.device.display()))
         .arg(format!("--rw={}", job.pattern))
         .arg(format!("--bs={}", job.block))
@@ -100,6 +103,9 @@ fn figures(json: &[u8], pattern: &str) -> anyhow::Result<Figures> {
     } else {
         &done.write
     };
+    if side.io_bytes == 0.0 {
+        bail!("fio did nothing: error {}", done.error);
+    }
     let at = |percent: &str| {
         let nanos = side.lat_ns.percentile.get(percent);
         nanos.map_or(f64::NAN, |nanos| nanos / 1e3)
@@ -122,7 +128,7 @@ mod tests {
         let side = r#"{"io_bytes": 3000000000, "runtime": 1500, "lat_ns": {"percentile": {"50.000000": 15000, "99.000000": 20000}}}"#;
         let none = r#"{"io_bytes": 0, "runtime": 0, "lat_ns": {}}"#;
         let json = format!(
-            r#"{{"jobs": [{{"read": {side}, "write": {none}, "usr_cpu": 2.0, "sys_cpu": 8.0, "job_runtime": 1500}}]}}"#
+            r#"{{"jobs": [{{"error": 0, "read": {side}, "write": {none}, "usr_cpu": 2.0, "sys_cpu": 8.0, "job_runtime": 1500}}]}}"#
         );
         let figures = figures(json.as_bytes(), "randread")?;
         assert_eq!(figures.rate, 2e9);

@@ -31,7 +31,8 @@ impl Kind {
         }
     }
 
-    fn directory(self) -> PathBuf {
+    /// Where such files lie.
+    pub fn directory(self) -> PathBuf {
         match self {
             Self::Memory => "/dev/shm".into(),
             Self::Disk => "/var/tmp".into(),

@@ -8,14 +8,14 @@ mod baseline;
 mod child;
 mod endpoint;
 mod files;
-mod fio;
+pub mod fio;
 pub mod hostile;
 mod load;
-mod medium;
+pub mod medium;
 pub mod node;
 pub mod pairs;
 mod resp;
-mod rows;
+pub mod rows;
 mod serving;
 
 use crate::report::{self, Conditions, Row};
@@ -194,7 +194,8 @@ pub fn serve_files(device: &Path) -> anyhow::Result<()> {
     files::run(device)
 }
 
-fn load_average() -> String {
+/// Of the last minute.
+pub fn load_average() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or_default().to_owned()
 }

@@ -84,7 +84,12 @@ fn raw_part(
 }
 
 /// A row of a ratio.
-fn ratio(what: impl Into<String>, pairs: Pairs, goal: Goal, detail: impl Fn(f64) -> String) -> Row {
+pub fn ratio(
+    what: impl Into<String>,
+    pairs: Pairs,
+    goal: Goal,
+    detail: impl Fn(f64) -> String,
+) -> Row {
     let ratio = pairs.ratio();
     let figure = format!(
         "{ratio:.3} ({} / {})",
@@ -102,7 +107,8 @@ fn words(goal: Goal, unit: &str, digits: usize) -> String {
     }
 }
 
-fn gigabytes(rate: f64) -> String {
+/// Bytes a second for people.
+pub fn gigabytes(rate: f64) -> String {
     format!("{:.2} GB/s", rate / 1e9)
 }
 
