@@ -6,12 +6,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use strand_api::{PoolSnapshot, PoolVolume};
 use strand_csi::v1::controller_client::ControllerClient;
 use strand_csi::v1::identity_client::IdentityClient;
 use strand_csi::v1::node_client::NodeClient;
@@ -140,6 +141,15 @@ impl Bed {
 
     pub fn mounts(&self) -> Vec<String> {
         self.ground.mounts()
+    }
+
+    /// How many volumes and snapshots there are.
+    pub async fn objects(&self) -> (usize, usize) {
+        let all = ListParams::default();
+        let volumes = Api::<PoolVolume>::all(self.client.clone()).list(&all).await;
+        let snapshots = Api::<PoolSnapshot>::all(self.client.clone());
+        let snapshots = snapshots.list(&all).await.expect("listed");
+        (volumes.expect("listed").items.len(), snapshots.items.len())
     }
 
     pub fn socket(&self) -> PathBuf {

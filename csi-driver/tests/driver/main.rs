@@ -6,6 +6,7 @@
 
 mod bed;
 mod doors;
+mod fields;
 mod hostile;
 mod kill;
 mod sanity;

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+const BLOCK: usize = 4096;
+
 /// Random numbers that are the same for the same seed (splitmix64).
 pub struct Numbers(pub u64);
 
@@ -21,16 +23,19 @@ impl Numbers {
     }
 }
 
-/// The bytes of a number.
+/// The bytes of a number: a random block again and again, each with its place at its start.
 pub fn of(seed: u64, len: usize) -> Vec<u8> {
     let mut numbers = Numbers(seed);
-    let words = std::iter::repeat_with(|| numbers.next().to_le_bytes());
-    words.take(len.div_ceil(8)).flatten().take(len).collect()
-}
-
-/// A MiB of a number's, quickly made: one block again and again.
-pub fn mib(seed: u64) -> Vec<u8> {
-    of(seed, 4096).repeat(256)
+    let mut block: Vec<u8> = Vec::with_capacity(BLOCK);
+    while block.len() < BLOCK {
+        block.extend(numbers.next().to_le_bytes());
+    }
+    let mut bytes = block.repeat(len.div_ceil(BLOCK));
+    for (place, block) in bytes.chunks_exact_mut(BLOCK).enumerate() {
+        block[..8].copy_from_slice(&(seed ^ place as u64).to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
 }
 
 /// Writes the bytes of a number to a file or device, so that they are durable when this returns.
@@ -47,11 +52,15 @@ pub fn check(path: &Path, seed: u64, len: usize) {
     let mut found = vec![0; len];
     let read = File::open(path).and_then(|file| file.read_exact_at(&mut found, 0));
     read.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let wrong = found.iter().zip(of(seed, len)).position(|(a, b)| *a != b);
+    let wanted = of(seed, len);
+    let blocks = found.chunks(BLOCK).zip(wanted.chunks(BLOCK));
+    let wrong = blocks
+        .into_iter()
+        .position(|(found, wanted)| found != wanted);
     assert_eq!(
         wrong,
         None,
-        "{}: the first wrong byte of {len}",
+        "{}: the first wrong block of {len} bytes",
         path.display()
     );
 }

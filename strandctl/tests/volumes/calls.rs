@@ -94,7 +94,7 @@ pub struct Made {
 /// The driver of a rack's node, and its pods' paths.
 pub struct Calls {
     channel: Channel,
-    node: String,
+    pub node: String,
     places: PathBuf,
     done: AtomicU64,
     refusals: Mutex<BTreeMap<String, usize>>,
@@ -102,11 +102,16 @@ pub struct Calls {
 
 impl Calls {
     pub fn to(rack: &Rack) -> Calls {
-        let node = rack.node();
+        Calls::to_node(rack, 0)
+    }
+
+    /// The driver of one of its nodes, which is a controller as well.
+    pub fn to_node(rack: &Rack, index: usize) -> Calls {
+        let node = rack.nodes().remove(index);
         Calls {
             channel: Endpoint::from_shared(node.csi).unwrap().connect_lazy(),
+            places: rack.path("nodes").join(&node.name).join("pods/volumes"),
             node: node.name,
-            places: rack.path("nodes/node-1/pods/volumes"),
             done: AtomicU64::new(0),
             refusals: Mutex::default(),
         }
@@ -157,6 +162,17 @@ impl Calls {
         let key = format!("{what} {:?}", status.code());
         *self.refusals.lock().unwrap().entry(key).or_default() += 1;
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    /// Size of the largest volume that there is room for, in bytes.
+    pub async fn room(&self) -> i64 {
+        let request = GetCapacityRequest::default();
+        let room = tried!(
+            self,
+            "GetCapacity",
+            self.controller().get_capacity(request.clone())
+        );
+        room.maximum_volume_size.unwrap()
     }
 
     /// How a volume of raw blocks is refused at once.
@@ -315,7 +331,7 @@ impl Calls {
     }
 }
 
-fn wanted(
+pub fn wanted(
     name: &str,
     kind: Kind,
     mib: i64,

@@ -180,7 +180,7 @@ fn fill(at: &Path) -> usize {
     loop {
         let put = std::os::unix::fs::FileExt::write_all_at(
             &device,
-            &bytes::mib(durable as u64),
+            &bytes::of(durable as u64, 1 << 20),
             (durable as u64) << 20,
         );
         if put.and_then(|()| device.sync_data()).is_err() {
@@ -274,6 +274,6 @@ fn whole(at: &Path, mib: usize) {
     let mut found = vec![0; 1 << 20];
     for number in 0..mib as u64 {
         std::os::unix::fs::FileExt::read_exact_at(&device, &mut found, number << 20).unwrap();
-        assert!(found == bytes::mib(number), "MiB {number}");
+        assert!(found == bytes::of(number, 1 << 20), "MiB {number}");
     }
 }

@@ -7,8 +7,11 @@
 mod bytes;
 mod calls;
 mod conformance;
+mod controllers;
 mod cycles;
 mod faults;
 mod faulty;
 mod import;
 mod rack;
+mod room;
+mod snapshots;

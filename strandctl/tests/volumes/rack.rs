@@ -1,4 +1,4 @@
-//! A rack of one node that `strandctl up` runs, and everything of it that can be seen from outside.
+//! A rack of few nodes that `strandctl up` runs, and everything of it that can be seen from outside.
 
 use kube::{
     Api, Client, Resource,
@@ -54,12 +54,13 @@ impl Rack {
         Rack { dir, up: None }
     }
 
-    /// Starts `up` and waits until the rack is ready.
+    /// Starts `up`, with one node if it is not told otherwise, and waits until the rack is ready.
     pub fn up(&mut self, arguments: &[&str]) {
         let output = File::create(self.beside("output")).unwrap();
         let up = Command::new(env!("CARGO_BIN_EXE_strandctl"))
-            .args(["up", "--nodes", "1"])
+            .arg("up")
             .args(arguments)
+            .args((!arguments.contains(&"--nodes")).then_some("--nodes=1"))
             .arg("--dir")
             .arg(self.path(""))
             .stdin(Stdio::null())
@@ -99,9 +100,14 @@ impl Rack {
         serde_json::from_slice(&fs::read(self.path("rack.json")).ok()?).ok()
     }
 
-    /// The node with its processes as they are now.
+    /// The nodes with their processes as they are now.
+    pub fn nodes(&self) -> Vec<Node> {
+        self.told().unwrap().nodes
+    }
+
+    /// The first node, where there is no other.
     pub fn node(&self) -> Node {
-        self.told().unwrap().nodes.remove(0)
+        self.nodes().remove(0)
     }
 
     pub fn strandctl(&self, arguments: &[&str]) -> (bool, String) {
@@ -200,7 +206,12 @@ impl Rack {
             names == (0, 0, 0)
         })
         .await;
-        let sides: Vec<PathBuf> = entries(&self.path("nodes/node-1/volumes"));
+        let nodes = entries(&self.path("nodes"));
+        let below = |name: &str| -> Vec<PathBuf> {
+            let all = nodes.iter().map(|node| entries(&node.join(name)));
+            all.flatten().collect()
+        };
+        let sides = below("volumes");
         let mut left = Vec::new();
         for side in &sides {
             for entry in entries(side) {
@@ -214,15 +225,15 @@ impl Rack {
             }
         }
         for place in ["pods/volumes/staging", "pods/volumes/mounted", "doors"] {
-            left.extend(entries(&self.path("nodes/node-1").join(place)));
+            left.extend(below(place));
         }
         assert_eq!(left, Vec::<PathBuf>::new());
         let of_sides = |path: &String| sides.contains(&PathBuf::from(path));
         let mounts = self.mounts();
         assert!(mounts.iter().all(of_sides), "{mounts:?}");
         let loops = self.loops();
-        let drives = self.path("nodes/node-1/drives");
-        let of_drives = |file: &String| Path::new(file).parent() == Some(&drives);
+        let drives = below("drives");
+        let of_drives = |file: &String| drives.contains(&PathBuf::from(file));
         assert!(
             loops.iter().all(of_drives) && loops.len() <= sides.len(),
             "{loops:?}"
