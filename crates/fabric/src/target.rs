@@ -1,0 +1,353 @@
+//! This node's exports: the kernel's NVMe target, through the files of its configfs (linux drivers/nvme/target/configfs.c).
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{FabricError, Nqn, Secret};
+
+/// Where the target's tree lies once configfs is mounted and nvmet is loaded.
+const CONFIG: &str = "/sys/kernel/config/nvmet";
+/// Where controllers of a subsystem are shown; kernels before 6.11 have nothing there.
+const DEBUG: &str = "/sys/kernel/debug/nvmet";
+/// Most that controllers are waited for when a subsystem is taken away.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How exports are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// NVMe/TCP.
+    Tcp,
+    /// NVMe over RDMA.
+    Rdma,
+}
+
+impl Transport {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Rdma => "rdma",
+        }
+    }
+
+    /// The number of our port directory. Anyone may make ports; these numbers are ours.
+    fn port(self) -> u16 {
+        match self {
+            Self::Tcp => 7420,
+            Self::Rdma => 7421,
+        }
+    }
+
+    fn module(self) -> &'static str {
+        match self {
+            Self::Tcp => "nvmet-tcp",
+            Self::Rdma => "nvmet-rdma",
+        }
+    }
+}
+
+/// Where the target listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listen {
+    /// The transport.
+    pub transport: Transport,
+    /// An address of this node.
+    pub address: IpAddr,
+    /// The port, usually 4420.
+    pub port: u16,
+}
+
+/// A leg that shall be exported to the one host of an attachment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    /// The leg's UUID.
+    pub leg: Uuid,
+    /// The attachment's generation.
+    pub generation: u64,
+    /// The leg's block device on this node.
+    pub device: PathBuf,
+    /// What the host has to know. None lets in whoever gives the host's name.
+    pub secret: Option<Secret>,
+}
+
+impl Export {
+    /// The name that it is exported under.
+    pub fn nqn(&self) -> Nqn {
+        Nqn::leg(self.leg, self.generation)
+    }
+}
+
+/// What the kernel has of an export.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// Its name.
+    pub nqn: Nqn,
+    /// Its device, if that was reached.
+    pub device: Option<PathBuf>,
+    /// Whether its namespace can be read and written.
+    pub enabled: bool,
+    /// Whether it is on a port. That is the last step of an export: what is reachable has its host and key.
+    pub reachable: bool,
+}
+
+impl Exported {
+    /// Whether this is the export, and whole.
+    pub fn is(&self, export: &Export) -> bool {
+        let device = self.device.as_deref() == Some(&export.device);
+        self.nqn == export.nqn() && device && self.enabled && self.reachable
+    }
+}
+
+/// The NVMe target of this node. One at a time: what two would do to its ports is not told apart.
+#[derive(Debug)]
+pub struct Target {
+    config: PathBuf,
+    debug: PathBuf,
+    listen: Listen,
+}
+
+impl Target {
+    /// The kernel's.
+    ///
+    /// # Errors
+    /// [`FabricError::NoModule`].
+    pub fn open(listen: Listen) -> Result<Self, FabricError> {
+        let config = PathBuf::from(CONFIG);
+        if !config.join("subsystems").is_dir() {
+            return Err(FabricError::NoModule {
+                module: "nvmet",
+                path: config,
+            });
+        }
+        Ok(Self {
+            config,
+            debug: DEBUG.into(),
+            listen,
+        })
+    }
+
+    /// All our exports, whole or half made. Those of others are not told of, and never touched.
+    ///
+    /// # Errors
+    /// [`FabricError::Io`].
+    pub fn exports(&self) -> Result<Vec<Exported>, FabricError> {
+        let ports = entries(&self.config.join("ports"))?;
+        let names = entries(&self.config.join("subsystems"))?;
+        let ours = names.iter().filter_map(|name| name.parse::<Nqn>().ok());
+        let seen = ours
+            .filter(|name| matches!(name, Nqn::Leg { .. }))
+            .map(|nqn| {
+                let namespace = self.namespace(nqn);
+                let device = read(&namespace.join("device_path")).filter(|path| !path.is_empty());
+                let on = |port: &String| self.config.join(link_path(port, nqn)).exists();
+                Exported {
+                    nqn,
+                    device: device.map(PathBuf::from),
+                    enabled: read(&namespace.join("enable")).as_deref() == Some("1"),
+                    reachable: ports.iter().any(on),
+                }
+            });
+        Ok(seen.collect())
+    }
+
+    /// Exports a leg, or finishes what was begun; what is there already is not written again, and its connections do not notice.
+    ///
+    /// # Errors
+    /// [`FabricError::NoModule`] without the transport's module; [`FabricError::NoAuthentication`]; [`FabricError::Io`].
+    pub fn export(&mut self, export: &Export) -> Result<(), FabricError> {
+        let nqn = export.nqn();
+        let host = self.host(nqn);
+        make(&host)?;
+        if let Some(secret) = &export.secret {
+            let key = host.join("dhchap_key");
+            if !key.exists() {
+                return Err(FabricError::NoAuthentication { path: key });
+            }
+            set(&key, secret.text())?;
+        }
+        let subsystem = self.subsystem(nqn);
+        make(&subsystem)?;
+        set(&subsystem.join("attr_allow_any_host"), "0")?;
+        set(
+            &subsystem.join("attr_serial"),
+            &export.leg.simple().to_string()[..20],
+        )?;
+        let allowed = subsystem.join("allowed_hosts").join(nqn.host().to_string());
+        link(&host, &allowed)?;
+
+        let namespace = self.namespace(nqn);
+        make(&namespace)?;
+        let device = export.device.to_string_lossy();
+        let path = namespace.join("device_path");
+        let enable = namespace.join("enable");
+        if read(&path).as_deref() != Some(&device) {
+            // A device that took another name, as after its loop was made again; the kernel changes none that is enabled.
+            set(&enable, "0")?;
+            // Without these the kernel makes them up with each export, and a consumer that connects again takes the leg for another.
+            set(&namespace.join("device_uuid"), &export.leg.to_string())?;
+            set(&namespace.join("device_nguid"), &export.leg.to_string())?;
+            set(&path, &device)?;
+        }
+        set(&enable, "1")?;
+        self.listen()?;
+        let port = self.listen.transport.port().to_string();
+        link(&subsystem, &self.config.join(link_path(&port, nqn)))
+            .map_err(|error| self.without_transport(error))
+    }
+
+    /// Takes an export away: nobody reaches it any more, and what was written through it has arrived. Done already where it is not there.
+    ///
+    /// # Errors
+    /// [`FabricError::StillConnected`]; [`FabricError::Io`].
+    pub fn fence(&mut self, nqn: Nqn) -> Result<(), FabricError> {
+        let subsystem = self.subsystem(nqn);
+        let host = nqn.host().to_string();
+        // Nobody comes in again; then who is in has to leave.
+        gone(fs::remove_file, &subsystem.join("allowed_hosts").join(host))?;
+        for port in entries(&self.config.join("ports"))? {
+            gone(fs::remove_file, &self.config.join(link_path(&port, nqn)))?;
+        }
+        let namespace = self.namespace(nqn);
+        if namespace.exists() {
+            // Returns when no I/O is under way.
+            set(&namespace.join("enable"), "0")?;
+        }
+        self.until_nobody_is_connected(nqn)?;
+        gone(fs::remove_dir, &namespace)?;
+        gone(fs::remove_dir, &subsystem)?;
+        gone(fs::remove_dir, &self.host(nqn))?;
+        let port = self.port();
+        if entries(&port.join("subsystems")).is_ok_and(|exports| exports.is_empty()) {
+            gone(fs::remove_dir, &port)?;
+        }
+        Ok(())
+    }
+
+    /// Where the kernel shows its controllers, it is waited for the last one. Where it does not, the namespace's end is what counts.
+    fn until_nobody_is_connected(&self, nqn: Nqn) -> Result<(), FabricError> {
+        let shown = self.debug.join(nqn.to_string());
+        let begun = Instant::now();
+        loop {
+            let names = entries(&shown).unwrap_or_default();
+            let count = names.iter().filter(|name| name.starts_with("ctrl")).count();
+            if count == 0 {
+                return Ok(());
+            }
+            if begun.elapsed() > PATIENCE {
+                let nqn = nqn.to_string();
+                return Err(FabricError::StillConnected { nqn, count });
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn listen(&self) -> Result<(), FabricError> {
+        let port = self.port();
+        make(&port)?;
+        let family = match self.listen.address {
+            IpAddr::V4(_) => "ipv4",
+            IpAddr::V6(_) => "ipv6",
+        };
+        set(&port.join("addr_trtype"), self.listen.transport.name())?;
+        set(&port.join("addr_adrfam"), family)?;
+        set(&port.join("addr_traddr"), &self.listen.address.to_string())?;
+        set(&port.join("addr_trsvcid"), &self.listen.port.to_string())
+    }
+
+    /// The kernel looks for the transport when the first subsystem comes to a port.
+    fn without_transport(&self, error: FabricError) -> FabricError {
+        let module = self.listen.transport.module();
+        let loaded = Path::new("/sys/module").join(module.replace('-', "_"));
+        match error {
+            FabricError::Io { source, .. }
+                if source.kind() == ErrorKind::InvalidInput && !loaded.exists() =>
+            {
+                FabricError::NoModule {
+                    module,
+                    path: loaded,
+                }
+            }
+            other => other,
+        }
+    }
+
+    fn subsystem(&self, nqn: Nqn) -> PathBuf {
+        self.config.join("subsystems").join(nqn.to_string())
+    }
+
+    fn namespace(&self, nqn: Nqn) -> PathBuf {
+        self.subsystem(nqn).join("namespaces/1")
+    }
+
+    fn host(&self, nqn: Nqn) -> PathBuf {
+        self.config.join("hosts").join(nqn.host().to_string())
+    }
+
+    fn port(&self) -> PathBuf {
+        let number = self.listen.transport.port().to_string();
+        self.config.join("ports").join(number)
+    }
+}
+
+fn link_path(port: &str, nqn: Nqn) -> PathBuf {
+    PathBuf::from(format!("ports/{port}/subsystems/{nqn}"))
+}
+
+fn entries(directory: &Path) -> Result<Vec<String>, FabricError> {
+    let io = |error| FabricError::io("listing", directory)(error);
+    let names = fs::read_dir(directory).map_err(io)?.map(|entry| {
+        let name = entry?.file_name();
+        Ok(name.to_string_lossy().into_owned())
+    });
+    names.collect::<io::Result<_>>().map_err(io)
+}
+
+fn read(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(text.trim_end_matches('\n').to_owned())
+}
+
+fn make(directory: &Path) -> Result<(), FabricError> {
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(FabricError::io("making", directory)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes an attribute that has another value.
+fn set(attribute: &Path, value: &str) -> Result<(), FabricError> {
+    if read(attribute).as_deref() == Some(value) {
+        return Ok(());
+    }
+    let file = OpenOptions::new().write(true).open(attribute);
+    file.and_then(|mut file| file.write_all(value.as_bytes()))
+        .map_err(FabricError::io("setting", attribute))
+}
+
+fn link(to: &Path, at: &Path) -> Result<(), FabricError> {
+    match symlink(to, at) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(FabricError::io("linking", at)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn gone(remove: impl FnOnce(PathBuf) -> io::Result<()>, path: &Path) -> Result<(), FabricError> {
+    match remove(path.to_owned()) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(FabricError::io("removing", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
