@@ -59,7 +59,8 @@ impl Cluster {
         Self { client }
     }
 
-    fn api<K: Kind>(&self) -> Api<K> {
+    /// Objects of a kind.
+    pub fn api<K: Kind>(&self) -> Api<K> {
         Api::all(self.client.clone())
     }
 

@@ -25,6 +25,19 @@ pub enum Error {
     /// No snapshot of that id.
     #[error("there is no snapshot {0}")]
     NoSnapshot(String),
+    /// No group of snapshots of that id.
+    #[error("there is no group of snapshots {0}")]
+    NoGroup(String),
+    /// A node has as many volumes as it can.
+    #[error(
+        "node {node} has {limit} volumes attached, and takes no more; detach one, or raise --max-volumes of its driver"
+    )]
+    Limit {
+        /// The node.
+        node: String,
+        /// How many it can have.
+        limit: i64,
+    },
     /// No node of that name.
     #[error("there is no node {0}")]
     NoNode(String),
@@ -166,16 +179,18 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Missing(_) | Self::Invalid { .. } => Code::InvalidArgument,
-            Self::NoVolume(_) | Self::NoSnapshot(_) | Self::NoNode(_) | Self::NotThere { .. } => {
-                Code::NotFound
-            }
+            Self::NoVolume(_)
+            | Self::NoSnapshot(_)
+            | Self::NoGroup(_)
+            | Self::NoNode(_)
+            | Self::NotThere { .. } => Code::NotFound,
             Self::Exists { .. } => Code::AlreadyExists,
             Self::Busy(_) | Self::Changing { .. } | Self::Token => Code::Aborted,
             Self::InUse { .. } | Self::NotStaged { .. } | Self::Content { .. } => {
                 Code::FailedPrecondition
             }
             Self::OutOfRange(_) => Code::OutOfRange,
-            Self::NoSpace { .. } => Code::ResourceExhausted,
+            Self::NoSpace { .. } | Self::Limit { .. } => Code::ResourceExhausted,
             Self::Refused { .. } | Self::NoAgent { .. } => Code::Unavailable,
             Self::Late { .. } => Code::DeadlineExceeded,
             Self::Unsupported(_) => Code::Unimplemented,

@@ -41,6 +41,7 @@ impl Service for Identity {
         });
         let types = [
             service(ServiceType::ControllerService),
+            service(ServiceType::GroupControllerService),
             service(ServiceType::VolumeAccessibilityConstraints),
             online,
         ];

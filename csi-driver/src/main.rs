@@ -38,7 +38,7 @@ struct Args {
     /// The MemoryPool whose volumes this node attaches; left out: the only one, or the one that has drives on this node
     #[arg(long, env = "STRAND_FABRIC", value_name = "POOL")]
     fabric: Option<String>,
-    /// How many volumes this node can have attached
+    /// How many volumes this node can have attached; for the cluster's part: any node that has not told it in its CSINode
     #[arg(long, env = "STRAND_MAX_VOLUMES", default_value_t = 256, value_parser = clap::value_parser!(i64).range(1..=65_536))]
     max_volumes: i64,
     /// Kubeconfig of the cluster; left out: $KUBECONFIG, or the service account of the pod
@@ -78,7 +78,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Mode::Node => None,
         Mode::Controller | Mode::All => cluster
             .clone()
-            .map(|cluster| Controller::new(cluster, calls.clone())),
+            .map(|cluster| Controller::new(cluster, calls.clone(), args.max_volumes)),
     };
     let node = match (args.mode, args.node_name) {
         (Mode::Controller, _) => None,

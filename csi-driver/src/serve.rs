@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use strand_csi::v1::controller_server::ControllerServer;
+use strand_csi::v1::group_controller_server::GroupControllerServer;
 use strand_csi::v1::identity_server::IdentityServer;
 use strand_csi::v1::node_server::NodeServer;
 use tokio::net::UnixListener;
@@ -76,6 +77,7 @@ pub async fn serve(
     })?;
     Server::builder()
         .add_service(IdentityServer::new(Identity))
+        .add_optional_service(services.controller.clone().map(GroupControllerServer::new))
         .add_optional_service(services.controller.map(ControllerServer::new))
         .add_optional_service(services.node.map(NodeServer::new))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)

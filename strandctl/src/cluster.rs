@@ -8,8 +8,10 @@ use kube::{
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use std::path::PathBuf;
-use strand_api::{Drive, MemoryPool};
+use std::{collections::BTreeMap, path::PathBuf};
+use strand_api::{
+    Drive, DriveOperation, DriveOperationStatus, MemoryPool, OperationPhase, OperationType,
+};
 
 /// Name of the Lease that the leading operator holds.
 pub const OPERATOR_LEASE: &str = "strand-operator";
@@ -120,6 +122,23 @@ pub async fn drives(client: &Client) -> Result<Vec<Drive>> {
     Ok(drives)
 }
 
+/// What operations that empty drives say, by drive; those that have not ended.
+pub type Evacuations = BTreeMap<String, DriveOperationStatus>;
+
+/// The drives that are being emptied.
+pub async fn evacuations(client: &Client) -> Result<Evacuations> {
+    let operations = Api::<DriveOperation>::all(client.clone());
+    let operations = operations.list(&ListParams::default()).await;
+    let running = operations.map_err(in_words)?.items.into_iter();
+    let running = running.filter(|operation| {
+        let phase = operation.status.as_ref().and_then(|s| s.phase);
+        operation.spec.type_ == OperationType::Evacuate && phase == Some(OperationPhase::Running)
+    });
+    Ok(running
+        .map(|operation| (operation.spec.drive, operation.status.unwrap_or_default()))
+        .collect())
+}
+
 /// By node, then by serial, with `node-10` behind `node-2`.
 pub fn sort(drives: &mut [Drive]) {
     drives.sort_by_cached_key(|drive| (natural(&drive.spec.node_name), natural(serial(drive))));
@@ -165,7 +184,7 @@ pub fn in_words(error: kube::Error) -> anyhow::Error {
             ),
             401 | 403 => anyhow!(
                 "this cluster does not let you look: {}; ask its administrator for leave to list \
-                 memorypools, drives, nodes and leases",
+                 memorypools, drives, driveoperations, nodes and leases",
                 status.message.trim()
             ),
             _ => anyhow!("the API server refused: {}", status.message.trim()),

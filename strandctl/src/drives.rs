@@ -1,7 +1,7 @@
 //! `strandctl drives`: every drive, where it stands, and why.
 
 use crate::{
-    cluster::{self, Target},
+    cluster::{self, Evacuations, Target},
     standing::{Standing, Word, side, standing},
     text::{Style, Tone, count, table},
 };
@@ -39,12 +39,14 @@ pub enum Output {
 
 /// Runs `strandctl drives`.
 pub async fn run(args: DrivesArgs) -> Result<()> {
-    let drives = cluster::drives(&args.target.client().await?).await?;
+    let client = args.target.client().await?;
+    let drives = cluster::drives(&client).await?;
+    let emptied = cluster::evacuations(&client).await?;
     let style = Style::of_stdout();
     let text = match (args.why, args.output) {
-        (true, _) => why(style, &drives),
-        (false, None) => listing(style, &drives, false),
-        (false, Some(Output::Wide)) => listing(style, &drives, true),
+        (true, _) => why(style, &drives, &emptied),
+        (false, None) => listing(style, &drives, &emptied, false),
+        (false, Some(Output::Wide)) => listing(style, &drives, &emptied, true),
         (false, Some(Output::Json)) => format!("{:#}\n", objects(&drives)?),
         (false, Some(Output::Yaml)) => serde_yaml::to_string(&objects(&drives)?)?,
     };
@@ -53,7 +55,7 @@ pub async fn run(args: DrivesArgs) -> Result<()> {
 }
 
 /// The table.
-pub fn listing(style: Style, drives: &[Drive], wide: bool) -> String {
+pub fn listing(style: Style, drives: &[Drive], emptied: &Evacuations, wide: bool) -> String {
     if drives.is_empty() {
         return NONE.into();
     }
@@ -65,7 +67,10 @@ pub fn listing(style: Style, drives: &[Drive], wide: bool) -> String {
             "WEAR", "MODEL", "FIRMWARE", "NUMA", "PCI", "DEVICE", "OBJECT",
         ]);
     }
-    let rows: Vec<_> = drives.iter().map(|drive| row(drive, wide)).collect();
+    let rows: Vec<_> = drives
+        .iter()
+        .map(|drive| row(drive, emptied, wide))
+        .collect();
     let mut text = table(style, &head, &rows);
     let out = drives.iter().filter(|d| standing(d).word == Word::Out);
     let out = out.count();
@@ -84,7 +89,7 @@ pub fn listing(style: Style, drives: &[Drive], wide: bool) -> String {
 
 const NONE: &str = "No drive is known. Node agents report the drives of their nodes; is one running on each node?\n";
 
-fn row(drive: &Drive, wide: bool) -> Vec<String> {
+fn row(drive: &Drive, emptied: &Evacuations, wide: bool) -> Vec<String> {
     let unjudged = DriveStatus::default();
     let status = drive.status.as_ref().unwrap_or(&unjudged);
     let size = |bytes: u64| match bytes {
@@ -103,7 +108,7 @@ fn row(drive: &Drive, wide: bool) -> Vec<String> {
         named(drive.spec.pool.clone()),
         size(side(status, PartitionRole::ContextMemory)),
         size(side(status, PartitionRole::Storage)),
-        short_why(drive, status),
+        short_why(drive, status, emptied),
     ];
     if wide {
         let identity = status.identity.clone().unwrap_or_default();
@@ -125,7 +130,7 @@ fn row(drive: &Drive, wide: bool) -> Vec<String> {
 }
 
 /// The reasons' codes, where they say more than the other columns do.
-fn short_why(drive: &Drive, status: &DriveStatus) -> String {
+fn short_why(drive: &Drive, status: &DriveStatus, emptied: &Evacuations) -> String {
     let mut codes: Vec<String> = Vec::new();
     if !matches!(status.verdict, Some(DriveVerdict::Pooled)) {
         codes.extend(status.reasons.iter().map(|reason| reason.code.clone()));
@@ -133,6 +138,11 @@ fn short_why(drive: &Drive, status: &DriveStatus) -> String {
     codes.extend(complaints(status).map(|condition| condition.reason.clone()));
     if drive.spec.cordon {
         codes.push("Cordoned".into());
+    }
+    let name = drive.metadata.name.as_deref().unwrap_or_default();
+    if let Some(evacuation) = emptied.get(name) {
+        let percent = evacuation.progress_percent.unwrap_or(0);
+        codes.push(format!("Evacuating {percent} %"));
     }
     codes.join(", ")
 }
@@ -143,7 +153,7 @@ fn complaints(status: &DriveStatus) -> impl Iterator<Item = &Condition> {
 }
 
 /// The long form: each drive with every reason and what to do.
-pub fn why(style: Style, drives: &[Drive]) -> String {
+pub fn why(style: Style, drives: &[Drive], emptied: &Evacuations) -> String {
     if drives.is_empty() {
         return NONE.into();
     }
@@ -153,6 +163,10 @@ pub fn why(style: Style, drives: &[Drive]) -> String {
         let standing = standing(drive);
         words.push(standing.word);
         text.push_str(&one(style, drive, &standing));
+        let name = drive.metadata.name.as_deref().unwrap_or_default();
+        if let Some(evacuation) = emptied.get(name) {
+            text.push_str(&format!("       - Evacuating: {}.\n", evacuation.message));
+        }
         text.push('\n');
     }
     let number = |word| words.iter().filter(|w| **w == word).count();

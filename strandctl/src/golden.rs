@@ -51,19 +51,22 @@ pub fn compare(name: &str, text: &str) {
 fn drives_in_a_table() {
     compare(
         "drives.txt",
-        &drives::listing(Style::PLAIN, &drives(), false),
+        &drives::listing(Style::PLAIN, &drives(), &Default::default(), false),
     );
     compare(
         "drives-wide.txt",
-        &drives::listing(Style::PLAIN, &drives(), true),
+        &drives::listing(Style::PLAIN, &drives(), &Default::default(), true),
     );
-    let none = drives::listing(Style::PLAIN, &[], false);
+    let none = drives::listing(Style::PLAIN, &[], &Default::default(), false);
     assert!(none.starts_with("No drive is known."), "{none}");
 }
 
 #[test]
 fn why_each_drive_is_in_or_out() {
-    compare("drives-why.txt", &drives::why(Style::PLAIN, &drives()));
+    compare(
+        "drives-why.txt",
+        &drives::why(Style::PLAIN, &drives(), &Default::default()),
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cluster;
+mod drive;
 mod drives;
 #[cfg(test)]
 mod golden;
@@ -32,6 +33,8 @@ enum Command {
     Status(status::StatusArgs),
     /// List drives; with --why, tell why each is in or out and what to do
     Drives(drives::DrivesArgs),
+    /// Empty one drive
+    Drive(drive::DriveArgs),
     /// List volumes, take back those that nobody owns, or check that one can be had
     Volumes(volumes::VolumesArgs),
     /// Read and write blocks of context memory by hand
@@ -47,6 +50,7 @@ async fn main() -> ExitCode {
         Command::Up(args) => (done(up::run(args).await), ExitCode::FAILURE),
         Command::Status(args) => (done(status::run(args).await), ExitCode::FAILURE),
         Command::Drives(args) => (done(drives::run(args).await), ExitCode::FAILURE),
+        Command::Drive(args) => (done(drive::run(args).await), ExitCode::FAILURE),
         Command::Volumes(args) => (done(volumes::run(args).await), ExitCode::FAILURE),
         Command::Kv(args) => (kv::run(args).await, ExitCode::from(2)),
         Command::Bench(args) => (bench::run(args).await, ExitCode::from(2)),

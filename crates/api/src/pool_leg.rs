@@ -133,6 +133,10 @@ pub struct PoolLegStatus {
     /// Size of the file now.
     #[serde(default)]
     pub size: ByteQuantity,
+    /// Bytes that it takes on its drive, those that it shares with copies included: in sixteenths of its size, told anew when it is
+    /// off by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<ByteQuantity>,
     /// Of a leg that is being copied from another drive: bytes that are there and were read back, in sixteenths of its size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copied: Option<ByteQuantity>,

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.volume == oldSelf.volume").message("a snapshot cannot change its volume").reason(Reason::FieldValueForbidden),
-    validation = Rule::new("has(self.group) == has(oldSelf.group) && (!has(self.group) || self.group == oldSelf.group)").message("a snapshot cannot change its group").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("has(self.group) == has(oldSelf.group) && (!has(self.group) || (self.group.name == oldSelf.group.name && self.group.volumes == oldSelf.group.volumes && self.group.generation == oldSelf.group.generation))").message("a snapshot cannot change its group").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.legs) || has(self.legs)").message("where a snapshot's legs lie is never forgotten").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.deletionMark) || !oldSelf.deletionMark || (has(self.deletionMark) && self.deletionMark)").message("a snapshot marked for deletion stays so").reason(Reason::FieldValueForbidden)
 )]
@@ -41,10 +41,9 @@ pub struct PoolSnapshotSpec {
     /// The PoolVolume it was taken of.
     #[schemars(length(min = 1, max = 253))]
     pub volume: String,
-    /// The group of snapshots that it was taken with: all of them show their volumes at one moment.
+    /// The group of snapshots that it is taken with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub group: Option<String>,
+    pub group: Option<SnapshotGroup>,
     /// Where its legs lie, written by the operator before it asks for them. A snapshot that has this
     /// is never taken again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -54,6 +53,26 @@ pub struct PoolSnapshotSpec {
     /// CSI DeleteSnapshot was called: the bytes may go.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deletion_mark: bool,
+}
+
+/// Snapshots of several volumes at one moment.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotGroup {
+    /// Name of the group.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// All its volumes, sorted.
+    #[schemars(length(min = 1, max = 256), inner(length(max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub volumes: Vec<String>,
+    /// The volume's attachment generation before the first snapshot of the group was asked for.
+    #[schemars(range(min = 0))]
+    pub generation: i64,
+    /// All snapshots of the group were there while every volume still had that generation: nobody wrote to any of them in between,
+    /// so they are of one moment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub complete: bool,
 }
 
 /// What has become of it.

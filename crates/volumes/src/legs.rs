@@ -275,14 +275,22 @@ impl Drive {
     pub fn legs(&self) -> Result<Vec<LegState>, VolumeError> {
         let inside = self.inside()?;
         let state = |record: &LegRecord| {
-            let data = self.data(&record.name);
-            let metadata = fs::metadata(&data).map_err(VolumeError::at(&data, "looking at it"))?;
             Ok(LegState {
                 record: record.clone(),
-                allocated: metadata.blocks() * 512,
+                allocated: self.allocated(&record.name)?,
             })
         };
         inside.legs.values().map(state).collect()
+    }
+
+    /// Bytes that a leg takes on the drive now, shared ones counted in full.
+    ///
+    /// # Errors
+    /// [`VolumeError::Io`].
+    pub fn allocated(&self, name: &str) -> Result<u64, VolumeError> {
+        let data = self.data(name);
+        let metadata = fs::metadata(&data).map_err(VolumeError::at(&data, "looking at it"))?;
+        Ok(metadata.blocks() * 512)
     }
 
     /// The records of all legs, by name.

@@ -91,6 +91,11 @@ impl Controller {
             node: node.to_owned(),
             read_only: request.readonly || capability.sharing == Sharing::ManyReaders,
         };
+        let has = there.spec.attach_to.iter().any(|to| to.node == node);
+        let _place = match has {
+            true => None,
+            false => Some(self.limits.place(node, volume).await?),
+        };
         let asked = self
             .cluster
             .change(volume, |there: &PoolVolume| {

@@ -5,6 +5,8 @@ mod attach;
 mod capacity;
 mod change;
 mod create;
+mod group;
+mod limit;
 mod list;
 mod snapshot;
 mod told;
@@ -19,6 +21,7 @@ use tonic::{Request, Response, Status};
 use crate::call::Calls;
 use crate::cluster::Cluster;
 use crate::locks::Locks;
+use limit::Limits;
 
 /// Answers the calls of the service `csi.v1.Controller`.
 #[derive(Clone)]
@@ -26,12 +29,14 @@ pub struct Controller {
     cluster: Cluster,
     locks: Locks,
     calls: Calls,
+    limits: Limits,
 }
 
 impl Controller {
-    /// A controller of that cluster.
-    pub fn new(cluster: Cluster, calls: Calls) -> Self {
+    /// A controller of that cluster. `max_volumes` is what a node can have attached that has not told the cluster.
+    pub fn new(cluster: Cluster, calls: Calls, max_volumes: i64) -> Self {
         Self {
+            limits: Limits::new(cluster.clone(), max_volumes),
             cluster,
             locks: Locks::default(),
             calls,

@@ -53,7 +53,7 @@ impl Controller {
                 }
             }
         };
-        if there.spec.volume != volume {
+        if there.spec.group.is_some() || there.spec.volume != volume {
             return Err(Error::Exists {
                 what: format!("snapshot {name}"),
                 why: "another source volume".into(),
@@ -70,7 +70,7 @@ impl Controller {
     }
 
     /// The snapshot of that name, once none of an earlier life is being taken away any more.
-    async fn settled_snapshot(&self, name: &str) -> Result<Option<PoolSnapshot>, Error> {
+    pub(super) async fn settled_snapshot(&self, name: &str) -> Result<Option<PoolSnapshot>, Error> {
         self.cluster
             .wait(name, "deleted", |seen: Option<&PoolSnapshot>| match seen {
                 Some(snapshot) if snapshot.spec.deletion_mark => None,
@@ -79,7 +79,7 @@ impl Controller {
             .await
     }
 
-    async fn taken(&self, name: &str) -> Result<PoolSnapshot, Error> {
+    pub(super) async fn taken(&self, name: &str) -> Result<PoolSnapshot, Error> {
         let what = format!("snapshot {name}");
         self.cluster
             .wait(name, "taken", |seen: Option<&PoolSnapshot>| {
@@ -102,11 +102,16 @@ impl Controller {
             return Ok(DeleteSnapshotResponse {});
         };
         let _held = self.locks.take(&format!("snapshot {id}"))?;
+        let there = self.cluster.find::<PoolSnapshot>(id).await?;
+        if let Some(group) = there.and_then(|snapshot| snapshot.spec.group) {
+            let why = format!("belongs to group {}, and goes with that", group.name);
+            return Err(Error::invalid("snapshot_id", why));
+        }
         self.mark_snapshot(id).await?;
         Ok(DeleteSnapshotResponse {})
     }
 
-    async fn mark_snapshot(&self, id: &str) -> Result<(), Error> {
+    pub(super) async fn mark_snapshot(&self, id: &str) -> Result<(), Error> {
         let decide = |snapshot: &PoolSnapshot| {
             let marked = snapshot.spec.deletion_mark;
             Ok((!marked).then(|| json!({"deletionMark": true})))
@@ -139,6 +144,7 @@ impl Controller {
         // One that is not yet taken has neither size nor time to tell.
         named.retain(|(_, snapshot)| {
             !snapshot.spec.deletion_mark
+                && snapshot.spec.group.as_ref().is_none_or(|g| g.complete)
                 && snapshot
                     .status
                     .as_ref()

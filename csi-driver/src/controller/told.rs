@@ -91,7 +91,12 @@ pub fn snapshot(snapshot: &PoolSnapshot) -> Snapshot {
             nanos: time.0.subsec_nanosecond(),
         }),
         ready_to_use: status.ready_to_use,
-        group_snapshot_id: String::new(),
+        group_snapshot_id: snapshot
+            .spec
+            .group
+            .as_ref()
+            .map(|group| group.name.clone())
+            .unwrap_or_default(),
     }
 }
 

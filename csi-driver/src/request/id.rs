@@ -22,6 +22,8 @@ pub enum Kind {
     Volume,
     /// A PoolSnapshot.
     Snapshot,
+    /// Snapshots of several volumes.
+    Group,
 }
 
 /// The name of the object for what a caller calls `name`: the same, where objects can be called that, or one made from its hash.
@@ -33,6 +35,7 @@ pub fn object_name(kind: Kind, name: &str) -> Result<String, Error> {
     let prefix = match kind {
         Kind::Volume => "volume-",
         Kind::Snapshot => "snapshot-",
+        Kind::Group => "group-",
     };
     let made = |text: &str| text.strip_prefix(prefix).is_some_and(is_hash);
     if is_label(name) && !made(name) {

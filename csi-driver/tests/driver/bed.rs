@@ -28,6 +28,8 @@ use crate::stand_in::StandIn;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The node that the driver runs on.
 pub const NODE: &str = "node-1";
+/// How many volumes the node can have.
+pub const MAX_VOLUMES: i64 = 20;
 /// The pool.
 pub const POOL: &str = "rack";
 
@@ -177,6 +179,7 @@ impl Bed {
                 "--listen",
                 "127.0.0.1:0",
             ])
+            .args(["--max-volumes", &MAX_VOLUMES.to_string()])
             .args(["--log-level", "info,csi_driver=debug"])
             .arg("--endpoint")
             .arg(format!("unix://{}", self.socket().display()))
@@ -209,7 +212,7 @@ impl Bed {
         }
     }
 
-    fn channel(&self) -> Channel {
+    pub fn channel(&self) -> Channel {
         let address = format!("unix://{}", self.socket().display());
         Endpoint::from_shared(address)
             .expect("an address")

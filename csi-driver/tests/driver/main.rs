@@ -7,6 +7,7 @@
 mod bed;
 mod doors;
 mod fields;
+mod groups;
 mod hostile;
 mod kill;
 mod sanity;

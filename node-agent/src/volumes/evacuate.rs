@@ -120,6 +120,13 @@ impl Copies {
         }
     }
 
+    /// Stops all of them: they go on after the next start.
+    pub fn stop(&self) {
+        for copying in self.lock().values() {
+            copying.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Stops copies to a drive that nobody wants any more, and forgets what became of them.
     pub fn keep(&self, drive: Uuid, wanted: impl Fn(&str) -> bool) {
         self.lock().retain(|(of, name), copying| {

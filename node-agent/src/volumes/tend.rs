@@ -19,7 +19,8 @@ const SOURCE_NOT_FOUND: &str = "SourceNotFound";
 const IN_USE: &str = "InUse";
 const DRIVE_ERROR: &str = "DriveError";
 const NOT_ENFORCED: &str = "NotEnforced";
-const COPYING: &str = "Copying";
+/// Reason of a leg that is on its way from another drive: nothing is wrong with it.
+pub const COPYING: &str = "Copying";
 const COPY_FAILED: &str = "CopyFailed";
 
 /// What ails a drive's storage side, for the condition `Healthy` of its legs.
@@ -231,7 +232,11 @@ impl Pass {
             }
         }
         let stale = self.stale.get(&now.name).copied();
-        told.there(&now, stale, trouble)
+        let used = self.drive.allocated(&now.name).ok();
+        PoolLegStatus {
+            used: told.used(used, now.size),
+            ..told.there(&now, stale, trouble)
+        }
     }
 }
 
@@ -323,6 +328,17 @@ impl<'a> Told<'a> {
                 ..failed
             },
             _ => failed,
+        }
+    }
+
+    /// What it takes on the drive, as far as it is worth a write.
+    fn used(&self, now: Option<u64>, size: u64) -> Option<ByteQuantity> {
+        let told = self.leg.status.as_ref().and_then(|s| s.used);
+        let step = (size / 16).max(1);
+        let now = now?.min(size);
+        match told {
+            Some(told) if told.0 <= size && told.0.abs_diff(now) < step => Some(told),
+            _ => Some(ByteQuantity((now.div_ceil(step) * step).min(size))),
         }
     }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 use strand_api::{GROUP, PoolLeg, PoolLegSpec, PoolLegStatus, VERSION, condition, names};
 use tokio::sync::Semaphore;
 
+use super::tend::COPYING;
 use crate::backoff;
 use crate::happening::Happening;
 
@@ -155,6 +156,7 @@ pub fn happenings(leg: &PoolLeg, after: &PoolLegStatus) -> Vec<Happening> {
         (names::LIMITED, "LegNotLimited", "Limit"),
     ] {
         if let Some(now) = condition::find(&after.conditions, type_)
+            && now.reason != COPYING
             && condition::find(before, type_).is_none_or(|earlier| earlier.reason != now.reason)
         {
             happenings.push(Happening {

@@ -33,7 +33,10 @@ impl Teller {
     pub fn show_up(&self, progress: &Progress, layout: &Layout) {
         let dir = layout.dir().display();
         self.say(&self.style.paint(Tone::Good, "the rack is up"));
-        println!("\n{}", listing(self.style, &progress.drives(), false));
+        println!(
+            "\n{}",
+            listing(self.style, &progress.drives(), &Default::default(), false)
+        );
         println!("Look at it from another terminal; Ctrl-C takes it down.");
         println!("  strandctl status --dir {dir}");
         println!("  strandctl drives --why --dir {dir}");

@@ -3,33 +3,71 @@
 use super::Held;
 use crate::{
     cluster::Target,
+    drives::Output,
     text::{Style, count, table},
 };
 use anyhow::Result;
-use kube::ResourceExt;
-use strand_api::{PoolVolume, condition, condition::Condition, names};
+use clap::Args;
+use kube::{Resource, ResourceExt};
+use serde::Serialize;
+use serde_json::{Value, json};
+use strand_api::{
+    ByteQuantity, PlacedLeg, PoolLeg, PoolVolume, PoolVolumeStatus, VolumePhase, condition,
+    condition::Condition, names,
+};
 
-pub async fn run(target: &Target) -> Result<()> {
-    let held = Held::read(&target.client().await?).await?;
-    print!("{}", text(Style::of_stdout(), &held));
+/// Lists volumes, snapshots, and what nobody owns.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Another form of the list
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
+}
+
+pub async fn run(args: ListArgs) -> Result<()> {
+    let held = Held::read(&args.target.client().await?).await?;
+    let style = Style::of_stdout();
+    let text = match args.output {
+        None => text(style, &held, false),
+        Some(Output::Wide) => text(style, &held, true),
+        Some(Output::Json) => format!("{:#}\n", objects(&held)?),
+        Some(Output::Yaml) => serde_yaml::to_string(&objects(&held)?)?,
+    };
+    print!("{text}");
     Ok(())
 }
 
-fn text(style: Style, held: &Held) -> String {
+/// Volumes, snapshots and legs as a Kubernetes List, without the bookkeeping of field managers.
+fn objects(held: &Held) -> Result<Value> {
+    fn plain<K: Resource + Clone + Serialize>(object: &K) -> Result<Value> {
+        let mut object = object.clone();
+        object.meta_mut().managed_fields = None;
+        Ok(serde_json::to_value(object)?)
+    }
+    let volumes = held.volumes.iter().map(plain);
+    let snapshots = held.snapshots.iter().map(plain);
+    let legs = held.legs.iter().map(plain);
+    let items: Vec<Value> = volumes
+        .chain(snapshots)
+        .chain(legs)
+        .collect::<Result<_>>()?;
+    Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}))
+}
+
+fn text(style: Style, held: &Held, wide: bool) -> String {
     let mut text = match held.volumes.is_empty() {
         true => "There is no volume.\n".to_owned(),
         false => {
-            let head = [
-                "VOLUME",
-                "SIZE",
-                "REDUNDANCY",
-                "PHASE",
-                "NODE",
-                "DRIVE",
-                "ATTACHED",
-                "WHY",
+            let mut head = vec![
+                "VOLUME", "SIZE", "USED", "PHASE", "HEALTH", "NODE", "DRIVE", "ATTACHED", "WHY",
             ];
-            let rows: Vec<_> = held.volumes.iter().map(volume).collect();
+            if wide {
+                head.extend(["POOL", "REDUNDANCY", "KIND", "MODE", "GENERATION", "LEGS"]);
+            }
+            let volumes = held.volumes.iter();
+            let rows: Vec<_> = volumes.map(|v| volume(v, held, wide)).collect();
             table(style, &head, &rows)
         }
     };
@@ -88,7 +126,7 @@ fn text(style: Style, held: &Held) -> String {
     text
 }
 
-fn volume(volume: &PoolVolume) -> Vec<String> {
+fn volume(volume: &PoolVolume, held: &Held, wide: bool) -> Vec<String> {
     let status = volume.status.clone().unwrap_or_default();
     let of_legs = |field: fn(&strand_api::PlacedLeg) -> &String| {
         let all: Vec<_> = volume
@@ -102,21 +140,72 @@ fn volume(volume: &PoolVolume) -> Vec<String> {
     let attached: Vec<_> = status
         .attachments
         .iter()
-        .map(|at| at.node.clone())
+        .map(|at| match at.read_only {
+            true => format!("{} (reads)", at.node),
+            false => at.node.clone(),
+        })
         .collect();
+    let legs: Vec<&PoolLeg> = volume
+        .spec
+        .legs
+        .iter()
+        .filter_map(|l| held.leg(l))
+        .collect();
+    let used: Option<u64> = legs
+        .iter()
+        .map(|leg| leg.status.as_ref()?.used.map(|used| used.0))
+        .sum();
     let phase = status
         .phase
         .map_or("New".to_owned(), |phase| format!("{phase:?}"));
-    vec![
+    let mut row = vec![
         volume.name_any(),
         volume.spec.size.rounded(),
-        format!("{:?}", volume.spec.redundancy),
+        used.map_or_else(String::new, |used| ByteQuantity(used).rounded()),
         phase,
+        health(&status),
         of_legs(|leg| &leg.node_name),
-        of_legs(|leg| &leg.drive),
+        drives(volume, held),
         attached.join(", "),
         why(&status.conditions),
-    ]
+    ];
+    if wide {
+        row.extend([
+            volume.spec.pool.clone(),
+            format!("{:?}", volume.spec.redundancy),
+            format!("{:?}", volume.spec.provisioning),
+            format!("{:?}", volume.spec.volume_mode),
+            status.attachment_generation.to_string(),
+            of_legs(|leg| &leg.name),
+        ]);
+    }
+    row
+}
+
+/// `Good`, or what is wrong with its drive or bytes; nothing while there are none.
+fn health(status: &PoolVolumeStatus) -> String {
+    let ill = condition::find(&status.conditions, names::HEALTHY);
+    match (ill.filter(|c| c.status == "False"), status.phase) {
+        (Some(ill), _) => ill.reason.clone(),
+        (None, Some(VolumePhase::Failed)) => "Failed".into(),
+        (None, Some(VolumePhase::Ready | VolumePhase::Degraded)) => "Good".into(),
+        (None, _) => String::new(),
+    }
+}
+
+/// The drives of its legs, and where those are that move.
+fn drives(volume: &PoolVolume, held: &Held) -> String {
+    let one = |leg: &PlacedLeg| {
+        let Some(to) = &leg.moving else {
+            return leg.drive.clone();
+        };
+        let copy = held.legs.iter().find(|l| l.name_any() == to.name);
+        let copied = copy.and_then(|l| Some((l.status.as_ref()?.copied?, l.spec.size.0)));
+        let percent = copied.map_or(0, |(copied, of)| copied.0 * 100 / of.max(1));
+        format!("{} -> {} {percent} %", leg.drive, to.drive)
+    };
+    let all: Vec<String> = volume.spec.legs.iter().map(one).collect();
+    all.join(", ")
 }
 
 fn why(conditions: &[Condition]) -> String {

@@ -5,23 +5,26 @@ mod import;
 mod life;
 mod list;
 
-use crate::cluster::{Target, in_words};
+use crate::cluster::in_words;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use kube::{Api, Client, api::ListParams};
-use strand_api::{PoolLeg, PoolSnapshot, PoolVolume};
+use strand_api::{PlacedLeg, PoolLeg, PoolSnapshot, PoolVolume};
 
 /// Volumes of the pool.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct VolumesArgs {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    list: list::ListArgs,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
     /// List volumes with where they lie, and bytes that nobody owns
-    List(Target),
+    List(list::ListArgs),
     /// Make volumes and snapshots of bytes that nobody owns: of a cluster that lost its objects
     Import(import::ImportArgs),
     /// Take a volume through its life by the CSI calls of a rack that `strandctl up` runs
@@ -31,9 +34,10 @@ enum Command {
 /// Runs `strandctl volumes`.
 pub async fn run(args: VolumesArgs) -> Result<()> {
     match args.command {
-        Command::List(target) => list::run(&target).await,
-        Command::Import(args) => import::run(args).await,
-        Command::Check(args) => check::run(args).await,
+        None => list::run(args.list).await,
+        Some(Command::List(args)) => list::run(args).await,
+        Some(Command::Import(args)) => import::run(args).await,
+        Some(Command::Check(args)) => check::run(args).await,
     }
 }
 
@@ -61,6 +65,16 @@ impl Held {
             snapshots: snapshots.items,
             legs: legs.items,
         })
+    }
+
+    /// The leg that an owner names.
+    fn leg(&self, placed: &PlacedLeg) -> Option<&PoolLeg> {
+        let of = |leg: &&PoolLeg| {
+            let told = leg.status.as_ref().and_then(|s| s.uuid.as_ref());
+            let uuid = leg.spec.uuid.as_ref().or(told);
+            uuid == placed.uuid.as_ref() && leg.spec.drive == placed.drive
+        };
+        self.legs.iter().filter(|_| placed.uuid.is_some()).find(of)
     }
 
     /// Legs whose bytes are there and that no volume or snapshot owns.

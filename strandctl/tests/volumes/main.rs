@@ -9,6 +9,7 @@ mod calls;
 mod conformance;
 mod controllers;
 mod cycles;
+mod evacuate;
 mod faults;
 mod faulty;
 mod import;

@@ -56,6 +56,11 @@ impl Rack {
 
     /// Starts `up`, with one node if it is not told otherwise, and waits until the rack is ready.
     pub fn up(&mut self, arguments: &[&str]) {
+        self.up_with(arguments, &[]);
+    }
+
+    /// The same, with that in its environment.
+    pub fn up_with(&mut self, arguments: &[&str], environment: &[(&str, &str)]) {
         let output = File::create(self.beside("output")).unwrap();
         let up = Command::new(env!("CARGO_BIN_EXE_strandctl"))
             .arg("up")
@@ -63,6 +68,7 @@ impl Rack {
             .args((!arguments.contains(&"--nodes")).then_some("--nodes=1"))
             .arg("--dir")
             .arg(self.path(""))
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)

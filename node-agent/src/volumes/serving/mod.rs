@@ -166,6 +166,7 @@ impl Serving {
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
         };
+        self.copies.stop();
         if let Some(ended) = ended {
             // Nobody may wait any more.
             let _ = ended.send(());
