@@ -49,6 +49,28 @@ pub struct DoorRequest {
     pub directory: PathBuf,
 }
 
+/// Scratch space of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScratchRequest {
+    /// The MemoryPool on whose drives it lies.
+    pub pool: String,
+    /// Bytes.
+    pub size: u64,
+    /// The directory in which the pod sees it.
+    pub target: PathBuf,
+}
+
+/// Scratch space that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scratch {
+    /// Its id.
+    pub id: String,
+    /// The directory in which its pod sees it.
+    pub target: PathBuf,
+}
+
 /// The agent behind a socket.
 #[derive(Clone, Debug)]
 pub struct Agent {
@@ -97,6 +119,36 @@ impl Agent {
     /// As for [`Self::attach`].
     pub async fn close_door(&self, id: &str) -> Result<(), Error> {
         self.delete(&format!("/doors/{id}")).await
+    }
+
+    /// Makes scratch space a device; what is there of that id stays as it is.
+    ///
+    /// # Errors
+    /// As for [`Self::attach`].
+    pub async fn scratch(&self, id: &str, space: &ScratchRequest) -> Result<PathBuf, Error> {
+        let attached: Attached = self.put(&format!("/scratch/{id}"), space).await?;
+        Ok(attached.device)
+    }
+
+    /// Takes scratch space away, its bytes too.
+    ///
+    /// # Errors
+    /// As for [`Self::attach`].
+    pub async fn end_scratch(&self, id: &str) -> Result<(), Error> {
+        self.delete(&format!("/scratch/{id}")).await
+    }
+
+    /// All scratch space of this node.
+    ///
+    /// # Errors
+    /// As for [`Self::attach`].
+    pub async fn all_scratch(&self) -> Result<Vec<Scratch>, Error> {
+        let answer = match self.ask(Method::GET, "/scratch", Vec::new()).await {
+            // An agent from before there was any.
+            Err(Error::Agent { status: 404, .. }) => return Ok(Vec::new()),
+            answer => answer?,
+        };
+        serde_json::from_slice(&answer).map_err(|e| self.unreadable(&e))
     }
 
     async fn put<T: DeserializeOwned>(

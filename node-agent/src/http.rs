@@ -1,5 +1,5 @@
 //! What an agent shows over HTTP: `/metrics`, `/healthz`, `/readyz`; on its Unix socket also `/drives`, `/context`, and what the
-//! processes of its node ask of it: `/doors` of pods, and attachments of `/volumes`.
+//! processes of its node ask of it: `/doors` and `/scratch` space of pods, and attachments of `/volumes`.
 
 use axum::extract::Path;
 use axum::extract::State;
@@ -14,7 +14,7 @@ use strand_volumes::VolumeError;
 
 use crate::agent::Handle;
 use crate::context::{ContextMemory, DoorError, DoorRequest};
-use crate::volumes::{AttachError, AttachRequest, Volumes};
+use crate::volumes::{AttachError, AttachRequest, ScratchRequest, Volumes};
 
 /// One drive as `/drives` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub fn public(handle: &Handle) -> Router {
     strand_process::router(handle.registry().clone(), handle.health().clone())
 }
 
-/// The routes of the node's own socket: the same, `/drives`, `/context`, `/doors` and `/volumes`.
+/// The routes of the node's own socket: the same, `/drives`, `/context`, `/doors`, `/volumes` and `/scratch`.
 pub fn local(handle: &Handle) -> Router {
     let local = Router::new()
         .route("/drives", get(drives))
@@ -59,6 +59,8 @@ pub fn local(handle: &Handle) -> Router {
         .route("/doors/{id}", put(open_door).delete(close_door))
         .route("/volumes", get(volumes))
         .route("/volumes/{volume}/attachment", put(attach).delete(detach))
+        .route("/scratch", get(all_scratch))
+        .route("/scratch/{id}", put(scratch).delete(end_scratch))
         .with_state(handle.clone());
     public(handle).merge(local)
 }
@@ -160,6 +162,11 @@ impl IntoResponse for Unattached {
             | AttachError::Volume(VolumeError::Stale { .. } | VolumeError::Busy { .. }) => {
                 StatusCode::CONFLICT
             }
+            AttachError::NoRoom { .. }
+            | AttachError::Volume(VolumeError::NoSpace { .. } | VolumeError::Full { .. }) => {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
+            AttachError::Volume(VolumeError::BadName { .. }) => StatusCode::BAD_REQUEST,
             AttachError::Volume(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, format!("{error}\n")).into_response()
@@ -188,5 +195,31 @@ async fn detach(
     Path(volume): Path<String>,
 ) -> Result<StatusCode, Unattached> {
     attaching(&handle)?.detach(&volume).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// An agent that serves no volumes has no scratch space.
+async fn all_scratch(State(handle): State<Handle>) -> Result<Response, Unattached> {
+    let all = match handle.volumes() {
+        Some(volumes) => volumes.all_scratch().await?,
+        None => Vec::new(),
+    };
+    Ok(Json(all).into_response())
+}
+
+async fn scratch(
+    State(handle): State<Handle>,
+    Path(id): Path<String>,
+    Json(request): Json<ScratchRequest>,
+) -> Result<Response, Unattached> {
+    let attached = attaching(&handle)?.scratch(&id, request).await?;
+    Ok(Json(attached).into_response())
+}
+
+async fn end_scratch(
+    State(handle): State<Handle>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Unattached> {
+    attaching(&handle)?.end_scratch(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,7 +10,7 @@ use futures::stream::FuturesUnordered;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use strand_api::Drive;
+use strand_api::{Drive, Provisioning};
 use strand_drives::{DriveError, DriveHost, SeenDrive};
 use strand_placement::carve::Role;
 use strand_placement::verdict::{LabelState, Verdict};
@@ -271,8 +271,14 @@ impl State {
                         .is_some_and(|label| self.mirror.index.known.contains(&label.pool_id)),
                 }
         };
+        let cordoned = self.mirror.drives.iter();
+        let cordoned = cordoned.filter(|(_, drive)| drive.spec.cordon);
+        let thin = self.mirror.index.iter();
+        let thin = thin.filter(|(_, pool)| pool.spec.storage.provisioning == Provisioning::Thin);
         let wanted = volumes::Wanted {
             drives: owned.collect(),
+            cordoned: cordoned.map(|(name, _)| name.clone()).collect(),
+            thin_pools: thin.map(|(_, pool)| pool.name_any()).collect(),
             gone: match self.scanning.done {
                 true => gone.map(|(name, _)| name.clone()).collect(),
                 false => Default::default(),

@@ -18,7 +18,7 @@ use crate::copy::Half;
 use crate::error::VolumeError;
 use crate::filesystem::{self, Device};
 use crate::health::{self, Health};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, cost};
 use crate::limits::Throttle;
 use crate::loops::{self, Loop, Purpose};
 use crate::record::{self, DriveRecord, LegRecord, Provisioning};
@@ -61,6 +61,10 @@ pub struct Space {
     pub usable: u64,
     /// What the drive's legs are promised.
     pub promised: u64,
+    /// What of that is scratch space of pods.
+    pub scratch: u64,
+    /// The largest thick leg that fits now, and the largest thin one; 0 for none.
+    pub largest: (u64, u64),
     /// Whether they are thick or thin; none where there is no leg.
     pub kind: Option<Provisioning>,
     /// What the file system has free; on a thin drive that is what counts in the end.
@@ -155,9 +159,15 @@ impl Drive {
     pub fn space(&self) -> Result<Space, VolumeError> {
         let inside = self.inside()?;
         let space = statvfs(&self.root).map_err(VolumeError::at(&self.root, "asking for space"))?;
+        let scratch = inside.legs.values().filter(|leg| leg.scratch.is_some());
         Ok(Space {
             usable: inside.ledger.usable(),
             promised: inside.ledger.promised(),
+            scratch: scratch.map(|leg| cost(leg.size)).sum(),
+            largest: (
+                inside.ledger.largest(Provisioning::Thick),
+                inside.ledger.largest(Provisioning::Thin),
+            ),
             kind: inside.ledger.kind(),
             free: space.f_bavail * space.f_frsize,
             size: space.f_blocks * space.f_frsize,

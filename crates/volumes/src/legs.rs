@@ -27,6 +27,8 @@ pub struct LegOrder {
     pub volume: String,
     /// The snapshot that it belongs to: then it needs a source and is never attached.
     pub snapshot: Option<String>,
+    /// Where a pod sees it, if it is that pod's scratch space.
+    pub scratch: Option<PathBuf>,
     /// UID of the volume or snapshot that owns it.
     pub owner_uid: String,
     /// Its place in the volume.
@@ -136,6 +138,7 @@ impl Drive {
             uuid: Uuid::new_v4(),
             volume: order.volume.clone(),
             snapshot: order.snapshot.clone(),
+            scratch: order.scratch.clone(),
             owner_uid: order.owner_uid.clone(),
             pool_id: self.pool,
             index: order.index,

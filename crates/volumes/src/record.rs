@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,9 @@ pub struct LegRecord {
     /// The snapshot that it belongs to. Such a leg is never attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
+    /// Where a pod sees it, if it is that pod's scratch space: it lives as long as that directory, and no object speaks of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<PathBuf>,
     /// UID of the volume or snapshot that owns it.
     #[serde(rename = "ownerUID")]
     pub owner_uid: String,

@@ -1,9 +1,8 @@
-//! Inline volumes: a pod's door to context memory.
+//! A pod's door to context memory.
 //!
 //! A door is a directory on tmpfs in which the agent binds a socket; the pod sees it through a read-only bind, in which a restarted
 //! agent's new socket appears by itself. Ending it needs nobody: it is marked, and closed when the agent answers.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
@@ -13,91 +12,21 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::inline::id;
 use super::publish::{bind, place};
 use super::{Parts, make_directory, mounts};
 use crate::agent::{Agent, DoorRequest};
 use crate::error::Error;
 use crate::locks::Locks;
-use crate::request::capability::{Access, Capability};
-use crate::request::parameters;
 
-/// Volume attributes that the kubelet adds (podInfoOnMount in the CSIDriver).
-const INLINE: &str = "csi.storage.k8s.io/ephemeral";
-const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
-const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 /// Ends the name of the file that says that a door shall be closed.
 const ENDED: &str = "ended";
 /// Between two attempts to close what the agent did not close.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Whether a volume is part of its pod.
-pub fn is_inline(context: &HashMap<String, String>) -> bool {
-    context.get(INLINE).is_some_and(|v| v == "true")
-}
-
-/// An id of a volume, as a door can have it: what the agent takes for one.
-///
-/// # Errors
-/// Where it is none.
-pub fn id(id: &str) -> Result<&str, Error> {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    match id {
-        "" => Err(Error::Missing("volume_id")),
-        id if id.len() <= 128 && id.bytes().all(fits) => Ok(id),
-        _ => Err(Error::invalid(
-            "volume_id",
-            "no volume or inline volume of this driver has it",
-        )),
-    }
-}
-
 /// What opening and closing a door take beside its volume's own lock.
 fn lock(id: &str) -> String {
     format!("door {id}")
-}
-
-/// What a pod asks for inline.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Asked {
-    pool: String,
-    namespace: String,
-}
-
-/// Reads a volume's attributes; pure.
-fn read(context: &HashMap<String, String>) -> Result<Asked, Error> {
-    let refuse = |why: &str| Error::invalid("volumeAttributes", why);
-    match context.get("kind").map(String::as_str) {
-        Some("kv") => {}
-        Some("scratch") => {
-            return Err(Error::Unsupported(
-                "kind: scratch is not there yet; use a generic ephemeral volume".into(),
-            ));
-        }
-        _ => return Err(refuse("kind: write kv")),
-    }
-    let known = |key: &String| {
-        ["kind", "pool"].contains(&key.as_str()) || key.starts_with("csi.storage.k8s.io/")
-    };
-    if let Some(key) = context.keys().find(|key| !known(key)) {
-        let key: String = key.chars().take(64).collect();
-        return Err(refuse(&format!(
-            "{key:?} is unknown; there are: kind, pool"
-        )));
-    }
-    let pool = context.get("pool").map_or("", String::as_str);
-    let missing = |key| {
-        refuse(&format!(
-            "{key} is missing: the CSIDriver needs podInfoOnMount: true"
-        ))
-    };
-    let namespace = context.get(POD_NAMESPACE).filter(|n| !n.is_empty());
-    let namespace = namespace.ok_or_else(|| missing(POD_NAMESPACE))?;
-    let uid = context.get(POD_UID).filter(|n| !n.is_empty());
-    uid.ok_or_else(|| missing(POD_UID))?;
-    Ok(Asked {
-        pool: parameters::pool(pool)?,
-        namespace: namespace.clone(),
-    })
 }
 
 /// The doors of this node's pods. Clones are the same.
@@ -209,23 +138,18 @@ fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
 }
 
 impl Parts {
-    pub(super) async fn publish_inline(
+    pub(super) async fn publish_door(
         &self,
         id: &str,
         target: &Path,
-        capability: &Capability,
-        context: &HashMap<String, String>,
+        pool: String,
+        namespace: String,
     ) -> Result<(), Error> {
-        if capability.access == Access::Block {
-            let why = "an inline volume is a directory, not a device";
-            return Err(Error::invalid("volume_capability", why));
-        }
-        let asked = read(context)?;
         let _held = self.locks.take(&lock(id))?;
         let directory = self.doors.enter(id)?;
         let door = DoorRequest {
-            pool: asked.pool,
-            namespace: asked.namespace,
+            pool,
+            namespace,
             directory: directory.clone(),
         };
         let opened = self.agent.open_door(id, &door).await;
@@ -236,43 +160,5 @@ impl Parts {
         opened?;
         let target = place(target, false)?;
         bind(&directory, &target, true)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
-        let owned = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
-        pairs.iter().map(owned).collect()
-    }
-
-    #[test]
-    fn attributes_are_read_or_refused() {
-        let pod = [(POD_NAMESPACE, "team-a"), (POD_UID, "u"), (INLINE, "true")];
-        let with = |more: &[(&str, &str)]| read(&map(&[&pod[..], more].concat()));
-        let asked = with(&[("kind", "kv"), ("pool", "rack")]).unwrap();
-        assert_eq!(
-            (asked.pool.as_str(), asked.namespace.as_str()),
-            ("rack", "team-a")
-        );
-        assert!(matches!(
-            with(&[("kind", "scratch")]),
-            Err(Error::Unsupported(_))
-        ));
-        assert!(with(&[("kind", "kv")]).is_err());
-        assert!(with(&[("kind", "kv"), ("pool", "../x")]).is_err());
-        assert!(with(&[("kind", "kv"), ("pool", "rack"), ("namespace", "other")]).is_err());
-        assert!(read(&map(&[("kind", "kv"), ("pool", "rack")])).is_err());
-    }
-
-    #[test]
-    fn an_id_never_leads_out_of_the_directory() {
-        let kubernetes = format!("csi-{}", "0a".repeat(32));
-        assert_eq!(id(&kubernetes).unwrap(), kubernetes);
-        for bad in ["", "..", "a/b", "a.ended", "A", &"x".repeat(129)] {
-            assert!(id(bad).is_err(), "{bad}");
-        }
     }
 }

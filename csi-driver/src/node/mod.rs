@@ -4,8 +4,10 @@ mod door;
 mod filesystem;
 mod grow;
 mod info;
+mod inline;
 mod mounts;
 mod publish;
+mod scratch;
 mod stage;
 mod stats;
 
@@ -25,6 +27,7 @@ use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::locks::Locks;
 use door::Doors;
+use scratch::Sweep;
 
 /// What a node's part needs to know.
 #[derive(Clone)]
@@ -53,6 +56,7 @@ struct Parts {
     config: NodeConfig,
     agent: Agent,
     doors: Doors,
+    sweep: Sweep,
     locks: Locks,
     calls: Calls,
 }
@@ -74,11 +78,13 @@ impl Node {
         let agent = Agent::new(&config.agent_socket);
         let locks = Locks::default();
         let doors = Doors::start(config.doors.clone(), agent.clone(), locks.clone());
+        let sweep = Sweep::start(agent.clone(), locks.clone());
         Self {
             parts: Arc::new(Parts {
                 config,
                 agent,
                 doors,
+                sweep,
                 locks,
                 calls,
             }),

@@ -11,7 +11,7 @@ use strand_csi::v1::{
 
 use super::mounts::{self, Mount};
 use super::stage::{known, make_file, staged_device};
-use super::{Parts, door, make_directory};
+use super::{Parts, inline, make_directory};
 use crate::error::Error;
 use crate::request::capability::{Access, Capability, Sharing};
 use crate::request::id;
@@ -49,11 +49,12 @@ impl Parts {
         let target = id::path("target_path", &request.target_path)?;
         let capability = Capability::read(request.volume_capability.as_ref())?;
         let volume = volume.ok_or_else(|| Error::NoVolume(request.volume_id.clone()));
-        if door::is_inline(&request.volume_context) {
+        if inline::is_inline(&request.volume_context) {
             // Kubernetes makes ids of inline volumes that are too long for an object of ours.
-            let id = door::id(&request.volume_id)?;
+            let id = inline::id(&request.volume_id)?;
             let _held = self.locks.take(id)?;
-            self.publish_inline(id, &target, &capability, &request.volume_context)
+            let (read_only, context) = (request.readonly, &request.volume_context);
+            self.publish_inline(id, &target, &capability, read_only, context)
                 .await?;
             return Ok(NodePublishVolumeResponse {});
         }
@@ -102,7 +103,7 @@ impl Parts {
         &self,
         request: &NodeUnpublishVolumeRequest,
     ) -> Result<NodeUnpublishVolumeResponse, Error> {
-        let volume = door::id(&request.volume_id);
+        let volume = inline::id(&request.volume_id);
         let target = id::path("target_path", &request.target_path)?;
         let Ok(volume) = volume else {
             // None that was ever published, unless the id is missing.
@@ -115,6 +116,7 @@ impl Parts {
             remove(&target)?;
         }
         self.doors.leave(volume)?;
+        self.sweep.soon();
         Ok(NodeUnpublishVolumeResponse {})
     }
 }
@@ -134,7 +136,7 @@ pub fn place(target: &Path, file: bool) -> Result<PathBuf, Error> {
 }
 
 /// Takes away what a volume was bound to. Never more than an empty directory or an empty file: what has content is not ours.
-fn remove(target: &Path) -> Result<(), Error> {
+pub fn remove(target: &Path) -> Result<(), Error> {
     let metadata = match fs::symlink_metadata(target) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         other => other.map_err(Error::host("cannot look at", target))?,

@@ -38,13 +38,13 @@ pub fn known(path: &Path) -> Result<Option<PathBuf>, Error> {
 }
 
 /// A file system that shall be mounted.
-struct Plan<'a> {
-    volume: &'a str,
-    fs: FsType,
-    options: &'a [String],
-    read_only: bool,
+pub struct Plan<'a> {
+    pub volume: &'a str,
+    pub fs: FsType,
+    pub options: &'a [String],
+    pub read_only: bool,
     /// Whether the file system may be smaller than its device.
-    sourced: bool,
+    pub sourced: bool,
 }
 
 impl Parts {
@@ -119,7 +119,8 @@ fn attachment(request: &NodeStageVolumeRequest) -> Result<AttachmentRequest, Err
 }
 
 impl Plan<'_> {
-    async fn mount(&self, device: &Path, staging: &Path) -> Result<(), Error> {
+    /// Mounts it, or finds it mounted; makes it where the device is blank.
+    pub async fn mount(&self, device: &Path, staging: &Path) -> Result<(), Error> {
         let numbers = numbers(device)?;
         match mounts::at(staging)? {
             Some(there) if there.device == numbers => {

@@ -10,6 +10,7 @@ use strand_csi::v1::{
 };
 
 use super::filesystem;
+use super::inline;
 use super::mounts::{self, Mount};
 use super::stage::known;
 use crate::error::Error;
@@ -49,7 +50,7 @@ pub(super) fn stats(
 ) -> Result<NodeGetVolumeStatsResponse, Error> {
     let volume = id::id("volume_id", &request.volume_id)?;
     let mount = mounted("volume_path", &request.volume_id, &request.volume_path)?;
-    if volume.is_none() {
+    if volume.is_none() && inline::id(&request.volume_id).is_err() {
         return Err(Error::NotThere {
             volume: request.volume_id.clone(),
             path: mount.at,

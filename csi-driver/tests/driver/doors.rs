@@ -10,7 +10,7 @@ use tonic::Code;
 use crate::bed::{Bed, POOL, until, writer};
 use crate::volumes::{publish_request, unpublish};
 
-const ID: &str = "csi-0a5d1de62b0c4c2d9d2e5a1d3f0b7c110a5d1de62b0c4c2d9d2e5a1d3f0b7c11";
+pub const ID: &str = "csi-0a5d1de62b0c4c2d9d2e5a1d3f0b7c110a5d1de62b0c4c2d9d2e5a1d3f0b7c11";
 
 fn request(bed: &Bed, kind: &str, pool: &str) -> NodePublishVolumeRequest {
     let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
@@ -30,7 +30,7 @@ fn request(bed: &Bed, kind: &str, pool: &str) -> NodePublishVolumeRequest {
     }
 }
 
-fn mount(bed: &Bed, kind: &str, pool: &str) -> NodePublishVolumeRequest {
+pub fn mount(bed: &Bed, kind: &str, pool: &str) -> NodePublishVolumeRequest {
     let mut request = request(bed, kind, pool);
     // The kubelet asks for a mount without a file system's name.
     request.volume_capability = Some(writer("xfs"));
@@ -97,7 +97,7 @@ async fn what_cannot_be_inline_is_refused_and_leaves_nothing() {
     };
     assert_eq!(
         code(&mut node, mount(&bed, "scratch", POOL)).await,
-        Code::Unimplemented
+        Code::InvalidArgument
     );
     assert_eq!(
         code(&mut node, mount(&bed, "", POOL)).await,

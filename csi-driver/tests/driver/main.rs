@@ -11,5 +11,6 @@ mod groups;
 mod hostile;
 mod kill;
 mod sanity;
+mod scratch;
 mod stand_in;
 mod volumes;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
-use axum::routing::put;
+use axum::routing::{get, put};
 use axum::{Json, Router};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -43,6 +43,7 @@ struct Legs {
     dir: PathBuf,
     client: Client,
     doors: Arc<Mutex<BTreeMap<String, Value>>>,
+    scratch: Arc<Mutex<BTreeMap<String, Value>>>,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -52,6 +53,7 @@ impl StandIn {
             dir: dir.join("legs"),
             client,
             doors: Arc::default(),
+            scratch: Arc::default(),
             asked: Arc::default(),
         };
         fs::create_dir(&legs.dir).expect("a directory");
@@ -73,6 +75,8 @@ impl StandIn {
         let router = Router::new()
             .route("/volumes/{volume}/attachment", put(attach).delete(detach))
             .route("/doors/{id}", put(open).delete(close))
+            .route("/scratch", get(all_scratch))
+            .route("/scratch/{id}", put(scratch).delete(end_scratch))
             .with_state(self.legs.clone());
         self.agent = Some(tokio::spawn(async move {
             axum::serve(listener, router).await.expect("serves");
@@ -94,6 +98,11 @@ impl StandIn {
     /// The doors that are open.
     pub fn doors(&self) -> BTreeMap<String, Value> {
         self.legs.doors.lock().expect("no panic").clone()
+    }
+
+    /// The scratch space that is there.
+    pub fn scratch(&self) -> BTreeMap<String, Value> {
+        self.legs.scratch.lock().expect("no panic").clone()
     }
 
     /// What the agent was asked so far.
@@ -368,6 +377,56 @@ async fn close(State(legs): State<Legs>, UrlPath(id): UrlPath<String>) -> Status
     legs.note(format!("close {id}"));
     legs.doors.lock().expect("no panic").remove(&id);
     StatusCode::NO_CONTENT
+}
+
+async fn scratch(
+    State(legs): State<Legs>,
+    UrlPath(id): UrlPath<String>,
+    Json(space): Json<Value>,
+) -> Result<Json<Value>, Refusal> {
+    legs.note(format!("scratch {id}"));
+    let size = space["size"].as_u64().expect("a size");
+    if size > ROOM {
+        let words = format!("{size} bytes of scratch space: no room");
+        return Err((StatusCode::INSUFFICIENT_STORAGE, words));
+    }
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(legs.file(&id));
+    file.and_then(|file| file.set_len(size)).expect("a file");
+    legs.scratch
+        .lock()
+        .expect("no panic")
+        .insert(id.clone(), space);
+    let device = match legs.device(&id) {
+        Some(device) => device,
+        None => {
+            let mut command = Command::new("losetup");
+            command.args(["--find", "--show", "--sector-size", "4096"]);
+            run(command.arg(legs.file(&id))).trim().to_owned()
+        }
+    };
+    Ok(Json(json!({"device": device})))
+}
+
+async fn all_scratch(State(legs): State<Legs>) -> Json<Value> {
+    let all = legs.scratch.lock().expect("no panic").clone();
+    let all = all
+        .iter()
+        .map(|(id, space)| json!({"id": id, "target": space["target"]}));
+    Json(all.collect())
+}
+
+async fn end_scratch(
+    state: State<Legs>,
+    UrlPath(id): UrlPath<String>,
+) -> Result<StatusCode, Refusal> {
+    let legs = state.0.clone();
+    let detached = detach(state, UrlPath(id.clone())).await?;
+    let _ = fs::remove_file(legs.file(&id));
+    legs.scratch.lock().expect("no panic").remove(&id);
+    Ok(detached)
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -130,6 +130,7 @@ impl<'a> Here<'a> {
             name,
             volume: spec.volume.clone(),
             snapshot: spec.snapshot.clone(),
+            scratch: None,
             owner_uid: spec.owner_uid.clone(),
             index: spec.index.unsigned_abs(),
             size: spec.size.0,
@@ -153,7 +154,8 @@ impl<'a> Here<'a> {
                 None => *name == record.name,
             })
         };
-        let unknown = self.records.iter().filter(|record| !known(record));
+        let unknown = self.records.iter();
+        let unknown = unknown.filter(|record| record.scratch.is_none() && !known(record));
         unknown
             .map(|record| {
                 let id = record.uuid.to_string();

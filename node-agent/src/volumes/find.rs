@@ -31,7 +31,8 @@ pub fn of_volume(drives: &[Named], volume: &str) -> Vec<(Named, LegRecord)> {
     for (name, drive) in drives {
         // A drive that was closed meanwhile has none.
         for record in drive.records().unwrap_or_default() {
-            if record.volume == volume && record.snapshot.is_none() {
+            let is_volume = record.snapshot.is_none() && record.scratch.is_none();
+            if record.volume == volume && is_volume {
                 found.push(((name.clone(), Arc::clone(drive)), record));
             }
         }
@@ -114,6 +115,7 @@ pub fn report(drives: &[Named]) -> Result<Vec<LegReport>, VolumeError> {
             legs.push(LegReport {
                 volume: record.volume,
                 snapshot: record.snapshot,
+                scratch: record.scratch,
                 leg: record.name,
                 drive: name.clone(),
                 uuid: record.uuid.to_string(),

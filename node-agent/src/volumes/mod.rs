@@ -13,6 +13,7 @@
 mod decide;
 mod evacuate;
 mod find;
+mod scratch;
 mod serving;
 mod slot;
 mod tend;
@@ -28,6 +29,7 @@ use strand_volumes::{Storage, Throttle, VolumeError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::effects::Writer;
+pub use scratch::{ScratchReport, ScratchRequest};
 use serving::{Ask, Serving};
 pub use slot::Hold;
 
@@ -47,6 +49,10 @@ pub struct Wanted {
     pub drives: BTreeMap<String, OwnedDrive>,
     /// Drives that the node no longer sees.
     pub gone: std::collections::BTreeSet<String>,
+    /// Of those, drives that take no new legs.
+    pub cordoned: std::collections::BTreeSet<String>,
+    /// Names of pools whose volumes are thin where nothing else is asked for.
+    pub thin_pools: std::collections::BTreeSet<String>,
     /// Whether the machine was looked over and every drive of ours taken back, or found not to be had.
     pub settled: bool,
 }
@@ -54,7 +60,7 @@ pub struct Wanted {
 /// How a drive's storage side stands, as far as its Drive object tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StorageStanding {
-    /// Bytes that all thick legs together can have; 0 where it cannot be served.
+    /// Bytes that all thick legs of volumes together can have: scratch space of pods is taken out; 0 where it cannot be served.
     pub usable: u64,
     /// Thousandths of its file system that are in use.
     pub used_thousandths: u64,
@@ -88,6 +94,9 @@ pub struct LegReport {
     /// The snapshot that it is, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
+    /// The directory of the pod whose scratch space it is, if it is that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<PathBuf>,
     /// Its name on the drive.
     pub leg: String,
     /// Name of the Drive object.
@@ -135,6 +144,18 @@ pub enum AttachError {
         /// The volume.
         volume: String,
         /// Why, and what to do.
+        why: String,
+    },
+    /// No drive has room for it.
+    #[error(
+        "{wanted} bytes of scratch space: no drive of pool {pool} on this node has room; {why}"
+    )]
+    NoRoom {
+        /// Bytes wanted.
+        wanted: u64,
+        /// The pool.
+        pool: String,
+        /// The closest fit.
         why: String,
     },
     /// The drive or leg did not do it.

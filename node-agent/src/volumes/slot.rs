@@ -162,7 +162,7 @@ pub fn standing(drive: &Drive) -> Option<StorageStanding> {
     let space = drive.space().ok()?;
     let used = u128::from(space.size.saturating_sub(space.free)) * 1000;
     Some(StorageStanding {
-        usable: space.usable,
+        usable: space.usable.saturating_sub(space.scratch),
         used_thousandths: used
             .checked_div(space.size.into())
             .map_or(0, |part| part as u64),

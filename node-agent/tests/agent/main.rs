@@ -11,6 +11,8 @@ mod limits;
 #[cfg(test)]
 mod reconcile;
 #[cfg(test)]
+mod scratch;
+#[cfg(test)]
 mod verdicts;
 #[cfg(test)]
 mod volumes;

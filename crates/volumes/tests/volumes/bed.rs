@@ -197,6 +197,7 @@ pub fn leg(name: &str, size: u64) -> LegOrder {
         name: name.into(),
         volume: name.into(),
         snapshot: None,
+        scratch: None,
         owner_uid: "u1".into(),
         index: 0,
         size,

@@ -8,6 +8,7 @@ use strand_volumes::IoLimits;
 use super::{Attachments, Serving, Unserved};
 use crate::volumes::AttachError;
 use crate::volumes::find::{self, Found, Named};
+use crate::volumes::scratch::{Ground, Offer};
 use crate::volumes::slot::{Slot, State};
 
 impl Serving {
@@ -37,6 +38,35 @@ impl Serving {
         Ok(found.collect())
     }
 
+    /// Where scratch space is, and where it can be made.
+    pub(super) fn ground(&self) -> Ground {
+        let offers = self.slots.iter().filter_map(|(name, slot)| {
+            let pool = slot.owned.pool_name.clone();
+            Some(Offer {
+                drive: Arc::clone(slot.open()?),
+                closed: self.wanted.cordoned.contains(name)
+                    || slot.ailment.is_some()
+                    || slot.holds > 0,
+                thin: self.wanted.thin_pools.contains(&pool),
+                name: name.clone(),
+                pool,
+            })
+        });
+        Ground {
+            offers: offers.collect(),
+            waits_for: self.waits_for(),
+        }
+    }
+
+    /// What keeps it from being known which legs are on this node.
+    fn waits_for(&self) -> Option<String> {
+        if !self.wanted.settled {
+            return Some("this node's drives are not all known yet".to_owned());
+        }
+        let pending = self.slots.iter().find(|(_, slot)| slot.pending());
+        pending.map(|(name, _)| format!("drive {name} is not served yet"))
+    }
+
     pub(super) fn open_drives(&self) -> Vec<Named> {
         let open = self
             .slots
@@ -50,10 +80,8 @@ impl Serving {
         if !matches!(error, AttachError::NotHere { .. }) {
             return error;
         }
-        let why = if !self.wanted.settled {
-            "this node's drives are not all known yet".to_owned()
-        } else if let Some((name, _)) = self.slots.iter().find(|(_, slot)| slot.pending()) {
-            format!("drive {name} is not served yet")
+        let why = if let Some(why) = self.waits_for() {
+            why
         } else {
             let of_volume =
                 |leg: &&PoolLeg| leg.spec.volume == volume && leg.spec.snapshot.is_none();

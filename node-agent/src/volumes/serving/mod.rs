@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::evacuate::Copies;
 use super::find::{Found, Named};
+use super::scratch::Ground;
 use super::slot::{Hold, OpenError, Slot, State};
 use super::tend::Ailment;
 use super::write::{LegWriter, Outbox, Write};
@@ -48,6 +49,7 @@ pub(super) enum Ask {
         answer: oneshot::Sender<Attachments>,
     },
     Drives(oneshot::Sender<Vec<Named>>),
+    Scratch(oneshot::Sender<Ground>),
     /// Somebody came with an older generation than the leg's record has.
     Stale {
         drive: String,
@@ -252,6 +254,7 @@ impl Serving {
             // Who does not wait any more needs no answer.
             Ask::Find { volume, answer } => drop(answer.send(self.to_attach(&volume))),
             Ask::FindAttached { volume, answer } => drop(answer.send(self.attachments(&volume))),
+            Ask::Scratch(answer) => drop(answer.send(self.ground())),
             Ask::Drives(answer) => drop(answer.send(self.open_drives())),
             Ask::Stale {
                 drive,
