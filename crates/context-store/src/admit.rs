@@ -2,9 +2,14 @@
 //!
 //! A day's budget flows in evenly and is held up to one day's worth. While a quarter of it is left everything is admitted.
 //! Below that the budget is tight, and a block is admitted when it is put a second time, which is when keeping it would
-//! have been of use. At nothing left, nothing is admitted: the hard ceiling. What was spent before a restart is not known
-//! after it, so that a store that is opened again begins with a quarter, where the budget begins to be tight: each
-//! restart within a day can add a quarter of the budget to it, and no more.
+//! have been of use. At nothing left, nothing is admitted: the hard ceiling.
+//!
+//! A restart goes on where the store was: what is left stands in the headers of units, which are written anyway
+//! ([`Ledger`]), and what was put since the last of them is found with the blocks. Not found are blocks that eviction
+//! moved since then, less than a unit, and what is neither there any more nor was before that header. A partition that an earlier
+//! release wrote has no such note and begins with a quarter, where the budget begins to be tight.
+
+use crate::segment::Ledger;
 
 /// Milliseconds of a day.
 const DAY: u64 = 86_400_000;
@@ -50,12 +55,11 @@ pub(crate) struct Governor {
 }
 
 impl Governor {
-    /// A governor with one day's budget in hand, or what a restart leaves of it.
-    pub(crate) fn new(budget: Option<u64>, restarted: bool, millis: u64) -> Governor {
-        let full = u128::from(budget.unwrap_or(0)) * u128::from(DAY);
+    /// A governor of a new partition: with one day's budget in hand.
+    pub(crate) fn new(budget: Option<u64>, millis: u64) -> Governor {
         Governor {
             budget,
-            left: if restarted { full / 4 } else { full },
+            left: u128::from(budget.unwrap_or(0)) * u128::from(DAY),
             at: millis,
             counted: 0,
             tags: if budget.is_some() {
@@ -64,6 +68,35 @@ impl Governor {
                 Vec::new()
             },
         }
+    }
+
+    /// A governor after a restart: with what was left by a note of before, if there is one, less what was `written` after
+    /// it. A clock that went back refills nothing.
+    pub(crate) fn resume(
+        budget: Option<u64>,
+        note: Option<Ledger>,
+        written: u64,
+        millis: u64,
+    ) -> Governor {
+        let mut governor = Governor::new(budget, millis);
+        match note {
+            Some(note) => {
+                governor.left = governor.left.min(u128::from(note.left) * u128::from(DAY));
+                governor.at = note.millis.min(millis);
+                governor.refill(millis);
+                let written = u128::from(written) * u128::from(DAY);
+                governor.left = governor.left.saturating_sub(written);
+            }
+            None => governor.left /= 4,
+        }
+        governor
+    }
+
+    /// Bytes that may be written; none where there is no limit.
+    pub(crate) fn left(&mut self, millis: u64) -> Option<u64> {
+        self.refill(millis);
+        let left = u64::try_from(self.left / u128::from(DAY)).unwrap_or(u64::MAX);
+        self.budget.map(|_| left)
     }
 
     fn refill(&mut self, millis: u64) {
@@ -143,7 +176,7 @@ mod tests {
 
     #[test]
     fn ample_then_second_touch_then_nothing() {
-        let mut governor = Governor::new(Some(1000), false, 0);
+        let mut governor = Governor::new(Some(1000), 0);
         assert_eq!(governor.admit(7, 100, 0), Admission::Admit);
         governor.spend(800);
         assert_eq!(governor.state(0), Endurance::Tight);
@@ -158,7 +191,7 @@ mod tests {
 
     #[test]
     fn what_is_written_besides_puts_counts_once() {
-        let mut governor = Governor::new(Some(1000), false, 0);
+        let mut governor = Governor::new(Some(1000), 0);
         governor.spend(100);
         governor.settle(150);
         governor.settle(150);
@@ -167,13 +200,38 @@ mod tests {
     }
 
     #[test]
-    fn restarts_do_not_give_the_budget_anew() {
-        let mut governor = Governor::new(Some(1000), true, 0);
+    fn without_a_note_a_restart_gives_a_quarter() {
+        let mut governor = Governor::resume(Some(1000), None, 0, 0);
         assert_eq!(governor.state(0), Endurance::Ample);
         assert_eq!(governor.admit(1, 251, 0), Admission::Ceiling);
         assert_eq!(governor.admit(1, 250, 0), Admission::Admit);
         governor.spend(1);
         assert_eq!(governor.state(0), Endurance::Tight);
+    }
+
+    #[test]
+    fn a_restart_goes_on_where_the_budget_stood() {
+        let note = |left, millis| {
+            Some(Ledger {
+                sequence: 0,
+                left,
+                millis,
+            })
+        };
+        let left = |note, written, millis| {
+            Governor::resume(Some(1000), note, written, millis).left(millis)
+        };
+        assert_eq!(left(note(600, 0), 100, 0), Some(500));
+        assert_eq!(left(note(600, 0), 100, DAY / 10), Some(600));
+        assert_eq!(left(note(600, 0), 900, DAY / 10), Some(0));
+        assert_eq!(left(note(600, 0), 0, 10 * DAY), Some(1000));
+        assert_eq!(
+            left(note(5000, 0), 0, 0),
+            Some(1000),
+            "the budget is less now"
+        );
+        assert_eq!(left(note(600, DAY), 0, 0), Some(600), "the clock went back");
+        assert_eq!(Governor::resume(None, note(1, 0), 0, 0).left(0), None);
     }
 
     proptest! {
@@ -182,7 +240,7 @@ mod tests {
             puts in prop::collection::vec((0u64..600_000, 1u64..5000), 0..2000),
         ) {
             let budget = 100_000;
-            let mut governor = Governor::new(Some(budget), false, 0);
+            let mut governor = Governor::new(Some(budget), 0);
             let (mut now, mut written) = (0, 0);
             for (pause, bytes) in puts {
                 now += pause;

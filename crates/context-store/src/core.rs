@@ -83,6 +83,8 @@ pub(crate) struct Core {
     pub(crate) wanted: Option<u32>,
     /// Segments that units were made of so far.
     pub(crate) taken: u64,
+    /// Number of the last picture of what was used lately.
+    pub(crate) picture: u64,
     watermarks: Watermarks,
 }
 
@@ -144,6 +146,7 @@ impl Core {
             ready: Vec::new(),
             wanted: None,
             taken: 0,
+            picture: 0,
             watermarks,
             space,
         }

@@ -19,7 +19,8 @@ use crate::engine::Verb;
 use crate::engine::memory::Buffer;
 use crate::engine::queue::{Class, Flow};
 use crate::evict::{
-    AHEAD, Effort, Live, Occupant, QUANTILE, choose_victims, effort, floor, quantile, survivors,
+    AHEAD, Effort, First, Live, Occupant, QUANTILE, choose_victims, effort, floor,
+    not_worth_moving, quantile, survivors,
 };
 use crate::record::{Kind, Meta};
 use crate::relocate::Moved;
@@ -220,9 +221,16 @@ impl Shared {
     /// One round: whether anything came of it.
     async fn evict(self: &Arc<Self>, round: Round) -> bool {
         let now = self.now();
-        let (candidates, segment_len, oldest) = {
+        let (candidates, segment_len, first) = {
             let core = self.core();
-            let oldest = core.carried > core.space.layout.capacity() / CARRIED;
+            let capacity = core.space.layout.capacity();
+            let first = if core.carried > capacity / CARRIED {
+                First::Oldest
+            } else if not_worth_moving(core.live_bytes, capacity) < QUANTILE {
+                First::Emptiest
+            } else {
+                First::Coldest
+            };
             let mut candidates = core.space.candidates(now.millis, &round.sheltered);
             for one in &mut candidates {
                 let Occupant::Sealed {
@@ -240,13 +248,13 @@ impl Shared {
                     one.what = Occupant::Fixed;
                 }
             }
-            (candidates, core.space.layout.segment_len, oldest)
+            (candidates, core.space.layout.segment_len, first)
         };
         let chosen = choose_victims(
             &candidates,
             round.run,
             segment_len,
-            oldest,
+            first,
             round.effort.victims,
         );
         {
@@ -332,6 +340,10 @@ impl Shared {
     /// The last access that blocks have to be newer than to be worth moving.
     fn threshold(&self) -> u32 {
         let core = self.core();
+        let part = not_worth_moving(core.live_bytes, core.space.layout.capacity());
+        if part == 0.0 {
+            return 0;
+        }
         let turn = core.tick() as usize;
         let accesses = core
             .index
@@ -339,7 +351,7 @@ impl Shared {
             .iter()
             .map(|entry| entry.access)
             .collect();
-        quantile(accesses, QUANTILE)
+        quantile(accesses, part)
     }
 
     /// The records of a unit: from its footer, or from the records themselves where that cannot be read.
@@ -434,7 +446,11 @@ impl Shared {
         let mut core = self.core();
         let all = live.clone();
         // What is left after thinning out was cold then.
-        let threshold = (core.space.get(segment).thinned).map_or(threshold, |t| t.max(threshold));
+        let thinned = core.space.get(segment).thinned;
+        let threshold = match thinned {
+            Some(tick) if threshold > 0 => tick.max(threshold),
+            _ => threshold,
+        };
         let mut kept = survivors(live, threshold, core.space.unit_len(segment));
         let moving: u64 = kept.iter().map(|block| block.bytes).sum();
         if !core.governor.may_move(moving, now.millis) {

@@ -68,6 +68,8 @@ enum Use {
     Segment = 4,
     Footer = 5,
     Superblock = 6,
+    Ledger = 7,
+    Recency = 8,
 }
 
 impl Secret {
@@ -106,6 +108,14 @@ impl Secret {
 
     pub(crate) fn footer(&self, head: &[u8], items: &[u8]) -> u128 {
         self.hash(Use::Footer, &[head, items])
+    }
+
+    pub(crate) fn ledger(&self, bytes: &[u8], nonce: u64) -> u128 {
+        self.hash(Use::Ledger, &[bytes, &nonce.to_le_bytes()])
+    }
+
+    pub(crate) fn recency(&self, head: &[u8], cells: &[u8]) -> u128 {
+        self.hash(Use::Recency, &[head, cells])
     }
 
     pub(crate) fn superblock(&self, bytes: &[u8]) -> u128 {

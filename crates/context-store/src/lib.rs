@@ -6,7 +6,7 @@
 //! The partition is a log. `superblock` says whose it is, `layout` where its segments lie, `segment` and `record` what
 //! stands in them. `index` finds a block, `space` knows what each segment is for, `core` holds both behind one lock.
 //! `put`, `small` and `get` carry blocks, `upkeep` opens and closes units, `evictor` makes room as `evict` decides
-//! (`relocate` and `retire` are its steps), `recover` reads it all back. `engine` moves bytes.
+//! (`relocate` and `retire` are its steps), `recover` reads it all back, `recency` what was used lately. `engine` moves bytes.
 
 mod admit;
 mod codec;
@@ -28,6 +28,7 @@ mod namespaces;
 mod options;
 mod presence;
 mod put;
+mod recency;
 mod record;
 mod recover;
 mod relocate;

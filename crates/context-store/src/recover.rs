@@ -23,8 +23,9 @@ use crate::hash::{Fingerprint, FingerprintFn, Secret};
 use crate::health::DriveFault;
 use crate::layout::Layout;
 use crate::options::{Medium, Options};
-use crate::record::{HEAD, Kind, MAX_META, Meta, UNIT};
-use crate::segment::{FoundHeader, Header, Item, decode_footer, footer_items, footer_len};
+use crate::recency::{self, Recency};
+use crate::record::{HEAD, Kind, MAX_META, Meta, Shape, UNIT};
+use crate::segment::{FoundHeader, Header, Item, Ledger, decode_footer, footer_items, footer_len};
 use crate::small::{SmallWrite, write_pack};
 use crate::space::{Space, State, Use};
 use crate::stats::Recovery;
@@ -114,7 +115,8 @@ pub(crate) async fn open(
         segments: superblock.segments,
     };
     let now = Now::new((options.clock)(), superblock.created);
-    let governor = Governor::new(options.daily_write_budget, !report.formatted, now.millis);
+    let budget = options.daily_write_budget;
+    let governor = Governor::new(budget, now.millis);
     let high = options.high_watermark.clamp(1, 99);
     let watermarks = Watermarks {
         high,
@@ -124,8 +126,12 @@ pub(crate) async fn open(
     let disk = Arc::new(disk);
     let mut forgotten = Vec::new();
     if !report.formatted {
-        let units = read_units(&disk, &superblock, layout, &mut core, &mut report).await?;
-        forgotten = rebuild(&mut core, units, now);
+        let read = read_units(&disk, &superblock, layout, &mut core, &mut report).await?;
+        let since = written_since(&read.units, read.ledger);
+        core.governor = Governor::resume(budget, read.ledger, since, now.millis);
+        let recency = recency(&disk, &superblock).await;
+        forgotten = rebuild(&mut core, read.units, recency.as_ref(), now);
+        core.picture = recency.map_or(0, |recency| recency.number);
     }
     report.blocks = core.index.len() as u64;
     report.took = began.elapsed();
@@ -223,6 +229,42 @@ struct Unit {
     items: Vec<Item>,
 }
 
+/// What the log holds.
+struct Read {
+    units: Vec<Unit>,
+    /// The youngest note of how the endurance budget stood.
+    ledger: Option<Ledger>,
+}
+
+/// Bytes of the records that were written after a note, about: keys are not counted.
+fn written_since(units: &[Unit], note: Option<Ledger>) -> u64 {
+    let Some(note) = note else { return 0 };
+    let items = units.iter().flat_map(|unit| &unit.items);
+    let newer = items.filter(|item| item.sequence > note.sequence);
+    newer
+        .map(|item| {
+            let len = item.len as usize;
+            Shape { len, key: 0 }.footprint() as u64
+        })
+        .sum()
+}
+
+/// The younger of two pictures of what was used lately, if there is one.
+async fn recency(disk: &Disk, superblock: &Superblock) -> Option<Recency> {
+    let mut found: Option<Recency> = None;
+    for copy in recency::COPIES {
+        // Without it the store still opens: blocks are then as old as their records.
+        let Ok(pages) = read(disk, copy, recency::COPY).await else {
+            continue;
+        };
+        let one = Recency::decode(&pages, &superblock.secret, superblock.store);
+        if one.as_ref().map(|one| one.number) > found.as_ref().map(|found| found.number) {
+            found = one;
+        }
+    }
+    found
+}
+
 /// Runs a read a segment, some at a time.
 async fn each<T: Send + 'static, F>(jobs: impl Iterator<Item = F>) -> io::Result<Vec<T>>
 where
@@ -251,7 +293,7 @@ async fn read_units(
     layout: Layout,
     core: &mut Core,
     report: &mut Recovery,
-) -> Result<Vec<Unit>, OpenError> {
+) -> Result<Read, OpenError> {
     let (secret, store) = (superblock.secret, superblock.store);
     let headers = each((0..layout.segments).map(|segment| {
         let disk = Arc::clone(disk);
@@ -276,6 +318,8 @@ async fn read_units(
             FoundHeader::Whole(header) => found.push(header),
         }
     }
+    let notes = found.iter().filter_map(|header| header.ledger);
+    let ledger = notes.max_by_key(|note| note.sequence);
     let headers = standing(found, layout.segments);
     for header in headers.iter().filter(|header| !header.retired) {
         let once = Use {
@@ -308,7 +352,10 @@ async fn read_units(
         }
         whole.push(unit);
     }
-    Ok(whole)
+    Ok(Read {
+        units: whole,
+        ledger,
+    })
 }
 
 /// The headers that count: of units that overlap, the youngest. What an older unit's members still say inside a younger
@@ -457,7 +504,7 @@ fn resolve(records: &[Sighting]) -> Resolved {
 
 /// Fills the index from all units' records. What it gives back are tombstones for older records whose newer ones do not
 /// know of them.
-fn rebuild(core: &mut Core, units: Vec<Unit>, now: Now) -> Vec<Item> {
+fn rebuild(core: &mut Core, units: Vec<Unit>, recency: Option<&Recency>, now: Now) -> Vec<Item> {
     let many = units.iter().map(|unit| unit.items.len()).sum();
     let mut all: Vec<Sighting> = Vec::with_capacity(many);
     for unit in units {
@@ -475,8 +522,13 @@ fn rebuild(core: &mut Core, units: Vec<Unit>, now: Now) -> Vec<Item> {
             core.namespaces.flush(one.item.namespace, one.item.sequence);
         }
     }
-    // Accesses are not on the medium: blocks are as old as their records.
-    let shift = (64 - highest.leading_zeros()).saturating_sub(31);
+    // Accesses are not in the log: without a picture of them blocks are as old as their records.
+    let access =
+        |print, sequence| recency.map_or(sequence, |recency| recency.access(print, sequence));
+    let latest = recency.map_or(highest, |recency| {
+        u64::from(recency.tick) + highest.saturating_sub(recency.sequence)
+    });
+    let shift = (64 - latest.leading_zeros()).saturating_sub(31);
     // In the order of the index, so that every insertion is at a shard's end.
     all.sort_unstable_by_key(|one| one.item.fingerprint);
     let mut forgotten = Vec::new();
@@ -493,10 +545,10 @@ fn rebuild(core: &mut Core, units: Vec<Unit>, now: Now) -> Vec<Item> {
         let Some(owner) = core.namespaces.slot(item.namespace) else {
             continue;
         };
-        let access = (item.sequence >> shift) as u32;
+        let access = (access(item.fingerprint, item.sequence) >> shift) as u32;
         core.insert(item.fingerprint, &entry_of(&item, segment, owner, access));
     }
-    core.resume(highest + 1, (highest >> shift) as u32 + 1);
+    core.resume(highest + 1, (latest >> shift) as u32 + 1);
     forgotten
 }
 

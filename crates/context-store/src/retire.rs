@@ -37,6 +37,7 @@ impl Shared {
     pub(crate) async fn retire(&self, victim: &Victim) -> bool {
         let segment = victim.segment;
         let header = {
+            let ledger = self.ledger();
             let core = self.core();
             let unit = core.space.get(segment);
             Header {
@@ -46,6 +47,7 @@ impl Shared {
                 nonce: unit.nonce,
                 span: unit.span,
                 retired: true,
+                ledger,
             }
         };
         let page = header.encode(&self.superblock.secret);

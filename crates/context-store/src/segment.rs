@@ -7,6 +7,7 @@ use crate::{Namespace, PAGE};
 
 const HEADER_MAGIC: [u8; 8] = *b"STRNDSEG";
 const FOOTER_MAGIC: [u8; 8] = *b"STRNDFTR";
+const LEDGER_MAGIC: [u8; 8] = *b"STRNDLDG";
 
 /// Bytes of one footer item.
 pub(crate) const ITEM: usize = 52;
@@ -27,6 +28,45 @@ pub(crate) struct Header {
     pub(crate) span: u32,
     /// Its blocks are gone; nothing in it counts.
     pub(crate) retired: bool,
+    /// How the endurance budget stood when this was written. Behind the rest, with a check of its own: releases that know
+    /// nothing of it read the header all the same.
+    pub(crate) ledger: Option<Ledger>,
+}
+
+/// How an endurance budget stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ledger {
+    /// The highest sequence given by then.
+    pub(crate) sequence: u64,
+    /// Bytes that may still be written.
+    pub(crate) left: u64,
+    /// Milliseconds since the partition was formatted.
+    pub(crate) millis: u64,
+}
+
+impl Ledger {
+    fn encode(self, into: &mut Vec<u8>, secret: &Secret, nonce: u64) {
+        let start = into.len();
+        into.extend_from_slice(&LEDGER_MAGIC);
+        into.extend_from_slice(&self.sequence.to_le_bytes());
+        into.extend_from_slice(&self.left.to_le_bytes());
+        into.extend_from_slice(&self.millis.to_le_bytes());
+        let check = secret.ledger(&into[start..], nonce);
+        into.extend_from_slice(&check.to_le_bytes());
+    }
+
+    fn decode(bytes: &[u8], secret: &Secret, nonce: u64) -> Option<Ledger> {
+        let mut fields = Fields(bytes);
+        let ours = fields.array() == Some(LEDGER_MAGIC);
+        let ledger = Ledger {
+            sequence: fields.u64()?,
+            left: fields.u64()?,
+            millis: fields.u64()?,
+        };
+        let covered = bytes.len() - fields.0.len();
+        let check = fields.u128()?;
+        (ours && check == secret.ledger(&bytes[..covered], nonce)).then_some(ledger)
+    }
 }
 
 /// What a header page holds.
@@ -52,6 +92,9 @@ impl Header {
         page.push(u8::from(self.retired));
         let check = secret.segment(&page);
         page.extend_from_slice(&check.to_le_bytes());
+        if let Some(ledger) = self.ledger {
+            ledger.encode(&mut page, secret, self.nonce);
+        }
         page.resize(PAGE, 0);
         page
     }
@@ -62,16 +105,18 @@ impl Header {
             return FoundHeader::Nothing;
         }
         let mut whole = || {
-            let header = Header {
+            let mut header = Header {
                 store,
                 segment: fields.u32()?,
                 span: fields.u32()?,
                 generation: fields.u64()?,
                 nonce: fields.u64()?,
                 retired: fields.u8()? != 0,
+                ledger: None,
             };
             let covered = page.len() - fields.0.len();
             let check = fields.u128()?;
+            header.ledger = Ledger::decode(fields.0, secret, header.nonce);
             (header.segment == segment
                 && header.span > 0
                 && check == secret.segment(&page[..covered]))

@@ -100,6 +100,8 @@ pub struct Stats {
     pub pins: u64,
     /// How the endurance budget stands.
     pub endurance: Option<Endurance>,
+    /// Bytes that the endurance budget lets be written now; none: no limit.
+    pub endurance_left: Option<u64>,
     /// `io_uring` or `threads`.
     pub engine: &'static str,
 }

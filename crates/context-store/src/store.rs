@@ -212,6 +212,7 @@ impl Store {
         let mut core = self.shared.core();
         core.leases.expire(millis);
         let endurance = core.governor.state(millis);
+        let endurance_left = core.governor.left(millis);
         Stats {
             capacity: core.space.layout.capacity(),
             live_bytes: core.live_bytes,
@@ -232,6 +233,7 @@ impl Store {
             leases: core.leases.len() as u64,
             pins: core.pins.len() as u64,
             endurance: Some(endurance),
+            endurance_left,
             engine: self.shared.disk.engine_name(),
             ..core.stats.clone()
         }

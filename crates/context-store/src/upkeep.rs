@@ -10,7 +10,8 @@ use crate::engine::Verb;
 use crate::engine::memory::Buffer;
 use crate::engine::queue::{Class, Flow};
 use crate::health::DriveFault;
-use crate::segment::{Header, encode_footer};
+use crate::recency::{self, Recency};
+use crate::segment::{Header, Ledger, encode_footer};
 use crate::space::{Cursor, State, Use};
 use crate::store::Shared;
 
@@ -20,6 +21,9 @@ const PACE: Duration = Duration::from_millis(500);
 /// How often namespaces are forgotten that have nothing and asked for nothing since the last time.
 const FORGET: Duration = Duration::from_secs(300);
 
+/// How often what was used lately is written down: a `kill -9` forgets no more.
+const PICTURE: Duration = Duration::from_secs(60);
+
 /// Runs until the store is closed, then once more to leave the medium in order.
 pub(crate) fn spawn(shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
@@ -27,6 +31,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
     tokio::spawn(async move {
         let mut flushed = (Instant::now(), shared.core().sequence());
         let mut forgotten = Instant::now();
+        let mut pictured = (Instant::now(), shared.core().tick());
         loop {
             let closed = shared.core().closed;
             if closed {
@@ -47,9 +52,17 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
                 }
                 flushed = (Instant::now(), sequence);
             }
+            let tick = shared.core().tick();
+            if pictured.0.elapsed() >= PICTURE && pictured.1 != tick {
+                shared.picture().await;
+                pictured = (Instant::now(), tick);
+            }
             let pause = PACE.min(shared.options.flush_every);
             // Whether woken or not, the next round looks at everything.
             let _woken = tokio::time::timeout(pause, shared.upkeep.notified()).await;
+        }
+        if pictured.1 != shared.core().tick() {
+            shared.picture().await;
         }
         shared.leave_in_order().await;
         shared.tasks.send_modify(|left| *left -= 1);
@@ -75,17 +88,16 @@ impl Shared {
         offset: u64,
         pages: &[u8],
     ) -> std::io::Result<()> {
+        let at = self.address(segment, offset);
+        self.write_pages_at(Class::Read, at, pages).await
+    }
+
+    async fn write_pages_at(&self, class: Class, at: u64, pages: &[u8]) -> std::io::Result<()> {
         let mut buffer = Buffer::zeroed(pages.len())?;
         buffer.copy_from_slice(pages);
-        let at = self.address(segment, offset);
-        self.disk
-            .transfer(
-                Class::Read,
-                Flow::OWN,
-                Verb::Write,
-                at,
-                vec![buffer.into_span()],
-            )
+        let pages = vec![buffer.into_span()];
+        (self.disk)
+            .transfer(class, Flow::OWN, Verb::Write, at, pages)
             .await
     }
 
@@ -191,8 +203,22 @@ impl Shared {
         taken.map(|segment| (segment, once))
     }
 
+    /// How the endurance budget stands; none where there is no budget.
+    pub(crate) fn ledger(&self) -> Option<Ledger> {
+        let (millis, written) = (self.now().millis, self.disk.written());
+        let mut core = self.core();
+        core.governor.settle(written);
+        let left = core.governor.left(millis)?;
+        Some(Ledger {
+            sequence: core.sequence(),
+            left,
+            millis,
+        })
+    }
+
     /// Writes a unit's header; whether records may go into it now.
     async fn open_unit(&self, segment: u32, once: Use) -> bool {
+        let ledger = self.ledger();
         let header = Header {
             store: self.superblock.store,
             segment,
@@ -200,6 +226,7 @@ impl Shared {
             nonce: once.nonce,
             span: self.core().space.get(segment).span,
             retired: false,
+            ledger,
         };
         let page = header.encode(&self.superblock.secret);
         let written = self.write_own(segment, 0, &page).await;
@@ -216,6 +243,29 @@ impl Shared {
                 // Whatever its header says now, nothing in it is younger than its last use.
                 core.space.release(segment);
                 false
+            }
+        }
+    }
+
+    /// Writes down which blocks were used lately.
+    pub(crate) async fn picture(&self) {
+        let (mut picture, shards) = {
+            let core = self.core();
+            let number = core.picture + 1;
+            let picture = Recency::new(&core.index, number, core.sequence(), core.tick());
+            (picture, core.index.shards())
+        };
+        for shard in 0..shards {
+            for (fingerprint, entry) in self.core().index.shard(shard) {
+                picture.add(fingerprint, entry.access);
+            }
+        }
+        let pages = picture.encode(&self.superblock.secret, self.superblock.store);
+        let at = recency::COPIES[(picture.number % 2) as usize];
+        match self.write_pages_at(Class::Background, at, &pages).await {
+            Ok(()) => self.core().picture = picture.number,
+            Err(error) => {
+                tracing::warn!(%error, "what was used lately could not be written down");
             }
         }
     }

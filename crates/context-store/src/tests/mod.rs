@@ -1,8 +1,10 @@
 mod bed;
 mod bursts;
+mod dead;
 mod faults;
 mod life;
 mod model;
 mod neighbours;
 mod parsers;
+mod restarts;
 mod traces;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::hash::{Fingerprint, Secret};
 use crate::record::{Kind, Meta, Shape};
-use crate::segment::{FoundHeader, Header, Item, decode_footer, encode_footer, footer_len};
+use crate::segment::{FoundHeader, Header, Item, Ledger, decode_footer, encode_footer, footer_len};
 use crate::superblock::{Found, Identity, Superblock};
 use crate::{MAX_KEY, Namespace, PAGE};
 
@@ -92,14 +92,20 @@ proptest! {
 
     #[test]
     fn headers_come_back_and_any_changed_byte_is_noticed(
-        generation: u64, nonce: u64, span in 1u32.., retired: bool, at in 0usize..65, mask in 1u8..,
+        generation: u64, nonce: u64, span in 1u32.., retired: bool, left: Option<u64>, at in 0usize..65, mask in 1u8..,
     ) {
-        let header = Header { store: 4, segment: 3, generation, nonce, span, retired };
+        let ledger = left.map(|left| Ledger { sequence: generation, left, millis: nonce });
+        let header = Header { store: 4, segment: 3, generation, nonce, span, retired, ledger };
         let mut page = header.encode(&SECRET);
         prop_assert_eq!(page.len(), PAGE);
         prop_assert_eq!(Header::decode(&page, &SECRET, 4, 3), FoundHeader::Whole(header));
         prop_assert_eq!(Header::decode(&page, &SECRET, 5, 3), FoundHeader::Nothing);
         prop_assert_eq!(Header::decode(&page, &SECRET, 4, 2), FoundHeader::Corrupt);
+        // A note that does not pass its own check is none.
+        let mut other = page.clone();
+        other[65 + at % 48] ^= mask;
+        let without = Header { ledger: None, ..header };
+        prop_assert_eq!(Header::decode(&other, &SECRET, 4, 3), FoundHeader::Whole(without));
         page[at] ^= mask;
         let changed = Header::decode(&page, &SECRET, 4, 3);
         // The flag has one bit that counts; its byte is authenticated all the same.

@@ -236,6 +236,11 @@ fn of_drives(drives: &[(&str, &OpenDrive, Stats)]) -> prometheus::Result<Vec<Met
         "Bytes of the transfers that wait for the drive: reads and writes of pods, and the store's own.",
     );
     let queued = IntGaugeVec::new(queued, &["pool", "drive", "class"])?;
+    let left = Opts::new(
+        "strand_context_endurance_left_bytes",
+        "Bytes that the day's budget still lets be written.",
+    );
+    let left = IntGaugeVec::new(left, &labels)?;
     let amplified = Opts::new(
         "strand_context_write_amplification",
         "Bytes written to the drive for each byte of values taken, since the store was opened.",
@@ -265,6 +270,10 @@ fn of_drives(drives: &[(&str, &OpenDrive, Stats)]) -> prometheus::Result<Vec<Met
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
             queued.with_label_values(&[pool, drive, class]).set(bytes);
         }
+        if let Some(bytes) = stats.endurance_left {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            left.with_label_values(&[pool, drive]).set(bytes);
+        }
         if let Some(ratio) = stats.write_amplification() {
             amplified.with_label_values(&[pool, drive]).set(ratio);
         }
@@ -275,6 +284,7 @@ fn of_drives(drives: &[(&str, &OpenDrive, Stats)]) -> prometheus::Result<Vec<Met
     families.extend(drops.collect());
     families.extend(tight.collect());
     families.extend(queued.collect());
+    families.extend(left.collect());
     families.extend(amplified.collect());
     families.extend(recovery.collect());
     Ok(families)
