@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 /// How many cycles, where not this many.
 const CYCLES: &str = "STRAND_CYCLES";
 const FEW: u64 = 20;
+/// Most calls between two kills, with few cycles and with more.
+const APART: [u64; 2] = [32, 128];
 /// Volumes at once.
 const AT_ONCE: u64 = 4;
 const BYTES: usize = 1 << 20;
@@ -52,11 +54,11 @@ async fn cycle(calls: &Calls, number: u64) {
 }
 
 /// After some calls kills one of the two, waits until it runs again, and so on; how often each was killed.
-async fn kill(rack: &Rack, calls: &Calls, ended: &AtomicBool) -> [u64; 2] {
+async fn kill(rack: &Rack, calls: &Calls, apart: u64, ended: &AtomicBool) -> [u64; 2] {
     let mut numbers = Numbers(0x57a4);
     let mut kills = [0; 2];
     while !ended.load(Relaxed) {
-        let next = calls.done() + numbers.below(32);
+        let next = calls.done() + numbers.below(apart);
         until("calls are done", async || {
             calls.done() >= next || ended.load(Relaxed)
         })
@@ -78,7 +80,7 @@ async fn nothing_is_lost_or_left_however_often_driver_and_agent_are_killed() {
     rack.up(&["--drives", "2", "--drive-size", "20Gi"]);
     let start = Instant::now();
     let (calls, next) = (Arc::new(Calls::to(&rack)), Arc::new(AtomicU64::new(0)));
-    let ended = AtomicBool::new(false);
+    let (apart, ended) = (APART[usize::from(cycles > FEW)], AtomicBool::new(false));
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..AT_ONCE {
         let (calls, next) = (Arc::clone(&calls), Arc::clone(&next));
@@ -98,7 +100,7 @@ async fn nothing_is_lost_or_left_however_often_driver_and_agent_are_killed() {
         }
         ended.store(true, Relaxed);
     };
-    let ((), [agents, drivers]) = tokio::join!(all, kill(&rack, &calls, &ended));
+    let ((), [agents, drivers]) = tokio::join!(all, kill(&rack, &calls, apart, &ended));
     println!(
         "{cycles} cycles in {:.0} s, {AT_ONCE} at once; the agent was killed {agents} times, the driver {drivers} times; tried again: {:?}",
         start.elapsed().as_secs_f64(),

@@ -2,8 +2,7 @@
 
 use crate::bytes;
 use crate::calls::{Calls, From, Kind};
-use crate::rack::Rack;
-use std::fs;
+use crate::rack::{Rack, until};
 
 const BYTES: usize = 48 << 20;
 
@@ -15,16 +14,18 @@ async fn a_file_system_is_rewritten_on_a_thick_drive_that_copies_of_it_have_fill
     let origin = calls.create("origin", Kind::Ext4, 64, &[], From::Nothing);
     let origin = origin.await;
     let at = calls.mount(&origin).await;
-    bytes::write(&at, 1, BYTES).unwrap();
-    let (mut snapshots, mut clones) = (Vec::new(), Vec::new());
-    // The last fits no more.
+    let (mut snapshots, mut clones, mut seed) = (Vec::new(), Vec::new(), 0);
+    // Each holds bytes that no other has. The last fits no more.
     while calls.room().await >= 64 << 20 {
-        let name = format!("x{}", snapshots.len() + clones.len());
+        seed += 1;
+        bytes::write(&at, seed, BYTES).unwrap();
+        let name = format!("x{seed}");
         match snapshots.len() > clones.len() {
-            false => snapshots.push(calls.snapshot(&origin, &name).await),
+            false => snapshots.push((calls.snapshot(&origin, &name).await, seed)),
             true => {
                 let from = From::Volume(&origin.id);
-                clones.push(calls.create(&name, Kind::Ext4, 64, &[], from).await);
+                let clone = calls.create(&name, Kind::Ext4, 64, &[], from);
+                clones.push((clone.await, seed));
             }
         }
     }
@@ -34,33 +35,32 @@ async fn a_file_system_is_rewritten_on_a_thick_drive_that_copies_of_it_have_fill
         tonic::Code::ResourceExhausted
     );
 
-    bytes::write(&at, 2, BYTES).unwrap();
-    for (number, clone) in clones.iter().enumerate() {
+    bytes::write(&at, 0, BYTES).unwrap();
+    for (clone, seed) in &clones {
         let at = calls.mount(clone).await;
-        bytes::check(&at, 1, BYTES);
-        bytes::write(&at, 3 + number as u64, BYTES).unwrap();
+        bytes::check(&at, *seed, BYTES);
+        bytes::write(&at, !seed, BYTES).unwrap();
     }
-    for (number, clone) in clones.iter().enumerate() {
-        bytes::check(
-            &Kind::Ext4.file(&calls.target(&clone.id)),
-            3 + number as u64,
-            BYTES,
-        );
+    for (clone, seed) in &clones {
+        calls.unmount(clone).await;
+        bytes::check(&calls.mount(clone).await, !seed, BYTES);
         calls.unmount(clone).await;
         calls.delete(clone).await;
     }
     calls.unmount(&origin).await;
-    bytes::check(&calls.mount(&origin).await, 2, BYTES);
-    fs::remove_file(&at).unwrap();
-    // There is room for one again.
-    let from = From::Snapshot(&snapshots[0]);
-    let restored = calls.create("restored", Kind::Ext4, 64, &[], from).await;
-    bytes::check(&calls.mount(&restored).await, 1, BYTES);
-    for volume in [&restored, &origin] {
-        calls.unmount(volume).await;
-        calls.delete(volume).await;
+    bytes::check(&calls.mount(&origin).await, 0, BYTES);
+    // Where the clones were there is room for what the snapshots hold.
+    for (snapshot, seed) in &snapshots[..2] {
+        until("there is room", async || calls.room().await >= 64 << 20).await;
+        let (name, from) = (format!("r{seed}"), From::Snapshot(snapshot));
+        let restored = calls.create(&name, Kind::Ext4, 64, &[], from).await;
+        bytes::check(&calls.mount(&restored).await, *seed, BYTES);
+        calls.unmount(&restored).await;
+        calls.delete(&restored).await;
     }
-    for snapshot in &snapshots {
+    calls.unmount(&origin).await;
+    calls.delete(&origin).await;
+    for (snapshot, _) in &snapshots {
         calls.delete_snapshot(snapshot).await;
     }
     rack.has_nothing_of_any_volume().await;

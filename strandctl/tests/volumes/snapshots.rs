@@ -6,9 +6,10 @@ use rustix::fs::OFlags;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread::JoinHandle;
 
 const ROUNDS: u64 = 6;
 const BLOCK: usize = 4096;
@@ -32,6 +33,47 @@ impl Aligned {
             word.copy_from_slice(&number.to_le_bytes());
         }
         block
+    }
+}
+
+/// Counts on a device until it is dropped, which lets go of the device.
+struct Writer {
+    written: Arc<AtomicU64>,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Writer {
+    fn on(at: PathBuf) -> Self {
+        let written = Arc::new(AtomicU64::new(0));
+        let ended = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let (written, ended) = (Arc::clone(&written), Arc::clone(&ended));
+            move || count(&at, &written, &ended)
+        });
+        let thread = Some(thread);
+        Writer {
+            written,
+            ended,
+            thread,
+        }
+    }
+
+    fn written(&self) -> u64 {
+        self.written.load(SeqCst)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.ended.store(true, SeqCst);
+        let thread = self.thread.take();
+        thread.map_or(Ok(()), |thread| thread.join().unwrap())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // The test has failed already.
+        let _ = self.end();
     }
 }
 
@@ -102,19 +144,12 @@ async fn a_snapshot_under_a_writer_holds_all_that_was_written_up_to_one_moment()
     let calls = Calls::to(&rack);
     let volume = calls.create("v", Kind::Block, 64, &[], From::Nothing).await;
     let at = calls.mount(&volume).await;
-    let (written, ended) = (
-        Arc::new(AtomicU64::new(0)),
-        Arc::new(AtomicBool::new(false)),
-    );
-    let writer = std::thread::spawn({
-        let (written, ended) = (Arc::clone(&written), Arc::clone(&ended));
-        move || count(&at, &written, &ended)
-    });
+    let mut writer = Writer::on(at);
     let mut seen = Vec::new();
     for round in 0..ROUNDS {
-        let before = written.load(SeqCst);
+        let before = writer.written();
         let snapshot = calls.snapshot(&volume, &format!("s{round}")).await;
-        let after = written.load(SeqCst);
+        let after = writer.written();
         let name = format!("c{round}");
         // Every other time a clone of the volume itself, which is a moment later.
         let from = match round % 2 {
@@ -125,7 +160,7 @@ async fn a_snapshot_under_a_writer_holds_all_that_was_written_up_to_one_moment()
         let after = if round % 2 == 0 {
             after
         } else {
-            written.load(SeqCst)
+            writer.written()
         };
         let counter = counted(&calls.mount(&copy).await);
         assert!(
@@ -137,8 +172,7 @@ async fn a_snapshot_under_a_writer_holds_all_that_was_written_up_to_one_moment()
         calls.delete(&copy).await;
         calls.delete_snapshot(&snapshot).await;
     }
-    ended.store(true, SeqCst);
-    writer.join().unwrap().unwrap();
+    writer.end().unwrap();
     println!("counters of {ROUNDS} copies: {seen:?}");
     assert!(
         seen[0] < seen[seen.len() - 1],
