@@ -339,6 +339,7 @@ impl World {
                 .into_iter()
                 .chain(told(names::HEALTHY, ill))
                 .collect(),
+            ..Default::default()
         });
         leg.metadata = self.meta(name, format!("uid-{name}"));
         let age = words.take("age").unwrap_or("600").parse().unwrap();
