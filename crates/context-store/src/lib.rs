@@ -46,6 +46,7 @@ mod upkeep;
 
 pub use admit::Endurance;
 pub use engine::memory::{Buffer, Region, Span};
+pub use engine::together::together;
 pub use error::{OpenError, StoreError};
 pub use get::{Get, Value};
 pub use health::{DriveFault, HealthCallback};

@@ -1,12 +1,14 @@
 //! One connection of a pod, from its hello to its end.
 
 use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use strand_context_store::together;
 use strand_kv_client::arena::{AgentArenas, GetSlot};
 use strand_kv_client::frame::{Code, Header, Reply, Request};
 use strand_kv_client::wire::{Broken, Wire};
@@ -126,7 +128,8 @@ impl<B: Blocks> Session<B> {
         loop {
             let read = tokio::select! {
                 biased;
-                Some(()) = running.next() => {
+                // Requests that came together ask their drives together.
+                Some(()) = poll_fn(|context| together(|| running.poll_next_unpin(context))) => {
                     for _ in 1..TOGETHER {
                         if running.next().now_or_never().flatten().is_none() {
                             break;

@@ -16,6 +16,7 @@ pub(crate) mod pool;
 pub(crate) mod queue;
 pub(crate) mod share;
 pub(crate) mod threads;
+pub(crate) mod together;
 pub(crate) mod uring;
 
 use std::fs::File;

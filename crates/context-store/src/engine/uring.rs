@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
 
 use super::memory::{Region, Span};
-use super::{Engine, Io, Verb};
+use super::{Engine, Io, Verb, together};
 
 /// Entries of the submission ring, which is submitted early when it is full.
 const ENTRIES: u32 = 1024;
@@ -41,7 +41,7 @@ pub(crate) struct Uring {
     reaper: AbortHandle,
 }
 
-struct Ring {
+pub(super) struct Ring {
     /// What regions know this ring by.
     number: u32,
     uring: IoUring,
@@ -132,7 +132,7 @@ impl Ring {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, io: Io) {
+    fn start(self: &Arc<Self>, io: Io) {
         let vectors = Vectors(io.pieces.iter().map(vector).collect());
         let entries = entries(&io, &vectors, self.number);
         let transfer = Transfer {
@@ -150,7 +150,7 @@ impl Ring {
         state.started = state.reaping;
         let now = !state.reaping;
         drop(state);
-        if now {
+        if now && !together::waits(self) {
             self.submit();
         }
     }
@@ -169,7 +169,7 @@ impl Ring {
     }
 
     /// Hands what is in the ring to the kernel.
-    fn submit(&self) {
+    pub(super) fn submit(&self) {
         while let Err(error) = self.uring.submit() {
             match error.raw_os_error() {
                 // Short of memory, or too many completions wait to be seen: their task is awake.
@@ -458,6 +458,34 @@ mod tests {
         for answer in answers {
             answer.await.unwrap().unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_started_together_is_submitted_at_the_end() {
+        let (engine, _file) = engine(8);
+        let region = Region::anonymous(8 * PAGE).unwrap();
+        let start = |page: usize| {
+            let piece = region.span(page * PAGE, PAGE).unwrap();
+            let (io, answer) = transfer(Verb::Read, (page * PAGE) as u64, vec![piece]);
+            engine.start(io);
+            answer
+        };
+        // SAFETY: nobody else uses this ring.
+        let waiting = || unsafe { engine.ring.uring.submission_shared() }.len();
+        let answers = together::together(|| {
+            let mut answers = vec![start(0), start(1)];
+            answers.push(together::together(|| start(2)));
+            answers.push(start(3));
+            // The inner end has submitted what the outer one had, too.
+            assert_eq!(waiting(), 1);
+            answers
+        });
+        assert_eq!(waiting(), 0);
+        for answer in answers {
+            answer.await.unwrap().unwrap();
+        }
+        drop(start(4));
+        assert_eq!(waiting(), 0);
     }
 
     #[tokio::test]
