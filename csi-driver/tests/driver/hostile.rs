@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use strand_csi::v1::group_controller_client::GroupControllerClient;
 use strand_csi::v1::*;
 use tonic::Code;
 
@@ -174,6 +175,28 @@ async fn hostile_texts() {
             WANTED,
             c.create_snapshot(request).await,
         );
+        let mut g = GroupControllerClient::new(bed.channel());
+        let request = CreateVolumeGroupSnapshotRequest {
+            name: t(),
+            source_volume_ids: vec![t()],
+            ..Default::default()
+        };
+        let result = g.create_volume_group_snapshot(request).await;
+        judge("CreateVolumeGroupSnapshot", &text, WANTED, result);
+        let request = DeleteVolumeGroupSnapshotRequest {
+            group_snapshot_id: t(),
+            snapshot_ids: vec![t()],
+            ..Default::default()
+        };
+        let result = g.delete_volume_group_snapshot(request).await;
+        judge("DeleteVolumeGroupSnapshot", &text, UNWANTED, result);
+        let request = GetVolumeGroupSnapshotRequest {
+            group_snapshot_id: t(),
+            snapshot_ids: vec![t()],
+            ..Default::default()
+        };
+        let result = g.get_volume_group_snapshot(request).await;
+        judge("GetVolumeGroupSnapshot", &text, WANTED, result);
         let request = DeleteSnapshotRequest {
             snapshot_id: t(),
             ..Default::default()
