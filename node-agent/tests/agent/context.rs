@@ -1,5 +1,7 @@
 //! Context memory on stand-in files: served through doors, kept over restarts, closed for what changes its partition.
 
+mod failing;
+
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use node_agent::context::{
     ContextConfig, ContextMemory, DoorError, DoorRequest, DriveState, Prefill,
 };
 use strand_api::{DrivePhase, MapNode, OperationPhase, OperationType, PoolMap, PoolMapSpec, names};
-use strand_drives::{HostConfig, KernelHost, WatchTimes};
+use strand_drives::{DriveHost, HostConfig, KernelHost, WatchTimes};
 use strand_kv_client::{Client, Options, Put, PutOptions};
 use tempfile::TempDir;
 
@@ -52,13 +54,20 @@ impl Bed {
     }
 
     fn agent(&self) -> Running {
-        let host = KernelHost::start(HostConfig {
+        self.agent_on(Arc::new(self.host()))
+    }
+
+    fn host(&self) -> KernelHost {
+        KernelHost::start(HostConfig {
             watch: WatchTimes {
                 nvme: Duration::from_secs(60),
                 stand_in: Duration::from_millis(50),
             },
             ..HostConfig::stand_ins([self.path("drives")])
-        });
+        })
+    }
+
+    fn agent_on(&self, host: Arc<dyn DriveHost>) -> Running {
         let config = AgentConfig {
             state_dir: Some(self.path("state")),
             rescan: Duration::from_secs(1),
@@ -74,7 +83,7 @@ impl Bed {
             }),
             ..AgentConfig::new(NODE)
         };
-        Running::with(&self.cluster, Arc::new(host), config)
+        Running::with(&self.cluster, host, config)
     }
 
     /// Has the drive taken into the pool, and waits until it is Ready.
