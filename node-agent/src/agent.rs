@@ -121,6 +121,9 @@ impl Agent {
             let (node, client) = (&config.node_name, client.clone());
             Volumes::start(volumes, node, client, host.clone(), writer.clone())
         });
+        if let Some(volumes) = &volumes {
+            metrics.registry().register(Box::new(volumes.metrics()))?;
+        }
         let health = Health::waiting_for("the first look at the drives, and the API server");
         let (ask, asked) = mpsc::channel(4);
         let handle = Handle {

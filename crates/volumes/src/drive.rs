@@ -198,32 +198,23 @@ impl Drive {
         Ok(health::probe(&self.root, &device))
     }
 
-    /// Tells the drive what its file system has free, at most `rate` bytes of it a second, until `stop` says so. How many bytes
-    /// were told. Blocks for as long as that takes.
+    /// Tells the drive what its file system has free in the GiB from byte `at` on: how many bytes that were, and where to go on. None where
+    /// its end was reached, or it takes no TRIM.
     ///
     /// # Errors
-    /// [`VolumeError::Io`]; nothing where the drive takes no TRIM.
-    pub fn trim(&self, rate: u64, mut stop: impl FnMut() -> bool) -> Result<u64, VolumeError> {
-        let directory =
-            File::open(&self.root).map_err(VolumeError::at(&self.root, "opening it"))?;
+    /// [`VolumeError::Io`]; [`VolumeError::NotOpen`] once it is closed.
+    pub fn trim(&self, at: u64) -> Result<Option<(u64, u64)>, VolumeError> {
         let (_, len) = self.device()?;
-        let mut told = 0;
-        let mut at = 0;
-        while at < len && !stop() {
-            match ioctl::trim(&directory, at, TRIM_STEP) {
-                Ok(step) => {
-                    told += step;
-                    let seconds = step as f64 / rate.max(1) as f64;
-                    std::thread::sleep(Duration::from_secs_f64(seconds.min(60.0)));
-                }
-                Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
-                    return Ok(0);
-                }
-                Err(error) => return Err(VolumeError::at(&self.root, "trimming it")(error)),
-            }
-            at += TRIM_STEP;
+        if at >= len {
+            return Ok(None);
         }
-        Ok(told)
+        // Open for this step alone: it would keep the drive from being unmounted.
+        let root = File::open(&self.root).map_err(VolumeError::at(&self.root, "opening it"))?;
+        match ioctl::trim(&root, at, TRIM_STEP) {
+            Ok(bytes) => Ok(Some((bytes, at + TRIM_STEP))),
+            Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => Ok(None),
+            Err(error) => Err(VolumeError::at(&self.root, "trimming it")(error)),
+        }
     }
 
     /// Unmounts the drive. Nothing is lost; [`Storage::open`](crate::Storage::open) finds it again.

@@ -13,10 +13,12 @@
 mod decide;
 mod evacuate;
 mod find;
+mod metrics;
 mod scratch;
 mod serving;
 mod slot;
 mod tend;
+mod trim;
 mod write;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,7 @@ use strand_volumes::{Storage, Throttle, VolumeError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::effects::Writer;
+pub use metrics::VolumeMetrics;
 pub use scratch::{ScratchReport, ScratchRequest};
 use serving::{Ask, Serving};
 pub use slot::Hold;
@@ -169,6 +172,7 @@ pub struct Volumes {
     asks: mpsc::UnboundedSender<Ask>,
     standing: watch::Receiver<BTreeMap<String, StorageStanding>>,
     storage: Arc<Storage>,
+    metrics: VolumeMetrics,
 }
 
 impl Volumes {
@@ -193,12 +197,19 @@ impl Volumes {
             asks.clone(),
             tell,
         );
+        let metrics = serving.metrics();
         tokio::spawn(serving.run(asked));
         Self {
             asks,
             standing,
             storage,
+            metrics,
         }
+    }
+
+    /// What is shown of them as metrics.
+    pub fn metrics(&self) -> VolumeMetrics {
+        self.metrics.clone()
     }
 
     /// Says what shall be served from now on.

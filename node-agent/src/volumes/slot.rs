@@ -72,6 +72,8 @@ pub struct Slot {
     pub stale: BTreeMap<String, u64>,
     /// Whether anything on it may be limited.
     pub limited: bool,
+    /// When free space is told to it next; none before it is open, and while that is under way.
+    pub trim_at: Option<Instant>,
     pub holds: usize,
     pub waiting: Vec<oneshot::Sender<Hold>>,
 }
@@ -89,6 +91,7 @@ impl Slot {
             stale: BTreeMap::new(),
             // What an earlier process has limited.
             limited: true,
+            trim_at: None,
             holds: 0,
             waiting: Vec::new(),
         }

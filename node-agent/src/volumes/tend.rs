@@ -17,7 +17,7 @@ use super::serving::Ask;
 /// Reasons of conditions, besides those that the operator knows.
 const SOURCE_NOT_FOUND: &str = "SourceNotFound";
 const IN_USE: &str = "InUse";
-const DRIVE_ERROR: &str = "DriveError";
+pub const DRIVE_ERROR: &str = "DriveError";
 const NOT_ENFORCED: &str = "NotEnforced";
 /// Reason of a leg that is on its way from another drive: nothing is wrong with it.
 pub const COPYING: &str = "Copying";

@@ -8,7 +8,7 @@ use node_agent::volumes::{AttachError, ScratchRequest};
 use strand_api::{LegPhase, PartitionRole};
 use strand_volumes::Throttle;
 
-use crate::bed::{Cluster, POOL, until};
+use crate::bed::{Cluster, POOL, Running, until};
 use crate::volumes::{Ground, agent_with, ask, phase, spec, taken, volumes};
 
 const MIB: u64 = 1 << 20;
@@ -79,6 +79,13 @@ async fn scratch_space_counts_is_found_again_and_is_no_orphan() {
     let scratch = report.iter().find(|leg| leg.scratch.is_some()).unwrap();
     assert_eq!(scratch.device.as_ref(), Some(&made.device));
 
+    until("metrics show it", || async {
+        let legs = series(&agent, "strand_leg_size_bytes");
+        let shown = legs.iter().any(|leg| leg.contains(&"scratch".to_owned()));
+        (shown && legs.len() == 2).then_some(())
+    })
+    .await;
+
     // It stays while it is in use.
     let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
     let mut options = fs::File::options();
@@ -94,5 +101,27 @@ async fn scratch_space_counts_is_found_again_and_is_no_orphan() {
     assert_eq!(volumes(&agent).all_scratch().await.unwrap(), []);
     // What had no room has it now.
     phase(&cluster, "v-0", LegPhase::Ready).await;
+    until("metrics forget it", || async {
+        let legs = series(&agent, "strand_leg_size_bytes");
+        let shown = legs.iter().any(|leg| leg.contains(&"scratch".to_owned()));
+        (!shown && legs.len() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(series(&agent, "strand_storage_errors_total").len(), 1);
     agent.stop().await;
+}
+
+/// The labels' values of each series of a metric.
+fn series(agent: &Running, metric: &str) -> Vec<Vec<String>> {
+    let all = agent.handle.registry().gather();
+    let family = all.iter().filter(|family| family.name() == metric);
+    let series = family.flat_map(|family| family.get_metric());
+    series
+        .map(|one| {
+            one.get_label()
+                .iter()
+                .map(|l| l.value().to_owned())
+                .collect()
+        })
+        .collect()
 }

@@ -124,3 +124,31 @@ fn what_does_not_fit_leaves_nothing_and_names_what_does() {
         write(&device, at * MIB, &vec![1; 1 << 20]).unwrap();
     }
 }
+
+#[test]
+fn what_is_freed_comes_back_to_the_drive() {
+    let bed = Bed::new();
+    let (_storage, drive) = bed.open();
+    let made = drive.make(&leg("v-0", 64 * MIB)).unwrap();
+    let device = drive.attach("v-0", 1, false).unwrap().device;
+    write(&device, 0, &vec![7; 64 << 20]).unwrap();
+    drive.detach("v-0").unwrap();
+    let allocated = || {
+        let file = std::fs::File::open(bed.image()).unwrap();
+        file.sync_all().unwrap();
+        std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap()) * 512
+    };
+    let before = allocated();
+    assert!(before > 64 * MIB);
+    drive.delete("v-0", made.uuid).unwrap();
+    // XFS gives back what a deleted file had a moment later.
+    let start = std::time::Instant::now();
+    while allocated() > before - 60 * MIB {
+        let after = allocated();
+        assert!(start.elapsed().as_secs() < 30, "{after} of {before}");
+        let mut at = 0;
+        while let Some((_, next)) = drive.trim(at).unwrap() {
+            at = next;
+        }
+    }
+}

@@ -10,8 +10,10 @@ use tokio::sync::oneshot;
 
 use super::{Ask, Serving};
 use crate::volumes::StorageStanding;
+use crate::volumes::metrics::Seen;
 use crate::volumes::slot::{self, Hold, OpenError, RETRY, State};
 use crate::volumes::tend::Ailment;
+use crate::volumes::trim;
 
 impl Serving {
     pub(super) fn open(&mut self, name: &str) {
@@ -50,6 +52,7 @@ impl Serving {
                 slot.ailment = None;
                 slot.looked_at = None;
                 slot.state = State::Open(drive);
+                slot.trim_at.get_or_insert(Instant::now() + trim::FIRST);
                 slot.changed = true;
             }
             // It was carved anew meanwhile.
@@ -147,7 +150,54 @@ impl Serving {
         }
     }
 
+    /// Shows what a pass saw of a drive.
+    pub(super) fn saw(&mut self, name: &str, seen: Option<Seen>, failed: bool) {
+        let mut drives = self.metrics.drives();
+        let shown = drives.entry(name.to_owned()).or_default();
+        shown.errors += u64::from(failed);
+        shown.seen = seen.or(shown.seen.take());
+    }
+
+    /// Begins to tell drives what is free on them, where that is due.
+    pub(super) fn trim(&mut self) {
+        let now = Instant::now();
+        for (name, slot) in &mut self.slots {
+            let State::Open(drive) = &slot.state else {
+                continue;
+            };
+            if slot.trim_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            slot.trim_at = None;
+            let (asks, drive) = (self.asks.clone(), Arc::clone(drive));
+            let name = name.clone();
+            tokio::spawn(async move {
+                let bytes = trim::trim(drive).await;
+                let _ = asks.send(Ask::Trimmed { drive: name, bytes });
+            });
+        }
+    }
+
+    pub(super) fn trimmed(&mut self, name: &str, bytes: u64) {
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.trim_at = Some(Instant::now() + trim::AGAIN);
+        }
+        if let Some(shown) = self.metrics.drives().get_mut(name) {
+            shown.trimmed += bytes;
+        }
+    }
+
     pub(super) fn show(&mut self) {
+        let mut drives = self.metrics.drives();
+        drives.retain(|name, _| self.slots.contains_key(name));
+        for (name, slot) in &self.slots {
+            let shown = drives.entry(name.clone()).or_default();
+            shown.ailment = slot.ailment.as_ref().map(|ailment| ailment.reason);
+            if slot.open().is_none() {
+                shown.seen = None;
+            }
+        }
+        drop(drives);
         let standing: BTreeMap<String, StorageStanding> = self
             .slots
             .iter()

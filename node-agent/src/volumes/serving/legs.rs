@@ -10,8 +10,9 @@ use strand_volumes::VolumeError;
 use super::{Ask, Serving};
 use crate::effects::reference;
 use crate::volumes::StorageStanding;
+use crate::volumes::metrics::Seen;
 use crate::volumes::slot;
-use crate::volumes::tend::{Ailment, Pass, unserved};
+use crate::volumes::tend::{Ailment, DRIVE_ERROR, Pass, unserved};
 use crate::volumes::write::{Write, happenings};
 
 /// How often the health of a drive that seems well is looked at: a small file is written to it.
@@ -71,12 +72,14 @@ impl Serving {
             };
             let orphans = pass.run(|name| taken.iter().any(|taken| taken == name), tell);
             let standing = slot::standing(&pass.drive);
+            let seen = Seen::of(&pass.drive).ok();
             let _ = asks.send(Ask::Passed {
                 drive: pass.name.clone(),
                 orphans,
                 standing,
                 looked,
                 unlimited: pass.unlimited.is_some(),
+                seen,
             });
         });
     }
@@ -86,6 +89,10 @@ impl Serving {
             return;
         };
         if leg.status.as_ref() != Some(&status) {
+            let failed = status.conditions.iter().any(|c| c.reason == DRIVE_ERROR);
+            if let Some(shown) = self.metrics.drives().get_mut(&leg.spec.drive) {
+                shown.errors += u64::from(failed);
+            }
             self.outbox.put(name, Write::Status(Box::new(status)));
         }
     }

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::evacuate::Copies;
 use super::find::{Found, Named};
+use super::metrics::{Seen, VolumeMetrics};
 use super::scratch::Ground;
 use super::slot::{Hold, OpenError, Slot, State};
 use super::tend::Ailment;
@@ -79,6 +80,12 @@ pub(super) enum Ask {
         looked: Option<Option<Ailment>>,
         /// Whether limits are not enforced that should be.
         unlimited: bool,
+        seen: Option<Seen>,
+    },
+    /// A drive was told how many bytes of it are free.
+    Trimmed {
+        drive: String,
+        bytes: u64,
     },
     Wrote {
         leg: String,
@@ -101,6 +108,7 @@ pub(super) struct Serving {
     client: Client,
     host: Arc<dyn DriveHost>,
     storage: Arc<Storage>,
+    metrics: VolumeMetrics,
     writer: Writer,
     leg_writer: LegWriter,
     asks: mpsc::UnboundedSender<Ask>,
@@ -130,6 +138,7 @@ impl Serving {
             client,
             host,
             storage,
+            metrics: VolumeMetrics::default(),
             writer,
             asks,
             standing,
@@ -140,6 +149,10 @@ impl Serving {
             copies: Copies::default(),
             unserved: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn metrics(&self) -> VolumeMetrics {
+        self.metrics.clone()
     }
 
     /// Serves until it is told to end.
@@ -211,6 +224,7 @@ impl Serving {
 
     fn look(&mut self) {
         self.touch_all();
+        self.trim();
         self.tell_unserved();
         if self.wanted.settled {
             let drives = self.wanted.drives.values();
@@ -280,7 +294,12 @@ impl Serving {
                 standing,
                 looked,
                 unlimited,
-            } => self.passed(&drive, orphans, standing, looked, unlimited),
+                seen,
+            } => {
+                self.saw(&drive, seen, orphans.is_err());
+                self.passed(&drive, orphans, standing, looked, unlimited);
+            }
+            Ask::Trimmed { drive, bytes } => self.trimmed(&drive, bytes),
             Ask::Wrote {
                 leg,
                 before,
