@@ -247,6 +247,7 @@ fn api_code(error: &kube::Error) -> Code {
 fn agent_code(status: u16) -> Code {
     match status {
         400 | 422 => Code::InvalidArgument,
+        403 => Code::PermissionDenied,
         404 => Code::NotFound,
         409 | 412 => Code::FailedPrecondition,
         507 => Code::ResourceExhausted,

@@ -94,7 +94,8 @@ impl IntoResponse for Refusal {
             DoorError::Id { .. } => StatusCode::BAD_REQUEST,
             DoorError::NoPool { .. } => StatusCode::NOT_FOUND,
             DoorError::Differs { .. } => StatusCode::CONFLICT,
-            DoorError::Ending => StatusCode::SERVICE_UNAVAILABLE,
+            DoorError::Denied { .. } => StatusCode::FORBIDDEN,
+            DoorError::Ending | DoorError::NotYet { .. } => StatusCode::SERVICE_UNAVAILABLE,
             DoorError::Socket(_) | DoorError::Rack(_) | DoorError::Record(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

@@ -299,6 +299,7 @@ impl State {
             let wanted = WantedPool {
                 name: pool.name_any(),
                 policy: Some(pool.spec.context_memory.clone()),
+                rights: self.mirror.rights(pool),
                 map: map(id),
             };
             (*id, wanted)
@@ -308,6 +309,7 @@ impl State {
             let wanted = WantedPool {
                 name: name.clone(),
                 policy: None,
+                rights: None,
                 map: map(id),
             };
             (*id, wanted)

@@ -8,7 +8,8 @@ use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
-use strand_api::{Drive, DriveOperation, MemoryPool, PoolMap};
+use strand_api::{Drive, DriveOperation, MemoryPool, PoolGrant, PoolMap};
+use strand_placement::access::Rights;
 
 use crate::cached::Cached;
 use crate::effects::Written;
@@ -21,6 +22,8 @@ pub enum Heard {
     Drive(Event<Drive>),
     /// About a pool.
     Pool(Event<MemoryPool>),
+    /// About a namespace's right to a pool.
+    Grant(Event<PoolGrant>),
     /// About a pool's map.
     Map(Event<PoolMap>),
     /// About an operation.
@@ -41,6 +44,7 @@ pub fn watch_all(client: Client, node: &str) -> stream::SelectAll<BoxStream<'sta
     stream::select_all([
         watch(Api::all(client.clone()), own, "drives", Heard::Drive),
         watch(Api::all(client.clone()), all(), "memorypools", Heard::Pool),
+        watch(Api::all(client.clone()), all(), "poolgrants", Heard::Grant),
         watch(Api::all(client.clone()), all(), "poolmaps", Heard::Map),
         watch(Api::all(client), all(), "driveoperations", Heard::Operation),
     ])
@@ -74,6 +78,7 @@ pub struct Mirror {
     /// The pools by identity.
     pub index: Pools,
     pools: Cached<MemoryPool>,
+    grants: Cached<PoolGrant>,
     maps: Cached<PoolMap>,
 }
 
@@ -91,6 +96,7 @@ impl Mirror {
         self.drives.synced()
             && self.operations.synced()
             && self.pools.synced()
+            && self.grants.synced()
             && self.maps.synced()
     }
 
@@ -110,6 +116,7 @@ impl Mirror {
                     self.index = Pools::new(self.pools.iter().map(|(_, pool)| pool));
                 }
             }
+            Heard::Grant(event) => self.grants.take(event),
             Heard::Map(event) => self
                 .maps
                 .take(event.modify(|map| map.spec.nodes = Vec::new())),
@@ -163,6 +170,12 @@ impl Mirror {
                 let created = operation.metadata.creation_timestamp.as_ref().map(|t| t.0);
                 (created, operation.name_any())
             })
+    }
+
+    /// Who may use a pool, once that is known.
+    pub fn rights(&self, pool: &MemoryPool) -> Option<Rights> {
+        let known = self.pools.synced() && self.grants.synced();
+        known.then(|| Rights::of(pool, self.grants.iter().map(|(_, grant)| grant)))
     }
 
     /// Epochs of the API's maps, by pool id.

@@ -17,14 +17,28 @@ pub(crate) struct Drives {
 #[derive(Debug, Default)]
 struct State {
     here: BTreeMap<u32, Arc<StoreBlocks>>,
+    /// Weights of namespaces.
+    shares: Vec<(Namespace, u32)>,
     /// Drives that somebody asked for in vain.
     missed: HashSet<u32>,
 }
 
 impl Drives {
     pub(crate) fn add(&self, drive: u32, store: Arc<Store>) {
+        let mut state = self.lock();
+        store.set_shares(&state.shares);
         let blocks = Arc::new(StoreBlocks::new(store));
-        self.lock().here.insert(drive, blocks);
+        state.here.insert(drive, blocks);
+    }
+
+    pub(crate) fn set_shares(&self, weights: Vec<(Namespace, u32)>) {
+        let mut state = self.lock();
+        if state.shares != weights {
+            for blocks in state.here.values() {
+                blocks.store().set_shares(&weights);
+            }
+            state.shares = weights;
+        }
     }
 
     pub(crate) fn remove(&self, drive: u32) {

@@ -127,6 +127,11 @@ impl Rack {
         }
     }
 
+    /// Gives namespaces their weights on the drives of this node; those not named have weight 1.
+    pub fn set_shares(&self, weights: Vec<(Namespace, u32)>) {
+        self.host().drives.set_shares(weights);
+    }
+
     /// Serves a drive of this node, by its key in the pool map. What has to be deleted there first is.
     pub async fn add_drive(&self, map_key: u32, store: Arc<Store>) {
         let place = self.here(map_key);

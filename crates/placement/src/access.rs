@@ -1,5 +1,7 @@
 //! Whose pods may use a pool's context memory, and how much of it.
 
+use std::collections::BTreeMap;
+
 use strand_api::{Access, ContextShare, MemoryPool, PoolGrant};
 
 /// Why pods of a namespace may not use a pool.
@@ -34,6 +36,50 @@ pub fn share<'a>(
     }
 }
 
+/// The shares of all namespaces in a pool, as far as they are not by default.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rights {
+    granted: BTreeMap<String, ContextShare>,
+    others: Result<ContextShare, Denied>,
+}
+
+impl Rights {
+    /// What the pool and the grants of all pools say.
+    pub fn of<'a>(pool: &MemoryPool, grants: impl IntoIterator<Item = &'a PoolGrant>) -> Self {
+        let name = pool.metadata.name.as_deref();
+        let live = |grant: &&PoolGrant| {
+            grant.metadata.deletion_timestamp.is_none() && Some(grant.spec.pool.as_str()) == name
+        };
+        let granted = grants.into_iter().filter(live).filter_map(|grant| {
+            let namespace = &grant.spec.namespace;
+            let share = share(Some(pool), [grant], namespace).ok()?;
+            Some((namespace.clone(), share))
+        });
+        Self {
+            granted: granted.collect(),
+            others: share(Some(pool), [], ""),
+        }
+    }
+
+    /// What [`share`] says of a namespace.
+    ///
+    /// # Errors
+    /// As [`share`].
+    pub fn share(&self, namespace: &str) -> Result<ContextShare, Denied> {
+        match self.granted.get(namespace) {
+            Some(share) => Ok(share.clone()),
+            None => self.others.clone(),
+        }
+    }
+
+    /// The namespaces that have a grant, with their weights.
+    pub fn weights(&self) -> impl Iterator<Item = (&str, u32)> {
+        let weight = |share: &ContextShare| u32::try_from(share.weight).unwrap_or(1).max(1);
+        let granted = self.granted.iter();
+        granted.map(move |(namespace, share)| (namespace.as_str(), weight(share)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +111,14 @@ mod tests {
         assert_eq!(weight("Granted", "a"), Ok(5));
         assert_eq!(weight("Granted", "b"), Err(Denied::NotGranted));
         assert_eq!(share(None, &grants, "a"), Err(Denied::NoPool));
+        for access in ["Open", "Granted"] {
+            let rights = Rights::of(&pool(access), &grants);
+            for namespace in ["a", "b"] {
+                let one = share(Some(&pool(access)), &grants, namespace);
+                assert_eq!(rights.share(namespace), one);
+            }
+            assert_eq!(rights.weights().collect::<Vec<_>>(), [("a", 5)]);
+        }
     }
 
     #[test]
@@ -76,6 +130,7 @@ mod tests {
             share(Some(&pool("Granted")), [&last], "a"),
             Err(Denied::NotGranted)
         );
+        assert_eq!(Rights::of(&pool("Open"), [&last]).weights().count(), 0);
         let mut old = pool("Open");
         old.metadata.deletion_timestamp = serde_json::from_value(gone).unwrap();
         assert_eq!(share(Some(&old), [], "a"), Err(Denied::NoPool));

@@ -120,6 +120,24 @@ pub enum DoorError {
         /// Its name.
         pool: String,
     },
+    /// Not yet known who may use it.
+    #[error(
+        "this node's agent has not seen yet which namespaces may use MemoryPool {pool}; it is asked again"
+    )]
+    NotYet {
+        /// The pool's name.
+        pool: String,
+    },
+    /// Pods of this namespace may not use it.
+    #[error(
+        "namespace {namespace} may not use MemoryPool {pool}, which is for namespaces that it is granted to: ask an administrator for a PoolGrant named {pool}.{namespace}"
+    )]
+    Denied {
+        /// The pool's name.
+        pool: String,
+        /// The pod's namespace.
+        namespace: String,
+    },
     /// The socket could not be bound.
     #[error(transparent)]
     Socket(#[from] strand_kv_door::DoorError),

@@ -54,6 +54,11 @@ impl Pool {
     /// Takes the pool's policy and newest map.
     pub(super) fn follow(&mut self, wanted: &WantedPool) {
         self.name.clone_from(&wanted.name);
+        if let Some(rights) = &wanted.rights {
+            let weights = rights.weights();
+            let weights = weights.map(|(namespace, weight)| (namespace_of(namespace), weight));
+            self.rack.set_shares(weights.collect());
+        }
         let epoch = self.map.as_ref().map_or(0, |map| map.epoch);
         if let Some(map) = wanted.map.as_ref().filter(|map| map.epoch > epoch) {
             self.rack.set_map(map);

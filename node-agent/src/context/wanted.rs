@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use strand_api::{ContextMemoryPolicy, PoolMapSpec};
 use strand_drives::OwnedDrive;
+use strand_placement::access::Rights;
 use uuid::Uuid;
 
 /// The pools of the cluster and this node's drives that serve context memory for them.
@@ -23,6 +24,8 @@ pub struct WantedPool {
     pub name: String,
     /// Its policy; none before the API was seen.
     pub policy: Option<ContextMemoryPolicy>,
+    /// Who may use it; none before the API was seen.
+    pub rights: Option<Rights>,
     /// Its newest map.
     pub map: Option<Arc<PoolMapSpec>>,
 }

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use node_agent::AgentConfig;
 use node_agent::context::{
     ContextConfig, ContextMemory, DoorError, DoorRequest, DriveState, Prefill,
 };
-use strand_api::{DrivePhase, MapNode, OperationPhase, OperationType, PoolMap, PoolMapSpec, names};
+use strand_api::{
+    DrivePhase, MapNode, MemoryPool, OperationPhase, OperationType, PoolGrant, PoolMap,
+    PoolMapSpec, names,
+};
 use strand_drives::{DriveHost, HostConfig, KernelHost, WatchTimes};
 use strand_kv_client::{Client, Options, Put, PutOptions};
 use tempfile::TempDir;
@@ -305,6 +308,73 @@ async fn doors_are_refused_in_words() {
         self::context(&agent).doors().await.is_empty(),
         "closed for good"
     );
+    agent.stop().await;
+}
+
+/// Whoever writes the inline volume by hand gets past admission, and no further.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_that_is_granted_opens_doors_for_those_it_is_granted_to() {
+    let bed = Bed::new().await;
+    let client = bed.cluster.client.clone();
+    let merge = async |access: &str| {
+        let patch = serde_json::json!({"spec": {"access": access}});
+        let pools = Api::<MemoryPool>::all(client.clone());
+        let params = PatchParams::default();
+        pools
+            .patch(POOL, &params, &Patch::Merge(patch))
+            .await
+            .unwrap();
+    };
+    merge("Granted").await;
+    let agent = bed.agent();
+    bed.taken(256 * MIB).await;
+    let refused = context(&agent).open_door("a", bed.door()).await;
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, DoorError::Denied { .. }), "{refused}");
+    assert!(refused.to_string().contains(&format!("{POOL}.team-a")));
+    assert!(!bed.path("pod/door.sock").exists());
+
+    let name = format!("{POOL}.team-a");
+    let grant: PoolGrant = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": name},
+        "spec": {"pool": POOL, "namespace": "team-a", "contextMemory": {"weight": 3}},
+    }))
+    .unwrap();
+    let grants = Api::<PoolGrant>::all(client.clone());
+    grants.create(&PostParams::default(), &grant).await.unwrap();
+    until("the grant to count", || async {
+        context(&agent).open_door("a", bed.door()).await.ok()
+    })
+    .await;
+    let other = DoorRequest {
+        namespace: "team-b".into(),
+        ..bed.door()
+    };
+    let refused = context(&agent).open_door("b", other).await.unwrap_err();
+    assert!(matches!(refused, DoorError::Denied { .. }), "{refused}");
+
+    // Who is in stays in; it is asked when a pod starts.
+    grants
+        .delete(&name, &DeleteParams::default())
+        .await
+        .unwrap();
+    std::fs::create_dir(bed.path("late")).unwrap();
+    let late = DoorRequest {
+        directory: bed.path("late"),
+        ..bed.door()
+    };
+    until("the grant to be gone", || async {
+        let asked = context(&agent).open_door("c", late.clone()).await;
+        context(&agent).close_door("c").await.unwrap();
+        matches!(asked, Err(DoorError::Denied { .. })).then_some(())
+    })
+    .await;
+    agent.stop().await;
+    let agent = bed.agent();
+    until("the door to be open again", || async {
+        (context(&agent).doors().await.len() == 1).then_some(())
+    })
+    .await;
     agent.stop().await;
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::btree_map::Entry;
 
+use strand_placement::access::Denied;
+
 use super::Serving;
 use crate::context::doors::{DoorRecord, DoorRequest};
 use crate::context::pool::Pool;
@@ -48,9 +50,11 @@ impl Serving {
         }
         let by_name = |wanted: &WantedPool| wanted.name == request.pool;
         let pool_id = self.wanted.pools.iter().find(|(_, pool)| by_name(pool));
-        let Some((pool_id, _)) = pool_id else {
+        let Some((pool_id, pool)) = pool_id else {
             return Err(DoorError::NoPool { pool: request.pool });
         };
+        // Admission has asked this too, but anybody may write the inline volume by hand, and admission is fail-open.
+        may_use(pool, &request)?;
         let record = DoorRecord {
             pool_id: *pool_id,
             request,
@@ -92,5 +96,23 @@ impl Serving {
         }
         self.serve();
         Ok(())
+    }
+}
+
+fn may_use(pool: &WantedPool, request: &DoorRequest) -> Result<(), DoorError> {
+    let Some(rights) = &pool.rights else {
+        return Err(DoorError::NotYet {
+            pool: pool.name.clone(),
+        });
+    };
+    match rights.share(&request.namespace) {
+        Ok(_) => Ok(()),
+        Err(Denied::NoPool) => Err(DoorError::NoPool {
+            pool: pool.name.clone(),
+        }),
+        Err(Denied::NotGranted) => Err(DoorError::Denied {
+            pool: pool.name.clone(),
+            namespace: request.namespace.clone(),
+        }),
     }
 }
