@@ -107,7 +107,7 @@ pub enum VolumeError {
         drive: Uuid,
     },
     /// The leg's record or data is not as Strand leaves it. It is left alone.
-    #[error("{path}: {why}; the leg is left as it is: recover its bytes by hand (docs/volumes.md)")]
+    #[error("{path}: {why}; the leg is left as it is: recover its bytes by hand (docs/storage.md)")]
     Damaged {
         /// The object.
         path: PathBuf,

@@ -368,7 +368,7 @@ impl Drive {
             let record = match record::read::<LegRecord>(&leg.join(record::LEG)) {
                 Ok(Some(record)) if record.name == name && leg.join(DATA).is_file() => record,
                 other => {
-                    warn!(path = %leg.display(), ?other, "this is not a leg as Strand leaves it; it is left alone and counted. See docs/volumes.md");
+                    warn!(path = %leg.display(), ?other, "this is not a leg as Strand leaves it; it is left alone and counted. See docs/storage.md");
                     self.inside()?.ledger.count(Uuid::new_v4(), len, None);
                     continue;
                 }

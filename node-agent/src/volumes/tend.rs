@@ -164,7 +164,7 @@ impl Pass {
             Deed::Missing(uuid) => told.failed(
                 names::NOT_FOUND,
                 format!(
-                    "drive {} has no bytes with UUID {uuid}; nothing takes their place. See docs/volumes.md",
+                    "drive {} has no bytes with UUID {uuid}; nothing takes their place. See docs/storage.md",
                     self.name
                 ),
             ),

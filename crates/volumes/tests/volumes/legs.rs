@@ -107,7 +107,7 @@ fn bytes_come_back_with_nothing_but_mount() {
     drop(drive);
     storage.close(id).unwrap();
 
-    // As docs/volumes.md says.
+    // As docs/storage.md says.
     let (side, offset) = (
         bed.path().join("side"),
         format!("loop,offset={}", crate::bed::START),
