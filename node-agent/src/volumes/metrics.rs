@@ -1,6 +1,6 @@
 //! The volumes' metrics, of what each drive's last pass saw: a scrape waits for no drive. Labels go with their drive and leg.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::core::{Collector, Desc};
@@ -38,20 +38,32 @@ pub(super) struct Shown {
 }
 
 /// A collector over the drives that are served. Clones are the same.
-#[derive(Clone, Default)]
-pub struct VolumeMetrics(Arc<Mutex<BTreeMap<String, Shown>>>);
+#[derive(Clone)]
+pub struct VolumeMetrics {
+    drives: Arc<Mutex<BTreeMap<String, Shown>>>,
+    desc: Vec<Desc>,
+}
 
 impl VolumeMetrics {
+    pub(super) fn new() -> Self {
+        let (name, help) = ("strand_storage", "Storage sides of drives, and their legs.");
+        let desc = Desc::new(name.into(), help.into(), Vec::new(), HashMap::new());
+        Self {
+            drives: Arc::default(),
+            desc: desc.into_iter().collect(),
+        }
+    }
+
     /// The drives that are shown, by name of their object.
     pub(super) fn drives(&self) -> MutexGuard<'_, BTreeMap<String, Shown>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.drives.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Collector for VolumeMetrics {
-    /// None: what there is to show comes and goes with the drives.
+    /// One that stands for all, which come and go with the drives: a registry takes no two collectors that describe nothing.
     fn desc(&self) -> Vec<&Desc> {
-        Vec::new()
+        self.desc.iter().collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {

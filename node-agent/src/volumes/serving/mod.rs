@@ -138,7 +138,7 @@ impl Serving {
             client,
             host,
             storage,
-            metrics: VolumeMetrics::default(),
+            metrics: VolumeMetrics::new(),
             writer,
             asks,
             standing,
