@@ -8,38 +8,12 @@
 //! quantile of all blocks' last accesses, the newest first, up to 60 % of the unit. Pinned and leased blocks stay; so do
 //! blocks of namespaces that use less than their share, and where they would be more than a victim may keep, another
 //! victim is taken: no namespace evicts another's share.
-//!
-//! Where much of the partition is dead, because blocks were replaced or deleted, nothing that lives has to go: units go in the
-//! order of what lives in them, the least first, and what is worth moving is all of it. The less is dead, the more of the cold
-//! blocks go instead, since moving them would wear the drive more than they are worth.
 
 use std::ops::Range;
 use std::time::Duration;
 
 /// Share of all blocks, from the coldest, that is never worth moving.
 pub(crate) const QUANTILE: f64 = 0.20;
-
-/// Part of the partition that lives, up to which nothing that lives is evicted, and from which on the coldest
-/// [`QUANTILE`] is. At the first one about half a byte is moved for each that is put.
-const LOOSE: f64 = 0.55;
-const DENSE: f64 = 0.70;
-
-/// The share of all blocks that is not worth moving where `live` bytes of `capacity` live.
-pub(crate) fn not_worth_moving(live: u64, capacity: u64) -> f64 {
-    let part = live as f64 / capacity.max(1) as f64;
-    QUANTILE * ((part - LOOSE) / (DENSE - LOOSE)).clamp(0.0, 1.0)
-}
-
-/// What comes first of the units.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum First {
-    /// The coldest.
-    Coldest,
-    /// The least live: there is enough that is dead.
-    Emptiest,
-    /// The oldest: then facts that outlive their blocks (tombstones) can be forgotten.
-    Oldest,
-}
 
 /// Most of a unit that is moved rather than evicted.
 pub(crate) const MOST_KEPT: f64 = 0.60;
@@ -159,19 +133,21 @@ pub(crate) fn effort(free: u32, coming: u32, marks: Marks, evicting: &mut bool) 
 
 /// The units to evict so that up to `count` runs of `run` adjacent segments come free, the best first; empty where none
 /// can. Where all are crowded with what is protected, only the least crowded run goes.
+///
+/// `oldest_first` takes the oldest units instead of the coldest: then facts that outlive their blocks (tombstones) can be
+/// forgotten.
 pub(crate) fn choose_victims(
     candidates: &[Candidate],
     run: u32,
     segment_len: u64,
-    first: First,
+    oldest_first: bool,
     count: usize,
 ) -> Vec<u32> {
     let mut runs: Vec<(Rank, Range<usize>)> = (0..candidates.len())
-        .filter_map(|at| rank(candidates, at, run, segment_len, first))
+        .filter_map(|first| rank(candidates, first, run, segment_len, oldest_first))
         .collect();
     runs.sort_by(|(one, _), (other, _)| {
-        let kind = |rank: &Rank| (rank.crowded, rank.lossy, rank.fat);
-        let kinds = kind(one).cmp(&kind(other));
+        let kinds = (one.crowded, one.fat).cmp(&(other.crowded, other.fat));
         kinds.then(one.score.total_cmp(&other.score))
     });
     let mut taken = vec![false; candidates.len()];
@@ -198,25 +174,23 @@ pub(crate) fn choose_victims(
 struct Rank {
     /// More of it is protected than a victim may keep.
     crowded: bool,
-    /// More of it lives than a victim may keep, and nothing that lives has to go.
-    lossy: bool,
     /// There is more to move than what was used since it was thinned out.
     fat: bool,
     score: f64,
 }
 
-/// The run that starts with candidate `at`, where there is one that holds anything.
+/// The run that starts with candidate `first`, where there is one that holds anything.
 fn rank(
     candidates: &[Candidate],
-    at: usize,
+    first: usize,
     run: u32,
     segment_len: u64,
-    first: First,
+    oldest_first: bool,
 ) -> Option<(Rank, Range<usize>)> {
     let mut width = 0;
     let mut sums = Sums::default();
-    for (last, candidate) in candidates.iter().enumerate().skip(at) {
-        let adjacent = last == at
+    for (last, candidate) in candidates.iter().enumerate().skip(first) {
+        let adjacent = last == first
             || candidates[last - 1].segment + candidates[last - 1].span == candidate.segment;
         if !adjacent || !sums.add(candidate) {
             return None;
@@ -228,22 +202,22 @@ fn rank(
         if sums.units == 0 {
             return None;
         }
-        let part = |bytes: u64| bytes as f64 / (u64::from(width) * segment_len) as f64;
-        let protected = part(sums.protected);
+        let protected = sums.protected as f64 / (u64::from(width) * segment_len) as f64;
         let crowded = protected > MOST_KEPT;
-        let score = match first {
-            _ if crowded => protected,
-            First::Coldest => sums.mean(),
-            First::Emptiest => part(sums.live),
-            First::Oldest => sums.generation as f64,
+        let score = if crowded {
+            protected
+        } else if oldest_first {
+            sums.generation as f64
+        } else {
+            sums.mean()
         };
+        let fat = sums.fat && !oldest_first;
         let rank = Rank {
             crowded,
-            lossy: first == First::Emptiest && part(sums.live) > MOST_KEPT,
-            fat: sums.fat && first != First::Oldest,
+            fat,
             score,
         };
-        return Some((rank, at..last + 1));
+        return Some((rank, first..last + 1));
     }
     None
 }
@@ -253,7 +227,6 @@ struct Sums {
     units: u32,
     access: u64,
     blocks: u64,
-    live: u64,
     protected: u64,
     generation: u64,
     fat: bool,
@@ -271,13 +244,12 @@ impl Sums {
                 protected,
                 generation,
                 thinned,
-                live,
+                ..
             } => {
                 self.fat |= !thinned;
                 self.units += 1;
                 self.access += access;
                 self.blocks += u64::from(blocks);
-                self.live += live;
                 self.protected += protected;
                 self.generation = self.generation.max(generation);
             }
@@ -380,14 +352,7 @@ mod tests {
             free(3),
             sealed(4, 5, 0),
         ];
-        let choose = |run, oldest, count| {
-            let first = if oldest {
-                First::Oldest
-            } else {
-                First::Coldest
-            };
-            choose_victims(&all, run, 1000, first, count)
-        };
+        let choose = |run, oldest, count| choose_victims(&all, run, 1000, oldest, count);
         assert_eq!(choose(1, false, 1), [4]);
         assert_eq!(choose(1, true, 1), [0]);
         assert_eq!(choose(2, false, 1), [4]);
@@ -400,29 +365,11 @@ mod tests {
     }
 
     #[test]
-    fn where_much_is_dead_the_emptiest_goes_and_a_full_one_last() {
-        let live = |segment, access, live| {
-            let mut one = sealed(segment, access, 0);
-            if let Occupant::Sealed { live: bytes, .. } = &mut one.what {
-                *bytes = live;
-            }
-            one
-        };
-        let all = [live(0, 1, 900), live(1, 9, 500), live(2, 50, 100)];
-        assert_eq!(choose_victims(&all, 1, 1000, First::Emptiest, 3), [2, 1, 0]);
-        assert_eq!(choose_victims(&all, 1, 1000, First::Coldest, 3), [0, 1, 2]);
-        assert_eq!(not_worth_moving(50, 100), 0.0);
-        assert_eq!(not_worth_moving(80, 100), QUANTILE);
-        let between = not_worth_moving(60, 100);
-        assert!((QUANTILE * 0.2..QUANTILE * 0.5).contains(&between));
-    }
-
-    #[test]
     fn a_unit_full_of_anothers_share_is_spared() {
         let all = [sealed(0, 1, 900), sealed(1, 50, 100)];
-        assert_eq!(choose_victims(&all, 1, 1000, First::Coldest, 2), [1]);
+        assert_eq!(choose_victims(&all, 1, 1000, false, 2), [1]);
         let all = [sealed(0, 1, 900), sealed(1, 50, 950)];
-        assert_eq!(choose_victims(&all, 1, 1000, First::Coldest, 2), [0]);
+        assert_eq!(choose_victims(&all, 1, 1000, false, 2), [0]);
     }
 
     #[test]

@@ -19,8 +19,7 @@ use crate::engine::Verb;
 use crate::engine::memory::Buffer;
 use crate::engine::queue::{Class, Flow};
 use crate::evict::{
-    AHEAD, Effort, First, Live, Occupant, QUANTILE, choose_victims, effort, floor,
-    not_worth_moving, quantile, survivors,
+    AHEAD, Effort, Live, Occupant, QUANTILE, choose_victims, effort, floor, quantile, survivors,
 };
 use crate::record::{Kind, Meta};
 use crate::relocate::Moved;
@@ -221,16 +220,9 @@ impl Shared {
     /// One round: whether anything came of it.
     async fn evict(self: &Arc<Self>, round: Round) -> bool {
         let now = self.now();
-        let (candidates, segment_len, first) = {
+        let (candidates, segment_len, oldest) = {
             let core = self.core();
-            let capacity = core.space.layout.capacity();
-            let first = if core.carried > capacity / CARRIED {
-                First::Oldest
-            } else if not_worth_moving(core.live_bytes, capacity) < QUANTILE {
-                First::Emptiest
-            } else {
-                First::Coldest
-            };
+            let oldest = core.carried > core.space.layout.capacity() / CARRIED;
             let mut candidates = core.space.candidates(now.millis, &round.sheltered);
             for one in &mut candidates {
                 let Occupant::Sealed {
@@ -248,13 +240,13 @@ impl Shared {
                     one.what = Occupant::Fixed;
                 }
             }
-            (candidates, core.space.layout.segment_len, first)
+            (candidates, core.space.layout.segment_len, oldest)
         };
         let chosen = choose_victims(
             &candidates,
             round.run,
             segment_len,
-            first,
+            oldest,
             round.effort.victims,
         );
         {
@@ -340,10 +332,6 @@ impl Shared {
     /// The last access that blocks have to be newer than to be worth moving.
     fn threshold(&self) -> u32 {
         let core = self.core();
-        let part = not_worth_moving(core.live_bytes, core.space.layout.capacity());
-        if part == 0.0 {
-            return 0;
-        }
         let turn = core.tick() as usize;
         let accesses = core
             .index
@@ -351,7 +339,7 @@ impl Shared {
             .iter()
             .map(|entry| entry.access)
             .collect();
-        quantile(accesses, part)
+        quantile(accesses, QUANTILE)
     }
 
     /// The records of a unit: from its footer, or from the records themselves where that cannot be read.
@@ -446,11 +434,7 @@ impl Shared {
         let mut core = self.core();
         let all = live.clone();
         // What is left after thinning out was cold then.
-        let thinned = core.space.get(segment).thinned;
-        let threshold = match thinned {
-            Some(tick) if threshold > 0 => tick.max(threshold),
-            _ => threshold,
-        };
+        let threshold = (core.space.get(segment).thinned).map_or(threshold, |t| t.max(threshold));
         let mut kept = survivors(live, threshold, core.space.unit_len(segment));
         let moving: u64 = kept.iter().map(|block| block.bytes).sum();
         if !core.governor.may_move(moving, now.millis) {

@@ -1,6 +1,5 @@
 mod bed;
 mod bursts;
-mod dead;
 mod faults;
 mod life;
 mod model;
