@@ -122,10 +122,14 @@ impl Device {
 
     fn detach(&self) -> anyhow::Result<()> {
         // The kernel keeps the limit with the device's number, for whoever attaches it next.
-        let limit = |name| format!("/sys/block/{}/queue/{name}", self.name());
-        if let Ok(most) = std::fs::read(limit("discard_max_hw_bytes")) {
-            std::fs::write(limit("discard_max_bytes"), most)?;
-        }
+        let path = |name| format!("/sys/block/{}/queue/{name}", self.name());
+        let limit = |name| -> anyhow::Result<u64> {
+            Ok(std::fs::read_to_string(path(name))?.trim().parse()?)
+        };
+        let (most, granule) = (limit("discard_max_hw_bytes")?, limit("discard_granularity")?);
+        // The kernel takes whole granules alone.
+        let whole = most - most % granule.max(1);
+        std::fs::write(path("discard_max_bytes"), whole.to_string())?;
         run("losetup", &["--detach", &self.path.to_string_lossy()]).map(drop)
     }
 

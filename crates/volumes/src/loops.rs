@@ -218,12 +218,19 @@ pub(crate) fn attach(
 }
 
 /// A limit that somebody has set on this device number outlives what was attached to it. Without it, discard only comes back later: a
-/// drive without discard works too.
+/// drive without discard works too. The kernel takes whole granules alone, and tells a limit that is none.
 fn allow_discard(path: &Path) {
     let name = path.file_name().unwrap_or_default();
     let queue = Path::new("/sys/class/block").join(name).join("queue");
-    if let Ok(most) = fs::read_to_string(queue.join("discard_max_hw_bytes")) {
-        let _ = fs::write(queue.join("discard_max_bytes"), most.trim());
+    let limit = |attribute: &str| -> Option<u64> {
+        let text = fs::read_to_string(queue.join(attribute)).ok()?;
+        text.trim().parse().ok()
+    };
+    if let (Some(most), Some(granule @ 1..)) =
+        (limit("discard_max_hw_bytes"), limit("discard_granularity"))
+    {
+        let whole = most - most % granule;
+        let _ = fs::write(queue.join("discard_max_bytes"), whole.to_string());
     }
 }
 
