@@ -66,19 +66,8 @@ impl Device {
             .with_context(|| format!("cannot make a file in {}", directory.display()))?;
         file.set_len(len)?;
         let own = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-        let path = run(
-            "losetup",
-            &[
-                "--find",
-                "--show",
-                "--direct-io=on",
-                "--sector-size=4096",
-                &own,
-            ],
-        )?;
-        let path = PathBuf::from(path.trim());
         let mut device = Self {
-            path,
+            path: attach_with_trim(&own)?,
             len,
             open: None,
         };
@@ -121,20 +110,11 @@ impl Device {
     }
 
     fn detach(&self) -> anyhow::Result<()> {
-        // The kernel keeps the limit with the device's number, for whoever attaches it next.
-        let path = |name| format!("/sys/block/{}/queue/{name}", self.name());
-        let limit = |name| -> anyhow::Result<u64> {
-            Ok(std::fs::read_to_string(path(name))?.trim().parse()?)
-        };
-        let (most, granule) = (limit("discard_max_hw_bytes")?, limit("discard_granularity")?);
-        // The kernel takes whole granules alone.
-        let whole = most - most % granule.max(1);
-        std::fs::write(path("discard_max_bytes"), whole.to_string())?;
-        run("losetup", &["--detach", &self.path.to_string_lossy()]).map(drop)
+        detach(&self.path)
     }
 
     /// Takes TRIM away from it: on a loop device over a file that frees the file's blocks, which stops all writes to the
-    /// file meanwhile and makes later ones slower, as on no drive.
+    /// file meanwhile and makes later ones slower, as on no drive. Its number stays without it until the machine starts again.
     pub fn without_trim(&self) -> anyhow::Result<()> {
         let path = format!("/sys/block/{}/queue/discard_max_bytes", self.name());
         std::fs::write(&path, "0").with_context(|| format!("cannot write {path}"))
@@ -184,6 +164,33 @@ impl Drop for Device {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// Attaches the file to a loop device that has TRIM. A number that lost it (see [`Device::without_trim`]) keeps it lost: the
+/// kernel takes no limit after 0. Such are held until another is found.
+fn attach_with_trim(file: &str) -> anyhow::Result<PathBuf> {
+    let mut without = Vec::new();
+    let found = loop {
+        let options = ["--find", "--show", "--direct-io=on", "--sector-size=4096"];
+        let path = match run("losetup", &[&options[..], &[file]].concat()) {
+            Ok(path) => PathBuf::from(path.trim()),
+            Err(error) => break Err(error),
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let most = std::fs::read_to_string(format!("/sys/block/{name}/queue/discard_max_bytes"));
+        if most.is_ok_and(|most| most.trim() != "0") {
+            break Ok(path);
+        }
+        without.push(path);
+    };
+    for path in without {
+        detach(&path)?;
+    }
+    found
+}
+
+fn detach(path: &Path) -> anyhow::Result<()> {
+    run("losetup", &["--detach", &path.to_string_lossy()]).map(drop)
 }
 
 /// Runs a program to its end; what it printed.

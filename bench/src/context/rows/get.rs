@@ -28,8 +28,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
         (Kind::Disk, [(MIB, 0.90), (128 << 10, 0.85)]),
         (Kind::Memory, [(MIB, 0.85), (128 << 10, 0.95)]),
     ] {
-        let bed = Bed::filled(plan, kind, &goals.map(|(len, _)| len), 0.75).await?;
-        for (blocks, (len, goal)) in bed.blocks.iter().zip(goals) {
+        for (len, goal) in goals {
+            // Filled with blocks of this length alone, so that both read as large a part of the device.
+            let bed = Bed::filled(plan, kind, &[len], 0.75).await?;
             let server = bed.serving.process();
             let rounds = interleave(
                 plan.rounds,
@@ -41,8 +42,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
                     })
                 },
                 async || {
-                    let ours =
-                        load::get(&bed.client, Gets::of(*blocks, DEPTH, plan.slot), server).await?;
+                    let gets = Gets::of(bed.blocks[0], DEPTH, plan.slot);
+                    let ours = load::get(&bed.client, gets, server).await?;
                     Ok(Figures {
                         rate: ours.rate,
                         cpu_a_gb: ours.cpu_a_gb,
@@ -64,9 +65,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
             if len == MIB {
                 rows.extend(processor(kind, Pairs::of(&rounds, |f| f.cpu_a_gb)));
             }
+            drop(bed.client);
+            bed.serving.end().await?;
         }
-        drop(bed.client);
-        bed.serving.end().await?;
     }
     Ok(rows)
 }
