@@ -41,7 +41,13 @@ impl Image {
             io::copy(&mut base, &mut out)?;
             let mut archive = Archive::new(out);
             archive.directory(IN_GUEST)?;
-            for program in ["rack-guest", "rack-fabric", "node-agent", "kv-endpoint"] {
+            for program in [
+                "rack-guest",
+                "rack-fabric",
+                "rack-arrays",
+                "node-agent",
+                "kv-endpoint",
+            ] {
                 let path = programs.join(program);
                 let content = fs::read(&path).with_context(|| path.display().to_string())?;
                 archive.program(&format!("{IN_GUEST}/{program}"), &content)?;

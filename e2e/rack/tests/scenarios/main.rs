@@ -11,6 +11,8 @@
 )]
 
 #[cfg(test)]
+mod arrays;
+#[cfg(test)]
 mod bed;
 #[cfg(test)]
 mod fabric;

@@ -1,5 +1,5 @@
 //! Legs on other machines: exports, connections and arrays by the guests' kernels, driven by the code that the agent has for it.
 
 mod fencing;
-mod legs;
+pub mod legs;
 mod mirror;

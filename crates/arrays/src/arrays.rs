@@ -1,0 +1,393 @@
+//! Looking at arrays and doing steps.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::OFlags;
+use uuid::Uuid;
+
+use crate::error::ArrayError;
+use crate::host::{END, FIRST, Host};
+use crate::plan::{Step, plan};
+use crate::running::Running;
+use crate::superblock::{LENGTH, OFFSET, Superblock};
+use crate::wanted::{Content, Level, Present, Seen, Wanted, kernel_name};
+
+/// Rounds of looking and doing that anything needs at most: a leg that is out takes two, one that comes back two.
+const ROUNDS: usize = 8;
+/// Linux: somebody has it open, or I/O is under way.
+const EBUSY: i32 = 16;
+/// Linux: the device behind a node has gone.
+const ENXIO: i32 = 6;
+const ENODEV: i32 = 19;
+
+/// The arrays of this node. Blocks; what asks a leg that does not answer waits as long as that leg's driver does.
+#[derive(Debug)]
+pub struct Arrays {
+    host: Host,
+    /// Held while a number is chosen and taken.
+    numbers: Mutex<()>,
+}
+
+/// An array that is as it shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its device.
+    pub device: PathBuf,
+    /// What was seen last.
+    pub seen: Seen,
+}
+
+impl Arrays {
+    /// Writes what keeps the host's tools off.
+    ///
+    /// # Errors
+    /// [`ArrayError::Io`].
+    pub fn open(host: Host) -> Result<Self, ArrayError> {
+        host.prepare()?;
+        Ok(Self {
+            host,
+            numbers: Mutex::new(()),
+        })
+    }
+
+    /// All arrays of ours that the kernel has, started or not.
+    pub fn all(&self) -> Vec<Running> {
+        let block = self.host.block();
+        let Ok(entries) = fs::read_dir(&block) else {
+            return Vec::new();
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| is_ours(name)).collect();
+        names.sort();
+        let arrays = names.iter();
+        arrays
+            .filter_map(|name| Running::read(&block, name))
+            .collect()
+    }
+
+    /// Looks at a volume's array and legs. Legs are read only while they are in no array.
+    ///
+    /// # Errors
+    /// [`ArrayError::Io`].
+    pub fn look(&self, wanted: &Wanted) -> Result<Seen, ArrayError> {
+        let devices = wanted.legs.iter().filter_map(|leg| leg.device.as_deref());
+        let names: Vec<String> = devices.map(kernel_name).collect();
+        let is_it = |array: &Running| {
+            array.array == Some(wanted.array)
+                || names.iter().any(|name| array.member(name).is_some())
+        };
+        let array = self.all().into_iter().find(is_it);
+        let legs = wanted.legs.iter().map(|leg| {
+            let Some(device) = &leg.device else {
+                return Ok(None);
+            };
+            let name = kernel_name(device);
+            let member = array
+                .as_ref()
+                .is_some_and(|array| array.member(&name).is_some());
+            let content = match member {
+                true => None,
+                false => match content(device) {
+                    // It has gone since the caller looked.
+                    Err(error) if is_gone(&error) => return Ok(None),
+                    read => Some(read.map_err(ArrayError::io("reading", device))?),
+                },
+            };
+            let size = self.size(&name);
+            Ok(Some(Present { size, content }))
+        });
+        let legs = legs.collect::<Result<_, ArrayError>>()?;
+        Ok(Seen { array, legs })
+    }
+
+    /// Brings an array to what its volume says, and keeps it there; to be called whenever something may have changed.
+    ///
+    /// # Errors
+    /// [`ArrayError::Refused`] where nothing may be done; [`ArrayError::Busy`] where it has to be asked again.
+    pub fn keep(&self, wanted: &Wanted) -> Result<Kept, ArrayError> {
+        let mut rounds = 0;
+        loop {
+            let seen = self.look(wanted)?;
+            let steps = plan(wanted, &seen)?;
+            let next = match (steps.first(), &seen.array) {
+                (None, Some(array)) => {
+                    let device = array.device();
+                    return Ok(Kept { device, seen });
+                }
+                (next, _) => format!("{next:?}"),
+            };
+            if rounds == ROUNDS {
+                return Err(ArrayError::Restless {
+                    array: wanted.array,
+                    rounds,
+                    next,
+                });
+            }
+            rounds += 1;
+            for step in &steps {
+                self.apply(wanted, &seen, step)?;
+            }
+        }
+    }
+
+    /// Does one step that was planned from what was seen.
+    ///
+    /// # Errors
+    /// [`ArrayError`], but for `Refused` and `Restless`.
+    pub fn apply(&self, wanted: &Wanted, seen: &Seen, step: &Step) -> Result<(), ArrayError> {
+        let array = || seen.array.as_ref().map_or("", |array| array.name.as_str());
+        let node = || Path::new("/dev").join(array()).display().to_string();
+        match step {
+            Step::Create(legs) => self.create(wanted, legs),
+            Step::Assemble(legs) => self.assemble(wanted, legs),
+            Step::Fail(member) => self.member(array(), member, "faulty"),
+            Step::Remove(member) => self.member(array(), member, "remove"),
+            Step::ReAdd(device) => self.mdadm(&[
+                "--manage",
+                &node(),
+                "--re-add",
+                &device.display().to_string(),
+            ]),
+            Step::Add(device) => {
+                self.mdadm(&["--manage", &node(), "--add", &device.display().to_string()])
+            }
+            Step::Wipe(device) => self.mdadm(&["--zero-superblock", &device.display().to_string()]),
+            Step::Grow(bytes) => {
+                // New space reads as zeroes on every leg, which is in sync for either level.
+                let size = format!("--size={}", bytes / 1024);
+                self.mdadm(&["--grow", &node(), &size, "--assume-clean"])
+            }
+            Step::Limit(rate) => {
+                let kib = (rate / 1024).max(1).to_string();
+                self.set(array(), "sync_speed_max", &kib, "limiting")
+            }
+            Step::Stop => self.set(array(), "array_state", "clear", "stopping"),
+        }
+    }
+
+    /// Takes an array down; what was written to it is on its legs. Done already where it does not run.
+    ///
+    /// # Errors
+    /// [`ArrayError::Busy`] while somebody has its device open.
+    pub fn stop(&self, array: Uuid) -> Result<(), ArrayError> {
+        let running = self
+            .all()
+            .into_iter()
+            .find(|found| found.array == Some(array));
+        match running {
+            Some(running) => self.set(&running.name, "array_state", "clear", "stopping"),
+            None => Ok(()),
+        }
+    }
+
+    fn create(&self, wanted: &Wanted, legs: &[PathBuf]) -> Result<(), ArrayError> {
+        let _held = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let node = self.free_number();
+        let geometry = &wanted.geometry;
+        let mut arguments = vec![
+            "--create".to_owned(),
+            node,
+            format!("--level={}", wanted.level.name()),
+            format!("--raid-devices={}", legs.len()),
+            format!("--uuid={}", tool_uuid(wanted.array)),
+            format!("--name={}", name(&wanted.name)),
+            format!("--data-offset={}K", geometry.data_offset / 1024),
+            "--metadata=1.2".into(),
+            "--homehost=strand".into(),
+            // Legs are blank, which is in sync for every level; and it shall not ask.
+            "--assume-clean".into(),
+            "--run".into(),
+        ];
+        if wanted.level.bitmap() {
+            arguments.push(format!("--size={}K", geometry.data / 1024));
+            arguments.push("--bitmap=internal".into());
+            arguments.push(format!("--bitmap-chunk={}K", geometry.bitmap_chunk / 1024));
+        }
+        if wanted.level != Level::Mirror {
+            arguments.push(format!("--chunk={}K", geometry.chunk / 1024));
+        }
+        arguments.extend(legs.iter().map(|leg| leg.display().to_string()));
+        self.mdadm(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+            .map_err(|error| self.without_module(wanted.level, error))
+    }
+
+    fn assemble(&self, wanted: &Wanted, legs: &[PathBuf]) -> Result<(), ArrayError> {
+        let _held = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let node = self.free_number();
+        let mut arguments = vec![
+            "--assemble".to_owned(),
+            node,
+            format!("--uuid={}", tool_uuid(wanted.array)),
+            // Also with fewer legs than last time: these are all that the volume's record has as in. Without --force, mdadm and the
+            // kernel still leave out what is stale, and do not start a dirty raid6 that lacks legs.
+            "--run".into(),
+        ];
+        if wanted.read_only {
+            arguments.push("--readonly".into());
+        }
+        arguments.extend(legs.iter().map(|leg| leg.display().to_string()));
+        self.mdadm(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+            .map_err(|error| self.without_module(wanted.level, error))
+    }
+
+    /// The node of an array that is not there yet.
+    fn free_number(&self) -> String {
+        let block = self.host.block();
+        let free = |number: &u32| !block.join(format!("md{number}")).exists();
+        let number = (FIRST..END).find(free).unwrap_or(FIRST);
+        format!("/dev/md{number}")
+    }
+
+    fn member(&self, array: &str, member: &str, word: &'static str) -> Result<(), ArrayError> {
+        self.set(
+            array,
+            &format!("dev-{member}/state"),
+            word,
+            "taking a leg out",
+        )
+    }
+
+    /// Writes an attribute of an array; one that is gone was done already.
+    fn set(
+        &self,
+        array: &str,
+        attribute: &str,
+        value: &str,
+        what: &'static str,
+    ) -> Result<(), ArrayError> {
+        let path = self.host.block().join(array).join("md").join(attribute);
+        let written = OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(value.as_bytes()));
+        match written {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) if error.raw_os_error() == Some(EBUSY) => Err(ArrayError::Busy {
+                array: array.to_owned(),
+                what,
+            }),
+            other => other.map_err(ArrayError::io("writing", &path)),
+        }
+    }
+
+    fn mdadm(&self, arguments: &[&str]) -> Result<(), ArrayError> {
+        let mut command = Command::new("mdadm");
+        // The mode comes first; managing an array and growing it go by no configuration.
+        let (mode, rest) = arguments.split_at(1);
+        command.args(mode);
+        if !matches!(mode, ["--manage" | "--grow"]) {
+            command.arg("--config").arg(self.host.config());
+        }
+        let output = command
+            .args(rest)
+            // Nodes are the kernel's, with udev or without.
+            .env("MDADM_NO_UDEV", "1")
+            .stdin(Stdio::null())
+            .output()
+            .map_err(ArrayError::NoTool)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = [output.stderr, output.stdout].concat();
+        Err(ArrayError::Tool {
+            what: arguments.join(" "),
+            said: format!(
+                "{}: {}",
+                output.status,
+                String::from_utf8_lossy(&said).trim()
+            ),
+        })
+    }
+
+    /// What mdadm says without the level's module does not name it.
+    fn without_module(&self, level: Level, error: ArrayError) -> ArrayError {
+        if !self.host.has_md() {
+            return ArrayError::NoModule { module: "md_mod" };
+        }
+        let known = fs::read_to_string("/proc/mdstat").unwrap_or_default();
+        match known.contains(&format!("[{}]", level.name())) {
+            true => error,
+            false => ArrayError::NoModule {
+                module: level.module(),
+            },
+        }
+    }
+
+    /// Bytes of a block device; 0 where it is gone.
+    fn size(&self, name: &str) -> u64 {
+        let text = fs::read_to_string(self.host.sys.join("class/block").join(name).join("size"));
+        let sectors: u64 = text
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0);
+        sectors * 512
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || matches!(error.raw_os_error(), Some(ENXIO | ENODEV))
+}
+
+fn is_ours(name: &str) -> bool {
+    let number = name
+        .strip_prefix("md")
+        .and_then(|number| number.parse().ok());
+    number.is_some_and(|number| (FIRST..END).contains(&number))
+}
+
+/// As mdadm reads it: the same bytes, in four words.
+fn tool_uuid(uuid: Uuid) -> String {
+    let text = uuid.simple().to_string();
+    let words: Vec<&str> = [0, 8, 16, 24].map(|at| &text[at..at + 8]).into();
+    words.join(":")
+}
+
+/// A name has 32 bytes at most, the host's and a colon included.
+fn name(volume: &str) -> String {
+    volume.chars().filter(char::is_ascii).take(24).collect()
+}
+
+/// What is at the start of a leg, past the page cache: the array that had it wrote around that.
+fn content(device: &Path) -> io::Result<Content> {
+    let aligned = 4096;
+    let mut memory = vec![0; OFFSET + LENGTH + aligned];
+    let start = memory.as_ptr().align_offset(aligned);
+    let bytes = &mut memory[start..start + OFFSET + LENGTH];
+    let read = |bytes: &mut [u8]| {
+        let mut file: File = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::DIRECT.bits().cast_signed())
+            .open(device)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.read_exact(bytes)
+    };
+    read(bytes)?;
+    Ok(match Superblock::read(&bytes[OFFSET..]) {
+        Some(superblock) => Content::Member(superblock),
+        None if bytes.iter().all(|byte| *byte == 0) => Content::Blank,
+        None => Content::Other,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_mdadm_takes() {
+        let uuid = Uuid::from_u128(0x0123_4567_89ab_4def_8123_4567_89ab_cdef);
+        assert_eq!(tool_uuid(uuid), "01234567:89ab4def:81234567:89abcdef");
+        assert!("strand:".len() + name(&"pvc-".repeat(20)).len() <= 32);
+        assert!(is_ours("md1000") && is_ours("md1999"));
+        assert!(
+            ["md0", "md127", "md2000", "md1000p1", "sda"]
+                .iter()
+                .all(|name| !is_ours(name))
+        );
+    }
+}
