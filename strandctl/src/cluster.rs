@@ -1,5 +1,6 @@
 //! The cluster that a command looks at: how it is found, and what is read from it at once.
 
+use crate::scrape::Agents;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
@@ -58,6 +59,16 @@ impl Target {
                 })?;
                 Ok(Client::try_from(config)?)
             }
+        }
+    }
+}
+
+impl Target {
+    /// Its agents.
+    pub async fn agents(&self) -> Result<Agents> {
+        match &self.dir {
+            Some(dir) => Agents::of_rack(dir),
+            None => self.client().await.map(Agents::Cluster),
         }
     }
 }

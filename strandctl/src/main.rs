@@ -7,6 +7,7 @@ mod drives;
 #[cfg(test)]
 mod golden;
 mod kv;
+mod scrape;
 mod standing;
 mod status;
 mod text;

@@ -4,6 +4,7 @@ pub mod resp;
 pub mod session;
 pub mod stat;
 pub mod target;
+mod top;
 
 use crate::text::Style;
 use anyhow::{Context, Result, ensure};
@@ -21,7 +22,7 @@ use std::{
 };
 use target::Target;
 
-/// Reads and writes blocks of context memory through a pod's door, in that pod's namespace.
+/// Reads and writes blocks of context memory through a pod's door, in that pod's namespace; or tells who uses it.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Exit code: 0 done, 1 no such block (get, stat) or not kept (put), 2 anything else."
@@ -39,6 +40,8 @@ enum Kv {
     Put(PutArgs),
     /// Tell a block's length and what is left of its life; without a key, what the namespace holds
     Stat(StatArgs),
+    /// Tell of all namespaces of the rack what they hold, hit and do
+    Top(top::TopArgs),
 }
 
 #[derive(Args, Debug)]
@@ -93,6 +96,7 @@ pub async fn run(args: KvArgs) -> Result<ExitCode> {
         Kv::Get(args) => get(args).await,
         Kv::Put(args) => put(args).await,
         Kv::Stat(args) => stat(args).await,
+        Kv::Top(args) => top::run(args).await.map(|()| ExitCode::SUCCESS),
     }
 }
 
