@@ -7,6 +7,7 @@ mod drives;
 #[cfg(test)]
 mod golden;
 mod kv;
+mod preflight;
 mod scrape;
 mod standing;
 mod status;
@@ -38,7 +39,9 @@ enum Command {
     Drive(drive::DriveArgs),
     /// List volumes, take back those that nobody owns, or check that one can be had
     Volumes(volumes::VolumesArgs),
-    /// Read and write blocks of context memory by hand
+    /// Tell whether this machine can be a node, before anything is installed
+    Preflight(preflight::PreflightArgs),
+    /// Read and write blocks of context memory by hand, or tell who uses it
     Kv(kv::KvArgs),
     /// Measure context memory with traces of requests
     Bench(bench::BenchArgs),
@@ -53,6 +56,7 @@ async fn main() -> ExitCode {
         Command::Drives(args) => (done(drives::run(args).await), ExitCode::FAILURE),
         Command::Drive(args) => (done(drive::run(args).await), ExitCode::FAILURE),
         Command::Volumes(args) => (done(volumes::run(args).await), ExitCode::FAILURE),
+        Command::Preflight(args) => (preflight::run(args).await, ExitCode::FAILURE),
         Command::Kv(args) => (kv::run(args).await, ExitCode::from(2)),
         Command::Bench(args) => (bench::run(args).await, ExitCode::from(2)),
     };
