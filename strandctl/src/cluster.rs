@@ -9,7 +9,10 @@ use kube::{
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 use strand_api::{
     Drive, DriveOperation, DriveOperationStatus, MemoryPool, OperationPhase, OperationType,
 };
@@ -64,6 +67,11 @@ impl Target {
 }
 
 impl Target {
+    /// The directory of the rack of this machine that is meant, if one is.
+    pub fn directory(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
     /// Its agents.
     pub async fn agents(&self) -> Result<Agents> {
         match &self.dir {
@@ -74,7 +82,7 @@ impl Target {
 }
 
 /// A client for the cluster of a kubeconfig file.
-pub async fn client_of(file: &std::path::Path) -> Result<Client> {
+pub async fn client_of(file: &Path) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(file)
         .with_context(|| format!("{} is not a kubeconfig that can be read", file.display()))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())

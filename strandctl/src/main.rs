@@ -1,6 +1,7 @@
 //! Strand from the command line: a rack on this machine, a look at any cluster, context memory by hand.
 
 mod bench;
+mod bundle;
 mod cluster;
 mod drive;
 mod drives;
@@ -16,7 +17,7 @@ mod up;
 mod volumes;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Strand turns idle NVMe drives into one pool of storage and context memory.
@@ -45,6 +46,13 @@ enum Command {
     Kv(kv::KvArgs),
     /// Measure context memory with traces of requests
     Bench(bench::BenchArgs),
+    /// Collect objects, logs, metrics and versions into one file, without secrets
+    SupportBundle(bundle::BundleArgs),
+    /// Print what a shell needs to complete this command's words
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 #[tokio::main]
@@ -58,6 +66,16 @@ async fn main() -> ExitCode {
         Command::Volumes(args) => (done(volumes::run(args).await), ExitCode::FAILURE),
         Command::Preflight(args) => (preflight::run(args).await, ExitCode::FAILURE),
         Command::Kv(args) => (kv::run(args).await, ExitCode::from(2)),
+        Command::SupportBundle(args) => (done(bundle::run(args).await), ExitCode::FAILURE),
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "strandctl",
+                &mut std::io::stdout(),
+            );
+            (Ok(ExitCode::SUCCESS), ExitCode::FAILURE)
+        }
         Command::Bench(args) => (bench::run(args).await, ExitCode::from(2)),
     };
     result.unwrap_or_else(|error| {
