@@ -119,7 +119,9 @@ impl Agent {
         let writer = Writer::new(&config.node_name, client.clone());
         let volumes = config.volumes.as_ref().map(|volumes| {
             let (node, client) = (&config.node_name, client.clone());
-            Volumes::start(volumes, node, client, host.clone(), writer.clone())
+            let state_dir = config.state_dir.as_deref();
+            let (host, writer) = (host.clone(), writer.clone());
+            Volumes::start(volumes, node, state_dir, client, host, writer)
         });
         if let Some(volumes) = &volumes {
             metrics.registry().register(Box::new(volumes.metrics()))?;

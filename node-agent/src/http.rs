@@ -10,6 +10,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use strand_api::{DrivePhase, DriveReason, DriveVerdict};
 use strand_drives::{OwnedDrive, SeenDrive};
+use strand_fabric::FabricError;
 use strand_volumes::VolumeError;
 
 use crate::agent::Handle;
@@ -156,10 +157,12 @@ impl IntoResponse for Unattached {
             AttachError::NotHere { .. } | AttachError::Volume(VolumeError::NotFound { .. }) => {
                 StatusCode::NOT_FOUND
             }
-            AttachError::NotYet { .. } | AttachError::Volume(VolumeError::NotOpen { .. }) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            AttachError::NotYet { .. }
+            | AttachError::Fabric(FabricError::Refused { .. })
+            | AttachError::Volume(VolumeError::NotOpen { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             AttachError::Refused { .. }
+            | AttachError::Busy { .. }
+            | AttachError::Fabric(FabricError::NoModule { .. })
             | AttachError::Volume(VolumeError::Stale { .. } | VolumeError::Busy { .. }) => {
                 StatusCode::CONFLICT
             }
@@ -168,7 +171,9 @@ impl IntoResponse for Unattached {
                 StatusCode::INSUFFICIENT_STORAGE
             }
             AttachError::Volume(VolumeError::BadName { .. }) => StatusCode::BAD_REQUEST,
-            AttachError::Volume(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            AttachError::Volume(_) | AttachError::Fabric(_) | AttachError::Record { .. } => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         };
         (status, format!("{error}\n")).into_response()
     }

@@ -25,6 +25,7 @@ mod maps;
 mod memory;
 mod metrics;
 mod operation;
+pub mod peer_key;
 mod plan;
 mod report;
 mod state;

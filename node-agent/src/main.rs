@@ -13,11 +13,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Parser;
 use node_agent::context::{ContextConfig, Prefill};
-use node_agent::volumes::VolumesConfig;
+use node_agent::peer_key::PeerKey;
+use node_agent::volumes::{FabricConfig, VolumesConfig};
 use node_agent::{Agent, AgentConfig, http};
 use strand_drives::{HostConfig, KernelHost, Roots};
 use strand_process::{LogArgs, connect, start_on, stopped};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, lookup_host};
 use tokio::sync::watch;
 
 /// Strand's agent on a node: finds its drives, judges them, carves those that a pool takes, serves
@@ -92,6 +93,12 @@ struct Args {
     /// drives hold no volumes
     #[arg(long, env = "STRAND_VOLUMES_DIR", value_name = "DIR")]
     volumes_dir: Option<PathBuf>,
+    /// Address of this node at which other nodes reach its volumes' bytes (NVMe/TCP); left out: the host of --peer-address
+    #[arg(long, env = "STRAND_FABRIC_ADDRESS", value_name = "HOST")]
+    fabric_address: Option<String>,
+    /// TCP port of the same
+    #[arg(long, env = "STRAND_FABRIC_PORT", default_value_t = 4420)]
+    fabric_port: u16,
     #[command(flatten)]
     logs: LogArgs,
 }
@@ -109,6 +116,11 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let _lock = lock(&args.state_dir)?;
     let client = connect(args.kubeconfig.as_deref()).await?;
     let host = Arc::new(KernelHost::start(host_config(&args)));
+    let key = args.peer_key_file.as_deref().map(PeerKey::read);
+    let fabric = FabricConfig {
+        listen: fabric_address(&args).await,
+        key: key.transpose()?,
+    };
     let config = AgentConfig {
         node_name: args.node_name,
         state_dir: Some(args.state_dir),
@@ -127,6 +139,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         volumes: args.volumes_dir.map(|root| VolumesConfig {
             root,
             control_groups: args.sysfs_root.join("fs/cgroup"),
+            fabric,
         }),
         rescan: Duration::from_secs(args.rescan_seconds),
     };
@@ -164,6 +177,21 @@ async fn run(args: Args) -> anyhow::Result<()> {
     // The socket is ours while the lock is.
     let _ = fs::remove_file(&args.socket);
     Ok(())
+}
+
+/// Where other nodes reach this one's legs. The kernel listens at an address: a name is looked up once.
+async fn fabric_address(args: &Args) -> Option<SocketAddr> {
+    let peer = args.peer_address.as_deref();
+    let host = peer.and_then(|peer| Some(peer.rsplit_once(':')?.0));
+    let host = args.fabric_address.as_deref().or(host)?;
+    let host = host.trim_matches(['[', ']']);
+    match lookup_host((host, args.fabric_port)).await {
+        Ok(mut found) => found.next(),
+        Err(error) => {
+            tracing::warn!(host, %error, "no address has this name: other nodes do not reach this one's volumes");
+            None
+        }
+    }
 }
 
 async fn until(mut stopping: watch::Receiver<bool>) {

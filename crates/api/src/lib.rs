@@ -29,12 +29,14 @@ pub use memory_pool::{
     Provisioning, ReasonCount, Redundancy, SideStatus, StoragePolicy,
 };
 pub use pool_grant::{ContextShare, PoolGrant, PoolGrantSpec};
-pub use pool_leg::{LegCopy, LegPhase, PoolLeg, PoolLegSpec, PoolLegStatus};
+pub use pool_leg::{
+    ExportedLeg, LegCopy, LegExport, LegPhase, PoolLeg, PoolLegSpec, PoolLegStatus,
+};
 pub use pool_map::{MapDrive, MapNode, MapNodeError, PoolMap, PoolMapSpec};
 pub use pool_snapshot::{PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus, SnapshotGroup};
 pub use pool_volume::{
-    AttachTo, Attachment, IoLimits, LegMove, Locality, PlacedLeg, PoolVolume, PoolVolumeSpec,
-    PoolVolumeStatus, VolumeMode, VolumePhase, VolumeSource,
+    AttachTo, Attachment, AttachmentPhase, IoLimits, LegMove, Locality, PlacedLeg, PoolVolume,
+    PoolVolumeSpec, PoolVolumeStatus, VolumeMode, VolumePhase, VolumeSource,
 };
 pub use quantity::{ByteQuantity, QuantityError, Share};
 

@@ -32,6 +32,8 @@ pub const RESIZED: &str = "Resized";
 pub const HEALTHY: &str = "Healthy";
 /// Condition of a PoolVolume or PoolLeg, while it is False: it is attached, and its `spec.limits` are not enforced, and why.
 pub const LIMITED: &str = "Limited";
+/// Condition of a PoolLeg, while it is False: a node in `spec.exports` does not reach it, and why.
+pub const EXPORTED: &str = "Exported";
 
 /// Reason of a leg that was not made, or not grown: its drive has no room. Nothing of it is on the drive.
 pub const NO_SPACE: &str = "NoSpace";
@@ -43,6 +45,8 @@ pub const NOT_FOUND: &str = "NotFound";
 pub const INSUFFICIENT_CAPACITY: &str = "InsufficientCapacity";
 /// Reason of a volume that asks for what this version cannot do.
 pub const UNSUPPORTED: &str = "Unsupported";
+/// Reason of a volume that is not attached, since the node of one of its legs cannot let others reach it.
+pub const NO_FABRIC: &str = "NoFabric";
 
 const MAX_NAME: usize = 63;
 const HASH_CHARS: usize = 10;

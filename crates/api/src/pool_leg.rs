@@ -1,7 +1,10 @@
 //! PoolLeg: one copy or stripe member of a volume, on one drive.
 
 use crate::{
-    condition::Condition, memory_pool::Provisioning, pool_volume::IoLimits, quantity::ByteQuantity,
+    condition::Condition,
+    memory_pool::Provisioning,
+    pool_volume::{IoLimits, VolumeMode},
+    quantity::ByteQuantity,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
@@ -41,7 +44,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.volume == oldSelf.volume && self.nodeName == oldSelf.nodeName && self.drive == oldSelf.drive && self.index == oldSelf.index").message("a leg stays where it is: place another one").reason(Reason::FieldValueForbidden),
-    validation = Rule::new("has(self.snapshot) == has(oldSelf.snapshot) && (!has(self.snapshot) || self.snapshot == oldSelf.snapshot) && self.provisioning == oldSelf.provisioning").message("a leg stays what it is: place another one").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("has(self.snapshot) == has(oldSelf.snapshot) && (!has(self.snapshot) || self.snapshot == oldSelf.snapshot) && self.provisioning == oldSelf.provisioning && (!has(oldSelf.volumeMode) || (has(self.volumeMode) && self.volumeMode == oldSelf.volumeMode))").message("a leg stays what it is: place another one").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(self.exports) || self.exports.all(e, e.node != self.nodeName)").message("a leg is exported to other nodes than its own"),
     validation = Rule::new("!has(oldSelf.uuid) || (has(self.uuid) && self.uuid == oldSelf.uuid)").message("a leg's UUID cannot change").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.deletionMark) || !oldSelf.deletionMark || (has(self.deletionMark) && self.deletionMark)").message("a leg marked for deletion stays so").reason(Reason::FieldValueForbidden),
     validation = Rule::new("quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0").message("a leg cannot shrink").reason(Reason::FieldValueForbidden)
@@ -72,6 +76,9 @@ pub struct PoolLegSpec {
     /// Whether its space is reserved; the same for all legs of a drive.
     #[serde(default)]
     pub provisioning: Provisioning,
+    /// What its volume is used as; written beside its bytes, so that an import knows. Left out: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_mode: Option<VolumeMode>,
     /// The PoolLeg on the same drive that it starts as a copy of (a reflink). Left out: as zeroes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
@@ -87,6 +94,12 @@ pub struct PoolLegSpec {
     /// Limits on the I/O of the one who has it attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<IoLimits>,
+    /// The nodes other than its own that may reach it now: the granted attachments of its volume. Written by the operator; what
+    /// is not here any more is fenced by the agent before it says otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["generation".into()]))]
+    pub exports: Vec<LegExport>,
     /// There is no volume or snapshot object that it belongs to. Set by the agent where it makes
     /// the object again, from then on by the operator.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -115,6 +128,39 @@ pub struct LegCopy {
     /// The copy is whole, and has taken the place of what it was copied from: only this one is attached from now on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub live: bool,
+}
+
+/// A node that may reach a leg on another one.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LegExport {
+    /// Generation of the attachment; it is in the names of both ends, so that each attachment has names of its own.
+    #[schemars(range(min = 1))]
+    pub generation: i64,
+    /// The consumer's node.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+    /// For reading only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Whoever gives the right name gets in: the pool had `insecureFabric` when it was granted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub insecure: bool,
+}
+
+/// A leg as its node offers it to another one.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExportedLeg {
+    /// Generation of the attachment.
+    #[schemars(range(min = 0))]
+    pub generation: i64,
+    /// Address of this node on the fabric.
+    #[schemars(length(min = 1, max = 64))]
+    pub address: String,
+    /// TCP port there.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
 }
 
 /// What the node's agent has made of it.
@@ -147,7 +193,13 @@ pub struct PoolLegStatus {
     /// or where somebody came with a lower one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachment_generation: Option<i64>,
-    /// `Ready` while it is False, `Healthy` while it is False, each with the reason.
+    /// What other nodes may still reach: everything that the kernel of its node has of it, whether or not it is in `spec.exports`.
+    /// With `observedGeneration`, what is not here is fenced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["generation".into()]))]
+    pub exports: Vec<ExportedLeg>,
+    /// `Ready`, `Healthy`, `Limited`, `Exported`, each only while it is False, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -211,7 +211,7 @@ pub struct PoolVolumeStatus {
     /// The highest generation that an attachment was given; it never goes back.
     #[serde(default)]
     pub attachment_generation: i64,
-    /// Where it may be attached now: the granted part of `spec.attachTo`.
+    /// Where it may be attached now, the granted part of `spec.attachTo`; and where it was, until nobody there can write any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
     pub attachments: Vec<Attachment>,
@@ -232,6 +232,28 @@ pub struct Attachment {
     /// Whether it is attached for reading only.
     #[serde(default)]
     pub read_only: bool,
+    /// How far it is.
+    #[serde(default, skip_serializing_if = "AttachmentPhase::is_granted")]
+    pub phase: AttachmentPhase,
+}
+
+/// How far an attachment is.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttachmentPhase {
+    /// Its node may use the volume.
+    #[default]
+    Granted,
+    /// The nodes that hold the volume's legs are about to let its node in.
+    Exporting,
+    /// It was given up. It stays until every leg is known to be out of its node's reach, and nobody else writes before.
+    Fencing,
+}
+
+impl AttachmentPhase {
+    /// Whether its node may use the volume now.
+    pub fn is_granted(&self) -> bool {
+        *self == Self::Granted
+    }
 }
 
 /// Where a volume is.

@@ -4,8 +4,14 @@ use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use crc::{CRC_32_ISO_HDLC, Crc};
+use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
+
+use crate::Nqn;
+
+/// What the keys of attachments are made for, so that nothing else made of the same key is one of them.
+const PURPOSE: &[u8] = b"strand fabric host key 1:";
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
@@ -21,6 +27,17 @@ impl Secret {
         let mut key = [0; 32];
         SystemRandom::new().fill(&mut key).ok()?;
         Some(Self::of(&key))
+    }
+
+    /// The key of the attachment that a name is of, which both its ends make of what all nodes share: it is stored nowhere, and tells
+    /// nothing of other attachments' keys or of `shared`.
+    pub fn derived(shared: &[u8; 32], nqn: Nqn) -> Self {
+        let mut said = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, shared));
+        said.update(PURPOSE);
+        said.update(nqn.host().to_string().as_bytes());
+        let mut key = [0; 32];
+        key.copy_from_slice(said.sign().as_ref());
+        Self::of(&key)
     }
 
     fn of(key: &[u8; 32]) -> Self {
@@ -44,6 +61,21 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn both_ends_make_the_same_key_and_no_two_attachments_do() {
+        let (shared, leg) = ([7; 32], Uuid::from_u128(1));
+        let key = Secret::derived(&shared, Nqn::leg(leg, 4));
+        assert_eq!(key, Secret::derived(&shared, Nqn::leg(leg, 4).host()));
+        for other in [
+            Secret::derived(&shared, Nqn::leg(leg, 5)),
+            Secret::derived(&shared, Nqn::leg(Uuid::from_u128(2), 4)),
+            Secret::derived(&[8; 32], Nqn::leg(leg, 4)),
+        ] {
+            assert_ne!(key, other);
+        }
+    }
 
     /// The CRC of 32 zero bytes is 0x190a55ad, as Python's zlib.crc32 has it.
     #[test]

@@ -5,14 +5,18 @@ use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::mount::{MountFlags, mount};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{FabricError, Nqn, Secret};
 
+/// Where configfs is mounted, by whoever is first.
+const CONFIGFS: &str = "/sys/kernel/config";
 /// Where the target's tree lies once configfs is mounted and nvmet is loaded.
 const CONFIG: &str = "/sys/kernel/config/nvmet";
 /// Where controllers of a subsystem are shown; kernels before 6.11 have nothing there.
@@ -106,12 +110,15 @@ impl Exported {
     }
 }
 
-/// The NVMe target of this node. One at a time: what two would do to its ports is not told apart.
+/// The NVMe target of this node, one for a process. What is done to different exports may be done at once: fencing one waits for its I/O,
+/// and nothing else waits for that.
 #[derive(Debug)]
 pub struct Target {
     config: PathBuf,
     debug: PathBuf,
     listen: Listen,
+    /// Held while our port is made, changed or taken away.
+    port: Mutex<()>,
 }
 
 impl Target {
@@ -121,6 +128,11 @@ impl Target {
     /// [`FabricError::NoModule`].
     pub fn open(listen: Listen) -> Result<Self, FabricError> {
         let config = PathBuf::from(CONFIG);
+        let none = None::<&std::ffi::CStr>;
+        if Path::new("/sys/module/nvmet").exists() && !config.is_dir() {
+            // Where it is not to be had, that shows at once.
+            let _ = mount("configfs", CONFIGFS, "configfs", MountFlags::empty(), none);
+        }
         if !config.join("subsystems").is_dir() {
             return Err(FabricError::NoModule {
                 module: "nvmet",
@@ -131,6 +143,7 @@ impl Target {
             config,
             debug: DEBUG.into(),
             listen,
+            port: Mutex::new(()),
         })
     }
 
@@ -162,7 +175,16 @@ impl Target {
     ///
     /// # Errors
     /// [`FabricError::NoModule`] without the transport's module; [`FabricError::NoAuthentication`]; [`FabricError::Io`].
-    pub fn export(&mut self, export: &Export) -> Result<(), FabricError> {
+    pub fn export(&self, export: &Export) -> Result<(), FabricError> {
+        self.prepare(export)?;
+        self.reach(&[export.nqn()])
+    }
+
+    /// Does everything that [`Self::export`] does but for the last step: nobody reaches it yet.
+    ///
+    /// # Errors
+    /// As for [`Self::export`].
+    pub fn prepare(&self, export: &Export) -> Result<(), FabricError> {
         let nqn = export.nqn();
         let host = self.host(nqn);
         make(&host)?;
@@ -196,25 +218,50 @@ impl Target {
             set(&namespace.join("device_nguid"), &export.leg.to_string())?;
             set(&path, &device)?;
         }
-        set(&enable, "1")?;
+        set(&enable, "1")
+    }
+
+    /// Lets hosts reach what was prepared, all of it at once: after a reboot hosts come back by themselves, and one that asks for what
+    /// is not there does not come again (linux drivers/nvme/host/fabrics.c, nvmf_should_reconnect), so that its I/O fails. As long as
+    /// nothing is reached nobody listens, and they go on trying.
+    ///
+    /// # Errors
+    /// As for [`Self::export`].
+    pub fn reach(&self, exports: &[Nqn]) -> Result<(), FabricError> {
+        if exports.is_empty() {
+            return Ok(());
+        }
+        let _held = self.port.lock().unwrap_or_else(PoisonError::into_inner);
         self.listen()?;
         let port = self.listen.transport.port().to_string();
-        link(&subsystem, &self.config.join(link_path(&port, nqn)))
-            .map_err(|error| self.without_transport(error))
+        let mut first = Ok(());
+        for nqn in exports {
+            let at = self.config.join(link_path(&port, *nqn));
+            let linked = link(&self.subsystem(*nqn), &at);
+            // One that went meanwhile keeps no other from being reached.
+            first = first.and(linked.map_err(|error| self.without_transport(error)));
+        }
+        first
+    }
+
+    /// Has the hosts of an export told how large its device is now.
+    ///
+    /// # Errors
+    /// [`FabricError::Io`].
+    pub fn resized(&self, nqn: Nqn) -> Result<(), FabricError> {
+        set(&self.namespace(nqn).join("revalidate_size"), "1")
     }
 
     /// Takes an export away: nobody reaches it any more, and what was written through it has arrived. Done already where it is not there.
     ///
     /// # Errors
     /// [`FabricError::StillConnected`]; [`FabricError::Io`].
-    pub fn fence(&mut self, nqn: Nqn) -> Result<(), FabricError> {
+    pub fn fence(&self, nqn: Nqn) -> Result<(), FabricError> {
         let subsystem = self.subsystem(nqn);
         let host = nqn.host().to_string();
         // Nobody comes in again; then who is in has to leave.
         gone(fs::remove_file, &subsystem.join("allowed_hosts").join(host))?;
-        for port in entries(&self.config.join("ports"))? {
-            gone(fs::remove_file, &self.config.join(link_path(&port, nqn)))?;
-        }
+        self.unreach(nqn)?;
         let namespace = self.namespace(nqn);
         if namespace.exists() {
             // Returns when no I/O is under way.
@@ -224,6 +271,19 @@ impl Target {
         gone(fs::remove_dir, &namespace)?;
         gone(fs::remove_dir, &subsystem)?;
         gone(fs::remove_dir, &self.host(nqn))?;
+        self.end_listening()
+    }
+
+    fn unreach(&self, nqn: Nqn) -> Result<(), FabricError> {
+        let _held = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        for port in entries(&self.config.join("ports"))? {
+            gone(fs::remove_file, &self.config.join(link_path(&port, nqn)))?;
+        }
+        Ok(())
+    }
+
+    fn end_listening(&self) -> Result<(), FabricError> {
+        let _held = self.port.lock().unwrap_or_else(PoisonError::into_inner);
         let port = self.port();
         if entries(&port.join("subsystems")).is_ok_and(|exports| exports.is_empty()) {
             gone(fs::remove_dir, &port)?;

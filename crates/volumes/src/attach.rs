@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
@@ -13,6 +13,16 @@ use crate::legs::DATA;
 use crate::limits::{IoLimits, Throttle};
 use crate::loops::{self, Backing, Detached, Loop, Purpose};
 use crate::record::{AttachmentRecord, LegRecord};
+use crate::windows;
+
+/// Who has a leg's device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum User {
+    /// A consumer on this node.
+    Here,
+    /// Consumers on other nodes, through whoever exports it.
+    Elsewhere,
+}
 
 /// A leg as a block device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,10 +44,33 @@ impl Drive {
     /// the leg has seen is refused, a newer one takes over what is attached in the same way.
     ///
     /// # Errors
-    /// [`VolumeError::Stale`]; [`VolumeError::Busy`] while it is attached in the other way and in use; [`VolumeError::NotFound`];
+    /// [`VolumeError::Stale`]; [`VolumeError::Busy`] while it is attached in the other way and in use, or lent; [`VolumeError::NotFound`];
     /// [`VolumeError::BadOrder`] for a snapshot; [`VolumeError::Io`].
     pub fn attach(
         &self,
+        name: &str,
+        generation: u64,
+        read_only: bool,
+    ) -> Result<Attached, VolumeError> {
+        self.give(User::Here, name, generation, read_only)
+    }
+
+    /// The same, for whoever exports it to other nodes. Readers here and there can have it at once; a writer has it alone.
+    ///
+    /// # Errors
+    /// As for [`Self::attach`]; [`VolumeError::Busy`] while it is attached on this node.
+    pub fn lend(
+        &self,
+        name: &str,
+        generation: u64,
+        read_only: bool,
+    ) -> Result<Attached, VolumeError> {
+        self.give(User::Elsewhere, name, generation, read_only)
+    }
+
+    fn give(
+        &self,
+        user: User,
         name: &str,
         generation: u64,
         read_only: bool,
@@ -50,7 +83,9 @@ impl Drive {
                 why: "a snapshot is not attached: make a leg from it",
             });
         }
-        if generation < record.attachment_generation {
+        // Readers that share it came with a generation each.
+        let shared = record.attached.is_some_and(|there| there.read_only) && read_only;
+        if generation < record.attachment_generation && !shared {
             return Err(VolumeError::Stale {
                 name: name.to_owned(),
                 given: generation,
@@ -58,20 +93,48 @@ impl Drive {
             });
         }
         let mut found = self.loop_of(&record)?;
+        let there = record.attached.filter(|_| found.is_some());
+        let other = there.and_then(|there| match user {
+            User::Here if there.lent => {
+                Some("it is lent to another node, and has to be taken back first")
+            }
+            User::Elsewhere if there.here => {
+                Some("it is attached on this node, and has to be detached here first")
+            }
+            _ => None,
+        });
+        if let Some(by) = other.filter(|_| !shared) {
+            return Err(VolumeError::Busy {
+                what: format!("leg {name}"),
+                by: by.into(),
+            });
+        }
         if let Some(earlier) = found.take_if(|found| found.read_only != read_only || found.going) {
             take_away(&self.throttle, name, &earlier)?;
         }
         // Whoever copies it sees that it may be written to now.
         inside.copied.remove(&record.uuid);
         // Recorded first: a loop that no record speaks of is one that was left behind.
-        record.attachment_generation = generation;
-        record.attached = Some(AttachmentRecord { read_only });
-        self.put(&mut inside, record.clone())?;
+        let before = record.clone();
+        record.attachment_generation = generation.max(record.attachment_generation);
+        let kept = there.filter(|_| found.is_some());
+        record.attached = Some(AttachmentRecord {
+            read_only,
+            here: user == User::Here || kept.is_some_and(|there| there.here),
+            lent: user == User::Elsewhere || kept.is_some_and(|there| there.lent),
+        });
+        if record != before {
+            self.put(&mut inside, record.clone())?;
+        }
         let found = match found {
             Some(found) => found,
             None => self.make_loop(&record, read_only)?,
         };
-        Ok(attached(&record, &found))
+        let mut given = attached(&record, &found);
+        if user == User::Elsewhere && read_only {
+            given.device = windows::over(&record, &found)?.path;
+        }
+        Ok(given)
     }
 
     /// Takes a leg's device away and returns when it is gone and everything written to it is durable. Done already where it is not
@@ -80,8 +143,40 @@ impl Drive {
     /// # Errors
     /// [`VolumeError::Busy`] while it is mounted or open; it is then asked for again. [`VolumeError::NotFound`]; [`VolumeError::Io`].
     pub fn detach(&self, name: &str) -> Result<(), VolumeError> {
+        self.take(User::Here, name)
+    }
+
+    /// Takes back what was lent, as [`Self::detach`] does: nobody may reach it any more. What was not lent is left as it is.
+    ///
+    /// # Errors
+    /// As for [`Self::detach`].
+    pub fn take_back(&self, name: &str) -> Result<(), VolumeError> {
+        self.take(User::Elsewhere, name)
+    }
+
+    fn take(&self, user: User, name: &str) -> Result<(), VolumeError> {
         let mut inside = self.inside()?;
         let mut record = self.known(&inside, name)?.clone();
+        let there = record.attached;
+        if user == User::Elsewhere {
+            if !there.is_some_and(|there| there.lent) {
+                return Ok(());
+            }
+            windows::close(&self.throttle, &record)?;
+        }
+        if let Some(there) = &mut record.attached
+            && there.here
+            && there.lent
+        {
+            match user {
+                User::Here => there.here = false,
+                User::Elsewhere => there.lent = false,
+            }
+            return self.put(&mut inside, record);
+        }
+        if user == User::Here && there.is_some_and(|there| there.lent) {
+            return Ok(());
+        }
         let found = match self.loop_of(&record) {
             // A file system that was shut down cannot say what lies on it; a pod that ends must not wait for it all the same.
             Err(error) if error.is_dead() => loops::unanswering(self.id, name)
@@ -144,7 +239,8 @@ impl Drive {
         };
         File::open(&found.path)
             .and_then(|device| ioctl::resize_loop(&device))
-            .map_err(VolumeError::at(&found.path, "resizing it"))
+            .map_err(VolumeError::at(&found.path, "resizing it"))?;
+        windows::resize(record)
     }
 
     /// Takes away loops over what is no leg of this drive, or over legs that no record calls attached, and records as detached what is
@@ -171,6 +267,8 @@ impl Drive {
             record.attached = match own {
                 Some(own) if !is_left => Some(AttachmentRecord {
                     read_only: own.read_only,
+                    here: record.attached.is_none_or(|there| there.here),
+                    lent: record.attached.is_some_and(|there| there.lent),
                 }),
                 _ => None,
             };
@@ -232,6 +330,16 @@ pub(crate) fn take_away(throttle: &Throttle, name: &str, found: &Loop) -> Result
         Detached::Claimed => Err(busy("it is mounted or claimed")),
         Detached::StillOpen => Err(busy("a process has it open; it goes when that closes it")),
     }
+}
+
+/// Has the kernel refuse writes to a block device, whoever has it open.
+///
+/// # Errors
+/// [`VolumeError::Io`].
+pub fn set_read_only(device: &Path) -> Result<(), VolumeError> {
+    File::open(device)
+        .and_then(|file| ioctl::set_read_only(&file))
+        .map_err(VolumeError::at(device, "making it refuse writes"))
 }
 
 fn attached(record: &LegRecord, found: &Loop) -> Attached {

@@ -20,6 +20,7 @@ const LOOP_CTL_GET_FREE: Opcode = 0x4C82;
 /// linux/fs.h.
 const FITRIM: Opcode = opcode::read_write::<[u64; 3]>(b'X', 121);
 const BLKGETSIZE64: Opcode = opcode::read::<usize>(0x12, 114);
+const BLKROSET: Opcode = opcode::none(0x12, 93);
 /// linux fs/xfs/libxfs/xfs_fs.h.
 const XFS_IOC_FSGROWFSDATA: Opcode = opcode::write::<GrowData>(b'X', 110);
 
@@ -156,6 +157,12 @@ pub(crate) fn resize_loop(device: &File) -> io::Result<()> {
 pub(crate) fn device_size(device: &File) -> io::Result<u64> {
     // SAFETY: the kernel writes one u64.
     Ok(unsafe { ioctl(device, Getter::<BLKGETSIZE64, u64>::new()) }?)
+}
+
+/// Has the kernel refuse writes to a block device.
+pub(crate) fn set_read_only(device: &File) -> io::Result<()> {
+    // SAFETY: the kernel reads one int.
+    Ok(unsafe { ioctl(device, Setter::<BLKROSET, i32>::new(1)) }?)
 }
 
 /// Tells the drive below what is free in a range of its file system, in bytes; how much that was.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::drive::{DELETING, Drive, Inside, LEGS, MAKING, names, write_record};
 use crate::error::VolumeError;
 use crate::loops::BLOCK;
-use crate::record::{self, LegRecord, Provisioning, Redundancy};
+use crate::record::{self, LegRecord, Provisioning, Redundancy, VolumeMode};
 
 /// Name of a leg's bytes in its directory.
 pub(crate) const DATA: &str = "data";
@@ -39,6 +39,8 @@ pub struct LegOrder {
     pub provisioning: Provisioning,
     /// What it is a part of.
     pub redundancy: Redundancy,
+    /// What its volume is used as, if that is known.
+    pub mode: Option<VolumeMode>,
     /// What it begins as.
     pub source: LegSource,
 }
@@ -145,6 +147,7 @@ impl Drive {
             size,
             redundancy: order.redundancy,
             provisioning: order.provisioning,
+            mode: order.mode,
             source,
             made_at_ms: now_ms(),
             attachment_generation: 0,
@@ -257,15 +260,25 @@ impl Drive {
         Ok(())
     }
 
-    /// Writes another owner into a leg's record: a volume or snapshot object that was made again, or an import.
+    /// Writes into a leg's record what its object says: another owner, which is a volume or snapshot object that was made again, or an
+    /// import; and what it is used as, where that was not known.
     ///
     /// # Errors
     /// [`VolumeError::NotFound`], [`VolumeError::Full`], [`VolumeError::Io`].
-    pub fn set_owner(&self, name: &str, owner_uid: &str) -> Result<(), VolumeError> {
+    pub fn set_owner(
+        &self,
+        name: &str,
+        owner_uid: &str,
+        mode: Option<VolumeMode>,
+    ) -> Result<(), VolumeError> {
         let mut inside = self.inside()?;
-        let mut record = self.known(&inside, name)?.clone();
-        if record.owner_uid != owner_uid {
-            record.owner_uid = owner_uid.to_owned();
+        let known = self.known(&inside, name)?;
+        let record = LegRecord {
+            owner_uid: owner_uid.to_owned(),
+            mode: known.mode.or(mode),
+            ..known.clone()
+        };
+        if record != *known {
             self.put(&mut inside, record)?;
         }
         Ok(())

@@ -27,8 +27,9 @@ mod loops;
 mod mounts;
 mod record;
 mod storage;
+mod windows;
 
-pub use attach::Attached;
+pub use attach::{Attached, set_read_only};
 pub use copy::CopyOrder;
 pub use drive::{Drive, Space};
 pub use error::VolumeError;
@@ -36,5 +37,5 @@ pub use health::Health;
 pub use ledger::{Ledger, NoRoom, cost};
 pub use legs::{LegOrder, LegSource, LegState};
 pub use limits::{IoLimits, LimitError, Throttle};
-pub use record::{AttachmentRecord, DriveRecord, LegRecord, Provisioning, Redundancy};
+pub use record::{AttachmentRecord, DriveRecord, LegRecord, Provisioning, Redundancy, VolumeMode};
 pub use storage::Storage;

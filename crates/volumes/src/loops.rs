@@ -29,6 +29,8 @@ pub(crate) enum Purpose {
     Drive(Uuid),
     /// A leg.
     Leg(Uuid),
+    /// A leg's read-only device, for readers on other nodes.
+    Window(Uuid),
 }
 
 impl Purpose {
@@ -36,6 +38,7 @@ impl Purpose {
         let text = match self {
             Purpose::Drive(id) => format!("{MARK}drive:{id}"),
             Purpose::Leg(id) => format!("{MARK}leg:{id}"),
+            Purpose::Window(id) => format!("{MARK}window:{id}"),
         };
         let mut mark = [0; 64];
         mark[..text.len()].copy_from_slice(text.as_bytes());
@@ -50,6 +53,7 @@ impl Purpose {
         match kind {
             "drive" => Some(Purpose::Drive(id)),
             "leg" => Some(Purpose::Leg(id)),
+            "window" => Some(Purpose::Window(id)),
             _ => None,
         }
     }
@@ -314,6 +318,7 @@ mod tests {
         for purpose in [
             Purpose::Leg(Uuid::from_u128(7)),
             Purpose::Drive(Uuid::from_u128(8)),
+            Purpose::Window(Uuid::from_u128(9)),
         ] {
             assert_eq!(Purpose::of(&purpose.mark()), Some(purpose));
         }

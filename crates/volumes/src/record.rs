@@ -41,6 +41,16 @@ pub enum Redundancy {
     Raid6,
 }
 
+/// What a volume is used as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeMode {
+    /// Mounted, with a file system in it.
+    Filesystem,
+    /// As a device.
+    Block,
+}
+
 /// `drive.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -92,6 +102,9 @@ pub struct LegRecord {
     pub redundancy: Redundancy,
     /// Whether its space is reserved.
     pub provisioning: Provisioning,
+    /// What its volume is used as; none in records from before that was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<VolumeMode>,
     /// UUID of the leg that it began as a copy of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Uuid>,
@@ -104,12 +117,28 @@ pub struct LegRecord {
     pub attached: Option<AttachmentRecord>,
 }
 
-/// How a leg is attached.
+/// How a leg is attached: to whom its one device is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachmentRecord {
     /// For reading only.
     pub read_only: bool,
+    /// A consumer on this node has it.
+    #[serde(default = "here", skip_serializing_if = "is_here")]
+    pub here: bool,
+    /// It is lent to consumers on other nodes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lent: bool,
+}
+
+/// Records that say nothing are from before legs were lent.
+fn here() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_here(here: &bool) -> bool {
+    *here
 }
 
 impl LegRecord {

@@ -66,7 +66,9 @@ fn decide(
 /// The operator's grant for a node.
 fn granted<'a>(volume: &'a PoolVolume, wanted: &AttachTo) -> Option<&'a Attachment> {
     let status = volume.status.as_ref()?;
-    let fits = |a: &&Attachment| a.node == wanted.node && a.read_only == wanted.read_only;
+    let fits = |a: &&Attachment| {
+        a.phase.is_granted() && a.node == wanted.node && a.read_only == wanted.read_only
+    };
     status.attachments.iter().find(fits)
 }
 

@@ -46,7 +46,7 @@ pub fn size(volume: &PoolVolume) -> u64 {
     if now > 0 { now } else { volume.spec.size.0 }
 }
 
-/// The nodes that a volume is published to.
+/// The nodes that a volume is published to, or that may still write to it.
 pub fn nodes(volume: &PoolVolume) -> Vec<String> {
     let attached = volume.status.iter().flat_map(|s| &s.attachments);
     attached.map(|a| a.node.clone()).collect()
@@ -129,6 +129,7 @@ pub fn is_final(condition: &Condition) -> bool {
         names::INSUFFICIENT_CAPACITY,
         names::NO_SPACE,
         names::UNSUPPORTED,
+        names::NO_FABRIC,
     ]
     .contains(&reason)
 }

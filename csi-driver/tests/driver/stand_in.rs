@@ -212,6 +212,7 @@ impl Legs {
                         generation: status.attachment_generation,
                         node: to.node.clone(),
                         read_only: to.read_only,
+                        phase: Default::default(),
                     });
                 }
             }

@@ -170,6 +170,24 @@ impl Cluster {
     /// # Errors
     /// When the guest does not do as it is told.
     pub async fn start_agent(&self, guest: &Guest) -> Result<u32> {
+        self.agent(guest, "").await
+    }
+
+    /// The same, for a guest that has volumes too: its kernel gets the modules that these need.
+    ///
+    /// # Errors
+    /// When the guest does not do as it is told.
+    pub async fn start_agent_with_volumes(&self, guest: &Guest) -> Result<u32> {
+        guest
+            .sh(
+                "for module in loop xfs nvmet-tcp nvme-tcp; do modprobe $module || exit 1; done
+                 mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug",
+            )
+            .await?;
+        self.agent(guest, "--volumes-dir /run/volumes").await
+    }
+
+    async fn agent(&self, guest: &Guest, more: &str) -> Result<u32> {
         let kubeconfig = self.kubeconfig_for_guests();
         guest
             .write("/run/rack/kubeconfig", kubeconfig.as_bytes())
@@ -180,7 +198,7 @@ impl Cluster {
         guest.sh("chmod 600 /run/rack/peer.key").await?;
         let command = format!(
             "{IN_GUEST}/node-agent --node-name {} --kubeconfig /run/rack/kubeconfig \
-             --peer-key-file /run/rack/peer.key --peer-address {}:{PEERS} --arena-mib 96 --rescan-seconds 10",
+             --peer-key-file /run/rack/peer.key --peer-address {}:{PEERS} --arena-mib 96 --rescan-seconds 10 {more}",
             guest.name(),
             guest.address()
         );

@@ -35,6 +35,7 @@ pub use report::{ContextReport, DriveReport, DriveStanding, DriveState, Holds, P
 pub use serving::Hold;
 pub use wanted::{Wanted, WantedPool};
 
+use crate::peer_key::NoKey;
 use network::Network;
 use report::Shown;
 use serving::{Ask, Channels, Serving};
@@ -75,15 +76,8 @@ pub enum ContextError {
     #[error("the state directory cannot be used: {0}; check that it is writable")]
     State(#[source] std::io::Error),
     /// The key is missing or is none.
-    #[error(
-        "--peer-key-file {path}: {reason}; it has to hold 64 hexadecimal digits, the same on every node"
-    )]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
+    #[error(transparent)]
+    Key(#[from] NoKey),
     /// The port for peers cannot be had.
     #[error(
         "cannot listen for peers on {address}: {error}; give another address with --peer-listen"

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use strand_api::ContextMemoryPolicy;
 use strand_kv_rack::{PeerKey, Peers, Rack, RackOptions};
@@ -10,9 +9,7 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use super::{ContextConfig, ContextError};
-
-/// Hexadecimal digits of a key.
-const DIGITS: usize = 64;
+use crate::peer_key;
 
 pub(super) struct Network {
     node: String,
@@ -38,7 +35,7 @@ impl Network {
         };
         Ok(Self {
             node: node.to_owned(),
-            key: PeerKey::new(read(path)?),
+            key: PeerKey::new(*peer_key::PeerKey::read(path)?.bytes()),
             peers: config.peer_listen.map(listening).transpose()?,
         })
     }
@@ -71,42 +68,4 @@ fn listen(address: SocketAddr) -> io::Result<Peers> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     Peers::listen(TcpListener::from_std(listener)?)
-}
-
-fn read(path: &Path) -> Result<[u8; 32], ContextError> {
-    let error = |reason: String| ContextError::Key {
-        path: path.to_owned(),
-        reason,
-    };
-    let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
-    parse(text.trim()).ok_or_else(|| error(format!("it has {} characters", text.trim().len())))
-}
-
-fn parse(text: &str) -> Option<[u8; 32]> {
-    let hex = text.len() == DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let mut key = [0; 32];
-    for (number, byte) in key.iter_mut().enumerate().filter(|_| hex) {
-        *byte = u8::from_str_radix(&text[2 * number..2 * number + 2], 16).ok()?;
-    }
-    hex.then_some(key)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_64_hexadecimal_digits() {
-        let key = parse(&"0f".repeat(32)).unwrap();
-        assert_eq!(key, [0x0f; 32]);
-        for text in [
-            "",
-            "0f",
-            &"0g".repeat(32),
-            &"0f".repeat(33),
-            &"é".repeat(32),
-        ] {
-            assert_eq!(parse(text), None, "{text}");
-        }
-    }
 }

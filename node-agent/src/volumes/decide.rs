@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kube::ResourceExt;
-use strand_api::{ByteQuantity, PoolLeg, PoolLegSpec, Provisioning};
+use strand_api::{ByteQuantity, PoolLeg, PoolLegSpec, Provisioning, VolumeMode};
 use strand_volumes::{CopyOrder, IoLimits, LegOrder, LegRecord, LegSource};
 use uuid::Uuid;
 
@@ -136,6 +136,7 @@ impl<'a> Here<'a> {
             size: spec.size.0,
             provisioning: kind(spec.provisioning),
             redundancy: strand_volumes::Redundancy::None,
+            mode: spec.volume_mode.map(mode),
             source,
         })
     }
@@ -182,10 +183,15 @@ fn orphan(record: &LegRecord, node: &str, drive: &str, uuid: String) -> PoolLegS
             strand_volumes::Provisioning::Thick => Provisioning::Thick,
             strand_volumes::Provisioning::Thin => Provisioning::Thin,
         },
+        volume_mode: record.mode.map(|mode| match mode {
+            strand_volumes::VolumeMode::Filesystem => VolumeMode::Filesystem,
+            strand_volumes::VolumeMode::Block => VolumeMode::Block,
+        }),
         source: None,
         copy: None,
         uuid: Some(uuid),
         limits: None,
+        exports: Vec::new(),
         orphaned: true,
         deletion_mark: false,
     }
@@ -211,6 +217,14 @@ fn made_as(record: &LegRecord, spec: &PoolLegSpec) -> bool {
         of.as_deref() == Some(&copy.uuid)
             && (copy.live || record.attachment_generation == copy.generation.unsigned_abs())
     })
+}
+
+/// What a volume is used as, as drives know it.
+pub fn mode(mode: VolumeMode) -> strand_volumes::VolumeMode {
+    match mode {
+        VolumeMode::Filesystem => strand_volumes::VolumeMode::Filesystem,
+        VolumeMode::Block => strand_volumes::VolumeMode::Block,
+    }
 }
 
 /// The kind of leg as drives know it.

@@ -10,19 +10,25 @@
 //! What becomes of a leg is decided in [`decide`], without I/O; [`tend`] does it on a blocking thread, one pass a drive at a time, so
 //! that a drive that hangs keeps no other waiting.
 
+mod ailment;
+mod connections;
 mod decide;
+mod error;
 mod evacuate;
+mod exports;
 mod find;
 mod metrics;
 mod scratch;
 mod serving;
 mod slot;
 mod tend;
+mod told;
 mod trim;
 mod write;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +37,10 @@ use strand_volumes::{Storage, Throttle, VolumeError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::effects::Writer;
+use crate::peer_key::PeerKey;
+use connections::Connections;
+pub use error::AttachError;
+use exports::Exports;
 pub use metrics::VolumeMetrics;
 pub use scratch::{ScratchReport, ScratchRequest};
 use serving::{Ask, Serving};
@@ -43,6 +53,17 @@ pub struct VolumesConfig {
     pub root: PathBuf,
     /// Where control groups are mounted, which limit the I/O to volumes.
     pub control_groups: PathBuf,
+    /// How other nodes reach this one's legs, and it theirs.
+    pub fabric: FabricConfig,
+}
+
+/// How legs are reached across nodes.
+#[derive(Clone, Debug, Default)]
+pub struct FabricConfig {
+    /// Address of this node, and TCP port, at which others reach its legs; none: it exports nothing.
+    pub listen: Option<SocketAddr>,
+    /// What the keys of attachments are made of; none: only pools with `insecureFabric` are attached across nodes.
+    pub key: Option<PeerKey>,
 }
 
 /// What the agent's plans say of this node's drives.
@@ -122,56 +143,13 @@ pub struct LegReport {
     pub path: PathBuf,
 }
 
-/// Why a volume was not attached or detached.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// No leg of the volume lies on this node.
-    #[error(
-        "no leg of volume {volume} lies on this node's drives; see where it lies with `kubectl get poolvolume {volume}`"
-    )]
-    NotHere {
-        /// The volume.
-        volume: String,
-    },
-    /// It cannot be said yet.
-    #[error("volume {volume}: {why}; try again")]
-    NotYet {
-        /// The volume.
-        volume: String,
-        /// What is waited for.
-        why: String,
-    },
-    /// It must not be attached.
-    #[error("volume {volume}: {why}")]
-    Refused {
-        /// The volume.
-        volume: String,
-        /// Why, and what to do.
-        why: String,
-    },
-    /// No drive has room for it.
-    #[error(
-        "{wanted} bytes of scratch space: no drive of pool {pool} on this node has room; {why}"
-    )]
-    NoRoom {
-        /// Bytes wanted.
-        wanted: u64,
-        /// The pool.
-        pool: String,
-        /// The closest fit.
-        why: String,
-    },
-    /// The drive or leg did not do it.
-    #[error(transparent)]
-    Volume(#[from] VolumeError),
-}
-
 /// Volumes as the rest of the agent sees them. Clones are the same.
 #[derive(Clone)]
 pub struct Volumes {
     asks: mpsc::UnboundedSender<Ask>,
     standing: watch::Receiver<BTreeMap<String, StorageStanding>>,
     storage: Arc<Storage>,
+    connections: Connections,
     metrics: VolumeMetrics,
 }
 
@@ -180,6 +158,7 @@ impl Volumes {
     pub(crate) fn start(
         config: &VolumesConfig,
         node: &str,
+        state_dir: Option<&Path>,
         client: kube::Client,
         host: Arc<dyn DriveHost>,
         writer: Writer,
@@ -188,8 +167,12 @@ impl Volumes {
         let (tell, standing) = watch::channel(BTreeMap::new());
         let throttle = Throttle::new(&config.control_groups);
         let storage = Arc::new(Storage::new(&config.root).throttled_by(throttle));
+        let key = config.fabric.key.clone();
+        let connections = Connections::new(client.clone(), node, key, state_dir);
         let serving = Serving::new(
             Arc::clone(&storage),
+            Arc::new(Exports::new(&config.fabric)),
+            connections.clone(),
             node,
             client,
             host,
@@ -203,6 +186,7 @@ impl Volumes {
             asks,
             standing,
             storage,
+            connections,
             metrics,
         }
     }
@@ -231,7 +215,7 @@ impl Volumes {
         self.standing.clone()
     }
 
-    /// Makes a volume a block device of this node; one that is attached so stays as it is.
+    /// Makes a volume a block device of this node, wherever its bytes lie; one that is attached so stays as it is.
     ///
     /// # Errors
     /// [`AttachError`].
@@ -245,7 +229,12 @@ impl Volumes {
             volume: volume.to_owned(),
             answer,
         });
-        let found = found.await.unwrap_or_else(|_| Err(ending(volume)))?;
+        let found = match found.await.unwrap_or_else(|_| Err(ending(volume))) {
+            Err(AttachError::NotHere { .. }) => {
+                return self.connections.attach(volume, &request).await;
+            }
+            found => found?,
+        };
         let AttachRequest {
             generation,
             read_only,
@@ -279,6 +268,9 @@ impl Volumes {
     /// # Errors
     /// [`AttachError`]; [`AttachError::NotHere`] says that nothing of it is attached.
     pub async fn detach(&self, volume: &str) -> Result<(), AttachError> {
+        if self.connections.detach(volume).await? {
+            return Ok(());
+        }
         let (answer, found) = oneshot::channel();
         self.ask(Ask::FindAttached {
             volume: volume.to_owned(),
@@ -306,7 +298,7 @@ impl Volumes {
         };
         for found in legs {
             let (drive, leg) = (found.drive, found.leg);
-            match blocking(volume, move || drive.detach(&leg)).await {
+            match blocking(volume, move || Ok(drive.detach(&leg)?)).await {
                 // Deleted since it was found, which nothing is while it is attached.
                 Err(AttachError::Volume(VolumeError::NotFound { .. })) => {}
                 detached => detached?,
@@ -324,7 +316,7 @@ impl Volumes {
         let (answer, drives) = oneshot::channel();
         self.ask(Ask::Drives(answer));
         let drives = drives.await.unwrap_or_default();
-        blocking("", move || find::report(&drives)).await
+        blocking("", move || Ok(find::report(&drives)?)).await
     }
 
     /// Ends. Everything stays mounted and attached: pods go on.
@@ -350,10 +342,10 @@ fn ending(volume: &str) -> AttachError {
 
 async fn blocking<T: Send + 'static>(
     volume: &str,
-    work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+    work: impl FnOnce() -> Result<T, AttachError> + Send + 'static,
 ) -> Result<T, AttachError> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
+        Ok(result) => result,
         Err(_) => Err(AttachError::NotYet {
             volume: volume.to_owned(),
             why: "the agent's work on it broke off; please report this".into(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use strand_volumes::{
-    Drive, LegOrder, LegRecord, LegSource, Provisioning, Redundancy, VolumeError,
+    Drive, LegOrder, LegRecord, LegSource, Provisioning, Redundancy, VolumeError, VolumeMode,
 };
 use tokio::sync::oneshot;
 
@@ -157,7 +157,7 @@ impl Volumes {
                 Ok(order) => drive.make(&order)?.name,
                 Err(there) => there,
             };
-            drive.attach(&leg, GENERATION, false)
+            Ok(drive.attach(&leg, GENERATION, false)?)
         });
         let attached = attached.await;
         self.ask(Ask::Look(offer.name.clone()));
@@ -176,7 +176,7 @@ impl Volumes {
             let drive = Arc::clone(&offer.drive);
             let ended = blocking(id, move || {
                 drive.detach(&record.name)?;
-                drive.delete(&record.name, record.uuid)
+                Ok(drive.delete(&record.name, record.uuid)?)
             });
             match ended.await {
                 Err(AttachError::Volume(VolumeError::NotFound { .. })) => {}
@@ -214,6 +214,7 @@ fn order(id: &str, request: ScratchRequest, provisioning: Provisioning) -> LegOr
         size: request.size,
         provisioning,
         redundancy: Redundancy::None,
+        mode: Some(VolumeMode::Filesystem),
         source: LegSource::Zeroes,
     }
 }

@@ -10,8 +10,8 @@ use strand_volumes::{Drive, Storage, VolumeError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::StorageStanding;
+use super::ailment::Ailment;
 use super::serving::Ask;
-use super::tend::Ailment;
 
 /// Between two attempts to open a storage side that could not be opened.
 pub const RETRY: Duration = Duration::from_secs(10);
@@ -63,6 +63,8 @@ pub struct Slot {
     pub state: State,
     /// A pass is under way.
     pub tending: bool,
+    /// A pass has ended since it was opened.
+    pub tended: bool,
     /// Something has changed since the last pass began.
     pub changed: bool,
     pub ailment: Option<Ailment>,
@@ -84,6 +86,7 @@ impl Slot {
             owned,
             state: State::Closed,
             tending: false,
+            tended: false,
             changed: true,
             ailment: None,
             looked_at: None,

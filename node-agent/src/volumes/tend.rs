@@ -3,67 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
-use strand_api::condition::{Condition, condition};
-use strand_api::{ByteQuantity, LegPhase, PoolLeg, PoolLegSpec, PoolLegStatus, names};
-use strand_volumes::{CopyOrder, Drive, Health, LegRecord, Storage, VolumeError};
+use strand_api::{LegPhase, PoolLeg, PoolLegSpec, PoolLegStatus, names};
+use strand_fabric::Exported;
+use strand_volumes::{CopyOrder, Drive, LegRecord, Storage, VolumeError};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
-use super::decide::{Deed, Here, uuid};
-use super::evacuate::{self, Copies, Progress};
+use super::ailment::Ailment;
+use super::decide::{Deed, Here, mode, uuid};
+use super::evacuate::{Copies, Progress};
+use super::exports::Exports;
 use super::serving::Ask;
-
-/// Reasons of conditions, besides those that the operator knows.
-const SOURCE_NOT_FOUND: &str = "SourceNotFound";
-const IN_USE: &str = "InUse";
-pub const DRIVE_ERROR: &str = "DriveError";
-const NOT_ENFORCED: &str = "NotEnforced";
-/// Reason of a leg that is on its way from another drive: nothing is wrong with it.
-pub const COPYING: &str = "Copying";
-const COPY_FAILED: &str = "CopyFailed";
-
-/// What ails a drive's storage side, for the condition `Healthy` of its legs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ailment {
-    /// Code in CamelCase.
-    pub reason: &'static str,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
-impl Ailment {
-    /// What a look at a drive found.
-    pub fn of(health: &Health, drive: &str) -> Option<Ailment> {
-        let (reason, message) = match health {
-            Health::Good => return None,
-            Health::Full => (
-                "DriveFull",
-                format!(
-                    "drive {drive} is full, and writes to its volumes fail; delete volumes or snapshots on it, or move them"
-                ),
-            ),
-            Health::ShutDown => (
-                "FileSystemShutDown",
-                format!(
-                    "the file system of drive {drive} stopped itself after an error; what was acknowledged is on the drive. Delete the \
-                     pods that use its volumes: once they are detached it is mounted anew"
-                ),
-            ),
-            Health::ReadOnly => (
-                "ReadOnly",
-                format!("drive {drive} takes no writes; see the kernel log, and replace the drive"),
-            ),
-            Health::DriveFailed { why } => (
-                "DriveFailed",
-                format!(
-                    "drive {drive} does not answer ({why}); see the kernel log, and replace the drive"
-                ),
-            ),
-        };
-        Some(Ailment { reason, message })
-    }
-}
+use super::told::{COPY_FAILED, DRIVE_ERROR, IN_USE, SOURCE_NOT_FOUND, Told, reason};
 
 /// Everything that a pass needs.
 pub struct Pass {
@@ -85,6 +36,8 @@ pub struct Pass {
     pub storage: Arc<Storage>,
     /// Copies under way.
     pub copies: Copies,
+    /// What of its legs other nodes have.
+    pub exports: Arc<Exports>,
     /// To whom news is told.
     pub asks: mpsc::UnboundedSender<Ask>,
 }
@@ -117,13 +70,14 @@ impl Pass {
         // What goes makes room, and what is copied from must be there before its copies.
         let mut order: Vec<(&String, &PoolLeg)> = self.objects.iter().collect();
         order.sort_by_key(|(_, leg)| (!leg.spec.deletion_mark, leg.spec.source.is_some()));
+        let exported = self.exports.seen();
         for (name, leg) in order {
             let records = self.drive.records()?;
             let here = Here {
                 objects: &self.objects,
                 records: &records,
             };
-            let status = self.tend(leg, here.decide(leg));
+            let status = self.tend(leg, here.decide(leg), &exported);
             tell(name.clone(), status);
         }
         let copied = |name: &str| {
@@ -140,7 +94,37 @@ impl Pass {
         Ok(here.orphans(&self.node, &self.name, taken))
     }
 
-    fn tend(&self, leg: &PoolLeg, deed: Deed) -> PoolLegStatus {
+    fn tend(&self, leg: &PoolLeg, deed: Deed, exported: &[Exported]) -> PoolLegStatus {
+        let bytes = match &deed {
+            Deed::Keep(record) | Deed::Delete(record) => Some(record.clone()),
+            _ => None,
+        };
+        let lend = || {
+            let known = || uuid(leg).and_then(|text| Uuid::parse_str(text).ok());
+            let uuid = bytes.as_ref().map(|record| record.uuid).or_else(known)?;
+            let bytes = bytes.as_ref().map(|record| (&*self.drive, record));
+            Some(self.exports.tend(exported, leg, uuid, bytes))
+        };
+        // What goes is taken back first; what grows is larger before its consumers look.
+        let (lent, mut status) = match leg.spec.deletion_mark {
+            true => (lend(), self.done(leg, deed)),
+            false => {
+                let status = self.done(leg, deed);
+                (lend(), status)
+            }
+        };
+        let lent = lent.unwrap_or_default();
+        let told = Told::new(leg, self.ailment.as_ref());
+        status.exports = lent.exports;
+        let recorded = lent.stale.and_then(|stale| i64::try_from(stale).ok());
+        status.attachment_generation = recorded.or(status.attachment_generation);
+        status
+            .conditions
+            .extend(lent.trouble.map(|trouble| told.exported(&trouble)));
+        status
+    }
+
+    fn done(&self, leg: &PoolLeg, deed: Deed) -> PoolLegStatus {
         let mut told = Told::new(leg, self.ailment.as_ref());
         told.unlimited = self.unlimited.as_deref();
         match deed {
@@ -219,9 +203,8 @@ impl Pass {
     fn keep(&self, told: &Told, record: LegRecord) -> PoolLegStatus {
         let spec = &told.leg.spec;
         let mut trouble = None;
-        if record.owner_uid != spec.owner_uid
-            && let Err(error) = self.drive.set_owner(&record.name, &spec.owner_uid)
-        {
+        let mode = spec.volume_mode.map(mode);
+        if let Err(error) = self.drive.set_owner(&record.name, &spec.owner_uid, mode) {
             trouble = Some((DRIVE_ERROR, error.to_string()));
         }
         let mut now = record;
@@ -238,175 +221,4 @@ impl Pass {
             ..told.there(&now, stale, trouble)
         }
     }
-}
-
-fn reason(error: &VolumeError) -> &'static str {
-    match error {
-        VolumeError::NoSpace { .. } | VolumeError::Full { .. } => names::NO_SPACE,
-        VolumeError::NameTaken { .. } => names::NAME_TAKEN,
-        _ => DRIVE_ERROR,
-    }
-}
-
-/// How a leg's status is told: on top of what was told before.
-struct Told<'a> {
-    leg: &'a PoolLeg,
-    ailment: Option<&'a Ailment>,
-    unlimited: Option<&'a str>,
-    earlier: &'a [Condition],
-    now: Time,
-}
-
-impl<'a> Told<'a> {
-    fn new(leg: &'a PoolLeg, ailment: Option<&'a Ailment>) -> Self {
-        Self {
-            leg,
-            ailment,
-            unlimited: None,
-            earlier: leg.status.as_ref().map_or(&[], |status| &status.conditions),
-            now: Time(Timestamp::now()),
-        }
-    }
-
-    fn condition(&self, type_: &str, reason: &str, message: &str) -> Condition {
-        let generation = self.leg.metadata.generation;
-        condition(
-            self.earlier,
-            &self.now,
-            type_,
-            false,
-            reason,
-            message,
-            generation,
-        )
-    }
-
-    fn blank(&self) -> PoolLegStatus {
-        PoolLegStatus {
-            observed_generation: self.leg.metadata.generation,
-            ..PoolLegStatus::default()
-        }
-    }
-
-    fn healthy(&self) -> Option<Condition> {
-        let Ailment { reason, message } = self.ailment?;
-        Some(self.condition(names::HEALTHY, reason, message))
-    }
-
-    fn limited(&self) -> Option<Condition> {
-        let message = self.unlimited.filter(|_| self.leg.spec.limits.is_some())?;
-        Some(self.condition(names::LIMITED, NOT_ENFORCED, message))
-    }
-
-    fn deleted(&self) -> PoolLegStatus {
-        PoolLegStatus {
-            phase: Some(LegPhase::Deleted),
-            uuid: uuid(self.leg).map(str::to_owned),
-            ..self.blank()
-        }
-    }
-
-    fn failed(&self, reason: &str, message: String) -> PoolLegStatus {
-        let ready = self.condition(names::READY, reason, &message);
-        PoolLegStatus {
-            phase: Some(LegPhase::Failed),
-            uuid: uuid(self.leg).map(str::to_owned),
-            conditions: [Some(ready), self.healthy()]
-                .into_iter()
-                .flatten()
-                .collect(),
-            ..self.blank()
-        }
-    }
-
-    /// It was not made. What the drive has no room for can be placed elsewhere; what a fault kept from being made is tried again.
-    fn refused(&self, error: &VolumeError) -> PoolLegStatus {
-        let failed = self.failed(reason(error), error.to_string());
-        match reason(error) {
-            DRIVE_ERROR => PoolLegStatus {
-                phase: Some(LegPhase::Pending),
-                ..failed
-            },
-            _ => failed,
-        }
-    }
-
-    /// What it takes on the drive, as far as it is worth a write.
-    fn used(&self, now: Option<u64>, size: u64) -> Option<ByteQuantity> {
-        let told = self.leg.status.as_ref().and_then(|s| s.used);
-        let step = (size / 16).max(1);
-        let now = now?.min(size);
-        match told {
-            Some(told) if told.0 <= size && told.0.abs_diff(now) < step => Some(told),
-            _ => Some(ByteQuantity((now.div_ceil(step) * step).min(size))),
-        }
-    }
-
-    /// It is being copied from another drive.
-    fn copying(&self, through: u64, from: &str) -> PoolLegStatus {
-        let message = format!("it is being copied from drive {from}");
-        let copied = evacuate::told(through, self.leg.spec.size.0);
-        PoolLegStatus {
-            phase: Some(LegPhase::Pending),
-            copied: Some(ByteQuantity(copied)),
-            ..self.failed(COPYING, message)
-        }
-    }
-
-    fn there(
-        &self,
-        record: &LegRecord,
-        stale: Option<u64>,
-        trouble: Option<(&str, String)>,
-    ) -> PoolLegStatus {
-        let spec = &self.leg.spec;
-        let ready = trouble.map(|(reason, message)| self.condition(names::READY, reason, &message));
-        let told = self
-            .leg
-            .status
-            .as_ref()
-            .and_then(|s| s.attachment_generation);
-        // An object that was made again, or took another's place, has to know of attachments before it.
-        let again = ((spec.uuid.is_some() || spec.copy.is_some())
-            && record.attachment_generation > 0)
-            .then_some(record.attachment_generation);
-        let generation = stale.or(again.filter(|_| told.is_none()));
-        PoolLegStatus {
-            phase: Some(match spec.orphaned {
-                true => LegPhase::Orphaned,
-                false => LegPhase::Ready,
-            }),
-            uuid: Some(record.uuid.to_string()),
-            size: ByteQuantity(record.size),
-            taken_at: spec.snapshot.as_ref().and_then(|_| taken_at(record)),
-            attachment_generation: generation
-                .and_then(|generation| i64::try_from(generation).ok())
-                .or(told),
-            conditions: [ready, self.healthy(), self.limited()]
-                .into_iter()
-                .flatten()
-                .collect(),
-            ..self.blank()
-        }
-    }
-}
-
-/// To the second, as the API keeps times.
-fn taken_at(record: &LegRecord) -> Option<Time> {
-    let seconds = i64::try_from(record.made_at_ms / 1000).ok()?;
-    Timestamp::from_second(seconds).ok().map(Time)
-}
-
-/// The status of a leg whose drive is not served, where it was told as usable.
-pub fn unserved(leg: &PoolLeg, ailment: &Ailment) -> Option<PoolLegStatus> {
-    let live = leg.status.as_ref()?;
-    live.uuid
-        .as_ref()
-        .filter(|_| live.phase != Some(LegPhase::Deleted))?;
-    let mut status = live.clone();
-    status.conditions.retain(|c| c.type_ != names::HEALTHY);
-    status
-        .conditions
-        .extend(Told::new(leg, Some(ailment)).healthy());
-    Some(status)
 }

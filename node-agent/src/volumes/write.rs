@@ -10,7 +10,7 @@ use serde_json::json;
 use strand_api::{GROUP, PoolLeg, PoolLegSpec, PoolLegStatus, VERSION, condition, names};
 use tokio::sync::Semaphore;
 
-use super::tend::COPYING;
+use super::told::COPYING;
 use crate::backoff;
 use crate::happening::Happening;
 

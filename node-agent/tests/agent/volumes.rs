@@ -119,6 +119,7 @@ pub fn agent_with(cluster: &Cluster, ground: &Ground, control_groups: &Path) -> 
         volumes: Some(VolumesConfig {
             root: ground.path("volumes"),
             control_groups: control_groups.into(),
+            fabric: Default::default(),
         }),
         ..AgentConfig::new(NODE)
     };

@@ -20,9 +20,9 @@ use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
 use ledger::Ledger;
 use std::{collections::BTreeMap, fmt, time::Duration};
 use strand_api::{
-    ByteQuantity, Drive, DriveOperation, DriveOperationStatus, MemoryPool, PlacedLeg, PoolLeg,
-    PoolLegSpec, PoolSnapshot, PoolSnapshotStatus, PoolVolume, PoolVolumeStatus, Provisioning,
-    condition, names,
+    AttachmentPhase, ByteQuantity, Drive, DriveOperation, DriveOperationStatus, MemoryPool,
+    PlacedLeg, PoolLeg, PoolLegSpec, PoolSnapshot, PoolSnapshotStatus, PoolVolume,
+    PoolVolumeStatus, Provisioning, condition, names,
 };
 
 pub use claim::stored_legs;
@@ -241,10 +241,12 @@ impl<'a> Owner<'a> {
             index: placed.index,
             size: ByteQuantity(leg_size(volume.map_or(0, |v| v.size.0))),
             provisioning: volume.map_or(Default::default(), |v| v.provisioning),
+            volume_mode: volume.map(|v| v.volume_mode),
             source: None,
             copy: None,
             uuid: placed.uuid.clone(),
             limits: volume.and_then(|v| v.limits.clone()),
+            exports: Vec::new(),
             orphaned: false,
             deletion_mark: false,
         }
@@ -344,7 +346,12 @@ impl fmt::Display for Action {
                 write!(f, "volume {volume}: {phase}, {}", status.size.rounded())?;
                 for a in &status.attachments {
                     let mode = if a.read_only { " read-only" } else { "" };
-                    write!(f, ", attached to {}{mode} as {}", a.node, a.generation)?;
+                    let how = match a.phase {
+                        AttachmentPhase::Granted => "attached to",
+                        AttachmentPhase::Exporting => "being exported to",
+                        AttachmentPhase::Fencing => "being fenced from",
+                    };
+                    write!(f, ", {how} {}{mode} as {}", a.node, a.generation)?;
                 }
                 words(f, &status.conditions)
             }
@@ -392,6 +399,16 @@ fn leg_words(spec: &PoolLegSpec) -> String {
         }
     }));
     words.extend(spec.uuid.iter().map(|uuid| format!("must be {uuid}")));
+    words.extend(spec.exports.iter().map(|export| {
+        let mode = if export.read_only { " read-only" } else { "" };
+        let open = if export.insecure {
+            ", without a key"
+        } else {
+            ""
+        };
+        let (node, generation) = (&export.node, export.generation);
+        format!("exported to {node}{mode} as {generation}{open}")
+    }));
     for (holds, word) in [
         (spec.snapshot.is_some(), "snapshot"),
         (spec.limits.is_some(), "limited"),

@@ -135,6 +135,7 @@ fn tend<'a>(
         let mut spec = owner.leg_spec(placed);
         spec.size = ledger::snapshot_size(snapshot, Some(origin));
         spec.provisioning = origin.spec.provisioning;
+        spec.volume_mode = origin.spec.volume_mode;
         spec.source = placed
             .uuid
             .is_none()

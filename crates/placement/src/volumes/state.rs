@@ -8,12 +8,14 @@ use k8s_openapi::{
 use strand_api::{DrivePhase, DriveVerdict, PoolLeg, condition, names};
 
 /// Reasons that pass without anybody doing anything, and soon.
-const PASSING: [&str; 6] = [
+const PASSING: [&str; 8] = [
     "Placing",
     "Making",
     "Claiming",
     "Growing",
     "Deleting",
+    "Exporting",
+    "Fencing",
     "SourceNotReady",
 ];
 

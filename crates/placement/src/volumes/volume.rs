@@ -33,7 +33,7 @@ pub(super) fn plan<'a>(pass: &mut Pass<'_, 'a>, volume: &'a PoolVolume) {
 fn delete<'a>(pass: &mut Pass<'_, 'a>, volume: &'a PoolVolume) {
     let owner = Owner::Volume(volume);
     pass.claims.own_all(owner);
-    let grants = attach::decide(volume, Err("the volume is being deleted"));
+    let grants = attach::decide(pass, volume, Err("the volume is being deleted"));
     let why = if let Some(wish) = volume.spec.attach_to.first() {
         let message = format!(
             "marked for deletion, and still attached to node {}; it goes once it is detached",
@@ -194,6 +194,7 @@ fn tend<'a>(
     leg::tend(pass, owner, placed, first, |spec| {
         spec.size = ByteQuantity(size);
         spec.limits.clone_from(&volume.spec.limits);
+        spec.volume_mode.get_or_insert(volume.spec.volume_mode);
     })
 }
 
@@ -354,14 +355,13 @@ fn say(
         let mut pairs = volume.spec.legs.iter().zip(legs);
         pairs.any(|(placed, leg)| evacuate::settling(pass, owner, placed, leg))
     });
-    let grants = attach::decide(
-        volume,
-        match legs {
-            Some(_) if settling => Err("it is just being moved to another drive"),
-            Some(legs) if why.is_none() => Ok(legs),
-            _ => Err("the volume is not ready"),
-        },
-    );
+    let usable = match legs {
+        Some(_) if settling => Err("it is just being moved to another drive"),
+        Some(_) if why.is_none() => Ok(()),
+        _ => Err("the volume is not ready"),
+    };
+    let grants = attach::decide(pass, volume, usable);
+    attach::export(pass, volume, &grants);
 
     let mut conditions = Conditions::new(&earlier.conditions, pass.now, generation);
     conditions.ready(why, &place_words(volume));

@@ -6,6 +6,7 @@
 )]
 
 mod agent;
+mod fencing;
 #[path = "../golden/mod.rs"]
 mod golden;
 mod properties;

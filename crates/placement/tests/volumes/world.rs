@@ -9,10 +9,11 @@ use kube::api::ObjectMeta;
 use serde_json::json;
 use std::collections::BTreeMap;
 use strand_api::{
-    Attachment, Drive, DriveHealth, DriveOperation, DriveOperationStatus, DrivePhase, LegCopy,
-    LegMove, LegPhase, MemoryPool, OperationPhase, PlacedLeg, PoolLeg, PoolLegSpec, PoolLegStatus,
-    PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus, PoolVolume, PoolVolumeSpec,
-    PoolVolumeStatus, Provisioning, condition, names,
+    Attachment, AttachmentPhase, Drive, DriveHealth, DriveOperation, DriveOperationStatus,
+    DrivePhase, ExportedLeg, LegCopy, LegExport, LegMove, LegPhase, MemoryPool, OperationPhase,
+    PlacedLeg, PoolLeg, PoolLegSpec, PoolLegStatus, PoolSnapshot, PoolSnapshotSpec,
+    PoolSnapshotStatus, PoolVolume, PoolVolumeSpec, PoolVolumeStatus, Provisioning, VolumeMode,
+    condition, names,
 };
 use strand_placement::volumes::{self, Action, Storage};
 
@@ -68,7 +69,7 @@ impl World {
         );
         match kind {
             "node" => self.node(name, &mut words),
-            "pool" => self.pool(name),
+            "pool" => self.pool(name, &mut words),
             "drive" => self.drive(name, &mut words),
             "volume" => self.volume(name, &mut words),
             "leg" => self.leg(name, &mut words),
@@ -115,8 +116,11 @@ impl World {
         });
     }
 
-    fn pool(&mut self, name: &str) {
-        let spec = json!({"drives": {"models": ["*"]}, "poolID": POOL_ID});
+    /// `pool NAME [insecure]`
+    fn pool(&mut self, name: &str, words: &mut Words) {
+        let insecure = words.flag("insecure");
+        let spec =
+            json!({"drives": {"models": ["*"]}, "poolID": POOL_ID, "insecureFabric": insecure});
         let mut pool = MemoryPool::new(name, serde_json::from_value(spec).unwrap());
         pool.metadata = self.meta(name, "pool".into());
         self.pools.push(pool);
@@ -211,7 +215,7 @@ impl World {
             .collect()
     }
 
-    /// `volume NAME size=… [thin] [node=N|prefer=N] [from=volume:V|snapshot:S] [attach=N[:ro],…] [attached=N:GEN[:ro],…]
+    /// `volume NAME size=… [thin] [node=N|prefer=N] [from=volume:V|snapshot:S] [attach=N[:ro],…] [attached=N:GEN[:ro][:exporting|:fencing],…]
     /// [generation=N] [legs=…] [marked] [age=SECONDS] [redundancy=R]`
     fn volume(&mut self, name: &str, words: &mut Words) {
         let mut spec = json!({"pool": words.take("pool").unwrap_or("default"), "size": words.take("size").unwrap_or("10Gi"), "volumeMode": "Filesystem"});
@@ -256,7 +260,12 @@ impl World {
                 Attachment {
                     node: parts[0].into(),
                     generation: parts[1].parse().unwrap(),
-                    read_only: parts.len() > 2,
+                    read_only: parts.contains(&"ro"),
+                    phase: match parts.last() {
+                        Some(&"exporting") => AttachmentPhase::Exporting,
+                        Some(&"fencing") => AttachmentPhase::Fencing,
+                        _ => AttachmentPhase::Granted,
+                    },
                 }
             })
             .collect();
@@ -275,7 +284,7 @@ impl World {
     }
 
     /// `leg NAME of=VOLUME on=DRIVE [size=…] [thin] [ready=UUID | failed=REASON | deleted | orphan=UUID] [must=UUID] [marked] [orphaned] [snapshot=S] [source=L] [stored=N] [unhealthy=REASON]
-    /// [copy=UUID@DRIVE:GENERATION[:live]] [copied=SIZE] [unseen] [age=SECONDS]`
+    /// [exports=GEN@NODE[:ro][:open],…] [exported=GEN,…] [unexported] [copy=UUID@DRIVE:GENERATION[:live]] [copied=SIZE] [unseen] [age=SECONDS]`
     fn leg(&mut self, name: &str, words: &mut Words) {
         let drive = words.take("on").unwrap();
         let volume = words.take("of").unwrap();
@@ -296,10 +305,12 @@ impl World {
             } else {
                 Provisioning::Thick
             },
+            volume_mode: Some(VolumeMode::Filesystem),
             source: words.take("source").map(Into::into),
             copy: words.take("copy").map(copy),
             uuid: words.take("must").map(uuid),
             limits: None,
+            exports: words.take("exports").map_or_else(Vec::new, exports),
             orphaned: words.flag("orphaned"),
             deletion_mark: words.flag("marked"),
         };
@@ -322,6 +333,7 @@ impl World {
             })
         };
         let ill = words.take("unhealthy");
+        let unexported = words.flag("unexported").then_some("NoModule");
         let mut leg = PoolLeg::new(name, spec);
         leg.status = phase.map(|phase| PoolLegStatus {
             phase: Some(phase),
@@ -332,12 +344,14 @@ impl World {
                 Default::default()
             },
             attachment_generation: words.take("stored").map(|g| g.parse().unwrap()),
+            exports: words.take("exported").map_or_else(Vec::new, exported),
             copied: words.take("copied").map(|size| size.parse().unwrap()),
             observed_generation: (!words.flag("unseen")).then_some(1),
             taken_at: snapshot.and(ready).map(|_| self.ago(60)),
             conditions: told(names::READY, failed)
                 .into_iter()
                 .chain(told(names::HEALTHY, ill))
+                .chain(told(names::EXPORTED, unexported))
                 .collect(),
             ..Default::default()
         });
@@ -449,6 +463,31 @@ impl World {
     pub fn volume_mut(&mut self, name: &str) -> Option<&mut PoolVolume> {
         self.volumes.iter_mut().find(|v| named(&v.metadata, name))
     }
+}
+
+/// `GEN@NODE[:ro][:open],…`
+fn exports(text: &str) -> Vec<LegExport> {
+    let one = |text: &str| {
+        let (generation, rest) = text.split_once('@').unwrap();
+        let parts: Vec<&str> = rest.split(':').collect();
+        LegExport {
+            generation: generation.parse().unwrap(),
+            node: parts[0].into(),
+            read_only: parts.contains(&"ro"),
+            insecure: parts.contains(&"open"),
+        }
+    };
+    text.split(',').map(one).collect()
+}
+
+/// `GEN,…`
+fn exported(text: &str) -> Vec<ExportedLeg> {
+    let one = |text: &str| ExportedLeg {
+        generation: text.parse().unwrap(),
+        address: "10.0.0.1".into(),
+        port: 4420,
+    };
+    text.split(',').map(one).collect()
 }
 
 /// `UUID@DRIVE:GENERATION[:live]`

@@ -165,3 +165,70 @@ fn loops_that_nobody_speaks_of_are_taken_away_and_others_left() {
     run("losetup", &["-d", &others]);
     drive.delete("v-0", made.uuid).unwrap();
 }
+
+/// Reads past whatever is cached.
+fn reads(device: &Path, bytes: &[u8]) -> bool {
+    read(device, 0, bytes.len()) == bytes
+}
+
+#[test]
+fn a_leg_is_a_writers_here_or_elsewhere_never_both() {
+    let bed = Bed::new();
+    let (storage, drive) = bed.open();
+    drive.make(&leg("v-0", 16 * MIB)).unwrap();
+    let lent = drive.lend("v-0", 1, false).unwrap();
+    let busy =
+        |result: Result<_, VolumeError>| matches!(result.unwrap_err(), VolumeError::Busy { .. });
+    assert!(busy(drive.attach("v-0", 2, false)));
+    // Who has nothing here takes nothing away, and what was lent stays so over a restart.
+    drive.detach("v-0").unwrap();
+    write(&lent.device, 0, b"bytes").unwrap();
+    drop((storage, drive));
+    let (_storage, drive) = bed.open();
+    assert_eq!(drive.lend("v-0", 1, false).unwrap().device, lent.device);
+    assert!(busy(drive.attach("v-0", 2, true)));
+    drive.take_back("v-0").unwrap();
+    assert_eq!(drive.attached().unwrap(), []);
+
+    let here = drive.attach("v-0", 2, false).unwrap();
+    assert!(reads(&here.device, b"bytes"));
+    assert!(busy(drive.lend("v-0", 3, false)));
+    drive.take_back("v-0").unwrap();
+    assert_eq!(drive.attached().unwrap().len(), 1, "it was not lent");
+    drive.detach("v-0").unwrap();
+}
+
+#[test]
+fn readers_share_a_leg_and_none_of_them_can_write() {
+    let bed = Bed::new();
+    let (_storage, drive) = bed.open();
+    drive.make(&leg("v-0", 16 * MIB)).unwrap();
+    let here = drive.attach("v-0", 1, false).unwrap();
+    write(&here.device, 0, b"bytes").unwrap();
+    drive.detach("v-0").unwrap();
+
+    let here = drive.attach("v-0", 2, true).unwrap();
+    let lent = drive.lend("v-0", 4, true).unwrap();
+    assert_ne!(lent.device, here.device);
+    assert_eq!(drive.lend("v-0", 4, true).unwrap().device, lent.device);
+    assert_eq!(queue(&lent.device, "queue/logical_block_size"), "4096");
+    // It can be opened for writing, as the kernel's target does.
+    assert_eq!(queue(&lent.device, "ro"), "0");
+    assert!(write(&lent.device, 0, b"other").is_err());
+    let discard = Command::new("blkdiscard")
+        .arg(&lent.device)
+        .output()
+        .unwrap();
+    assert!(!discard.status.success());
+    for device in [&lent.device, &here.device] {
+        assert!(reads(device, b"bytes"));
+    }
+    // An older reader comes again; a writer does not come in.
+    drive.attach("v-0", 2, true).unwrap();
+    assert!(drive.lend("v-0", 5, false).is_err());
+    drive.detach("v-0").unwrap();
+    assert!(reads(&lent.device, b"bytes"));
+    drive.take_back("v-0").unwrap();
+    assert_eq!(drive.attached().unwrap(), []);
+    assert!(loops(&lent.device).is_empty() && loops(&here.device).is_empty());
+}

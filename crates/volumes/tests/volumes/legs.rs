@@ -2,7 +2,7 @@
 
 use crate::bed::{Bed, MIB, copy, leg, read, run, snapshot, text, write};
 use std::fs;
-use strand_volumes::{LegOrder, VolumeError};
+use strand_volumes::{LegOrder, VolumeError, VolumeMode};
 
 #[test]
 fn a_leg_is_made_once_and_its_name_is_its_own() {
@@ -182,7 +182,25 @@ fn a_leg_follows_its_owner() {
     let bed = Bed::new();
     let (storage, drive) = bed.open();
     drive.make(&leg("v-0", MIB)).unwrap();
-    drive.set_owner("v-0", "imported").unwrap();
+    drive.set_owner("v-0", "imported", None).unwrap();
     drop((storage, drive));
     assert_eq!(bed.open().1.records().unwrap()[0].owner_uid, "imported");
+}
+
+#[test]
+fn a_record_from_before_modes_is_read_and_learns_its_own_once() {
+    let bed = Bed::new();
+    let (storage, drive) = bed.open();
+    drive.make(&leg("v-0", MIB)).unwrap();
+    let path = drive.root().join("legs/v-0/record.json");
+    assert!(!fs::read_to_string(&path).unwrap().contains("mode"));
+    drop((storage, drive));
+    let (storage, drive) = bed.open();
+    assert_eq!(drive.records().unwrap()[0].mode, None);
+    for said in [VolumeMode::Block, VolumeMode::Filesystem] {
+        drive.set_owner("v-0", "u1", Some(said)).unwrap();
+    }
+    drop((storage, drive));
+    let (_, drive) = bed.open();
+    assert_eq!(drive.records().unwrap()[0].mode, Some(VolumeMode::Block));
 }

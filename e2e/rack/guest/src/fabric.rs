@@ -18,7 +18,7 @@ fn main() -> anyhow::Result<()> {
     let out = io::stdout();
     match words.as_slice() {
         ["export", listen] => {
-            let mut target = open(listen)?;
+            let target = open(listen)?;
             let wanted: Vec<Export> = serde_json::from_reader(io::stdin())?;
             for step in plan(&target.exports()?, &wanted) {
                 match step {

@@ -18,3 +18,5 @@ mod bed;
 mod fabric;
 #[cfg(test)]
 mod pool;
+#[cfg(test)]
+mod remote;

@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 
 use super::{Ask, Serving};
 use crate::volumes::StorageStanding;
+use crate::volumes::ailment::Ailment;
 use crate::volumes::metrics::Seen;
 use crate::volumes::slot::{self, Hold, OpenError, RETRY, State};
-use crate::volumes::tend::Ailment;
 use crate::volumes::trim;
 
 impl Serving {
@@ -52,6 +52,7 @@ impl Serving {
                 slot.ailment = None;
                 slot.looked_at = None;
                 slot.state = State::Open(drive);
+                slot.tended = false;
                 slot.trim_at.get_or_insert(Instant::now() + trim::FIRST);
                 slot.changed = true;
             }

@@ -10,9 +10,11 @@ use strand_volumes::VolumeError;
 use super::{Ask, Serving};
 use crate::effects::reference;
 use crate::volumes::StorageStanding;
+use crate::volumes::ailment::Ailment;
 use crate::volumes::metrics::Seen;
 use crate::volumes::slot;
-use crate::volumes::tend::{Ailment, DRIVE_ERROR, Pass, unserved};
+use crate::volumes::tend::Pass;
+use crate::volumes::told::{DRIVE_ERROR, unserved};
 use crate::volumes::write::{Write, happenings};
 
 /// How often the health of a drive that seems well is looked at: a small file is written to it.
@@ -54,6 +56,7 @@ impl Serving {
             unlimited: None,
             storage: Arc::clone(&self.storage),
             copies: self.copies.clone(),
+            exports: Arc::clone(&self.exports),
             asks: self.asks.clone(),
         };
         let asks = self.asks.clone();
@@ -109,6 +112,7 @@ impl Serving {
             return;
         };
         slot.tending = false;
+        slot.tended = true;
         slot.limited |= unlimited;
         if let Some(ailment) = looked {
             if let Some(ailment) = &ailment

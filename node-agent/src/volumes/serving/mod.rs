@@ -1,8 +1,9 @@
 //! The task that serves: opens storage sides as drives come ([`drives`]), has their legs tended and writes what became of them ([`legs`]),
-//! and answers who asks for a volume ([`asked`]).
+//! answers who asks for a volume ([`asked`]), and sees to what other nodes have of legs ([`exports`]).
 
 mod asked;
 mod drives;
+mod exports;
 mod legs;
 
 use std::collections::BTreeMap;
@@ -19,12 +20,14 @@ use strand_volumes::{Drive, Storage, VolumeError};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use super::ailment::Ailment;
+use super::connections::Connections;
 use super::evacuate::Copies;
+use super::exports::Exports;
 use super::find::{Found, Named};
 use super::metrics::{Seen, VolumeMetrics};
 use super::scratch::Ground;
 use super::slot::{Hold, OpenError, Slot, State};
-use super::tend::Ailment;
 use super::write::{LegWriter, Outbox, Write};
 use super::{AttachError, StorageStanding, Wanted};
 use crate::cached::Cached;
@@ -94,6 +97,10 @@ pub(super) enum Ask {
         write: Write,
         result: Result<Option<Box<PoolLeg>>, String>,
     },
+    /// What is exported is reached from now on.
+    Reached,
+    /// Exports that no pass sees were looked at.
+    Swept,
     End(oneshot::Sender<()>),
 }
 
@@ -118,6 +125,15 @@ pub(super) struct Serving {
     legs: Cached<PoolLeg>,
     outbox: Outbox,
     copies: Copies,
+    exports: Arc<Exports>,
+    connections: Connections,
+    /// Since when it is known which drives there are.
+    settled_at: Option<Instant>,
+    /// Exports are about to be reached.
+    opening: bool,
+    /// Exports that no pass sees have to be looked at, or are.
+    sweep_due: bool,
+    sweeping: bool,
     /// Since when drives of legs are not served.
     unserved: BTreeMap<String, Instant>,
 }
@@ -125,6 +141,8 @@ pub(super) struct Serving {
 impl Serving {
     pub(super) fn new(
         storage: Arc<Storage>,
+        exports: Arc<Exports>,
+        connections: Connections,
         node: &str,
         client: Client,
         host: Arc<dyn DriveHost>,
@@ -147,6 +165,12 @@ impl Serving {
             legs: Cached::default(),
             outbox: Outbox::default(),
             copies: Copies::default(),
+            exports,
+            connections,
+            settled_at: None,
+            opening: false,
+            sweep_due: true,
+            sweeping: false,
             unserved: BTreeMap::new(),
         }
     }
@@ -202,6 +226,7 @@ impl Serving {
                 if leg.spec.node_name != self.node {
                     return;
                 }
+                self.sweep_due |= self.unseen(leg);
                 self.touch(&leg.spec.drive.clone());
             }
             Event::Init => {}
@@ -224,6 +249,8 @@ impl Serving {
 
     fn look(&mut self) {
         self.touch_all();
+        self.sweep_due = true;
+        self.connections.sweep();
         self.trim();
         self.tell_unserved();
         if self.wanted.settled {
@@ -306,6 +333,8 @@ impl Serving {
                 write,
                 result,
             } => self.wrote(&leg, before, write, result),
+            Ask::Reached => self.touch_all(),
+            Ask::Swept => self.sweeping = false,
             // Taken by the loop.
             Ask::End(_) => {}
         }
@@ -314,6 +343,8 @@ impl Serving {
     /// Brings what is open to what is wanted, has what changed tended, and writes what waits.
     fn step(&mut self) {
         let now = Instant::now();
+        self.open_exports(now);
+        self.sweep_exports();
         let names: Vec<String> = self.slots.keys().cloned().collect();
         for name in names {
             let Some(slot) = self.slots.get(&name) else {

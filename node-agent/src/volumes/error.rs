@@ -1,0 +1,72 @@
+//! Why a volume was not attached or detached.
+
+use std::io;
+use std::path::PathBuf;
+
+use strand_fabric::FabricError;
+use strand_volumes::VolumeError;
+
+/// Why a volume was not attached or detached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// No leg of the volume lies on this node.
+    #[error(
+        "no leg of volume {volume} lies on this node's drives; see where it lies with `kubectl get poolvolume {volume}`"
+    )]
+    NotHere {
+        /// The volume.
+        volume: String,
+    },
+    /// It cannot be said yet.
+    #[error("volume {volume}: {why}; try again")]
+    NotYet {
+        /// The volume.
+        volume: String,
+        /// What is waited for.
+        why: String,
+    },
+    /// It must not be attached.
+    #[error("volume {volume}: {why}")]
+    Refused {
+        /// The volume.
+        volume: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// No drive has room for it.
+    #[error(
+        "{wanted} bytes of scratch space: no drive of pool {pool} on this node has room; {why}"
+    )]
+    NoRoom {
+        /// Bytes wanted.
+        wanted: u64,
+        /// The pool.
+        pool: String,
+        /// The closest fit.
+        why: String,
+    },
+    /// It is in use here, and lies on another node.
+    #[error("volume {volume}: its device {device} is in use on this node; unmount it first")]
+    Busy {
+        /// The volume.
+        volume: String,
+        /// Its device.
+        device: PathBuf,
+    },
+    /// What other nodes' volumes this node has cannot be kept.
+    #[error(
+        "{path}: the record of an attachment cannot be kept: {source}; check the agent's state directory"
+    )]
+    Record {
+        /// The file or directory.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The drive or leg did not do it.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// The fabric did not do it.
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
+}
