@@ -10,7 +10,8 @@ pub const POOL: &str = "strand.dev/pool";
 pub const INJECT: &str = "strand.dev/inject";
 /// Annotation of a pod: names of the containers that get addresses, with commas between. Left out: all but init containers.
 pub const CONTAINERS: &str = "strand.dev/containers";
-/// Annotation of a pod: the port of the endpoint on the pod's loopback. Pods with hostNetwork need it; metrics are on the next one.
+/// Annotation of a pod: the port of the endpoint on the pod's loopback. The next one is the endpoint's too. Pods with hostNetwork need
+/// it; metrics are on the one after both.
 pub const PORT: &str = "strand.dev/port";
 /// Annotation of a pod: name of a Secret of its namespace whose key `password` clients have to give. Pods with hostNetwork need it.
 pub const PASSWORD_SECRET: &str = "strand.dev/password-secret";

@@ -11,7 +11,7 @@ use crate::annotations::{
 use crate::config::Config;
 use crate::environment;
 use crate::patch::Patch;
-use crate::sidecar::{self, CONTAINER, DOOR, Listen, PASSWORD_VOLUME, VOLUME};
+use crate::sidecar::{self, CONTAINER, DOOR, Listen, PASSWORD_VOLUME, PORTS, VOLUME};
 use crate::skip::Skip;
 
 /// What has to be known of pools.
@@ -256,12 +256,12 @@ fn listen(pod: &Pod, spec: &PodSpec, config: &Config) -> Result<Listen, Skip> {
     }
     let port = match annotation(pod, PORT) {
         Some(text) => match text.parse() {
-            // The one above is for metrics; below 1024 a process needs a privilege that the endpoint does not have.
-            Ok(port @ 1024..=65_534) => Some(port),
+            // The ones above are the endpoint's too; below 1024 a process needs a privilege that it does not have.
+            Ok(port @ 1024..=65_533) => Some(port),
             _ => {
                 return Err(Skip::Annotation {
                     name: PORT,
-                    wanted: "a port from 1024 to 65534",
+                    wanted: "a port from 1024 to 65533",
                 });
             }
         },
@@ -287,13 +287,16 @@ fn before(spec: &PodSpec) -> Option<u16> {
     address.rsplit(':').next()?.parse().ok()
 }
 
-/// The wanted port, or the next thousand above it that no container declares.
+/// The wanted port, or the next thousand above it, where no container declares it or the next.
 fn free_port(spec: &PodSpec, wanted: u16) -> u16 {
     let ports = containers(spec).flat_map(|(_, c)| c.ports.iter().flatten());
     let taken: BTreeSet<i32> = ports.map(|port| port.container_port).collect();
     let candidates = (0..).map_while(|n: u16| wanted.checked_add(n.checked_mul(1000)?));
-    let mut candidates = candidates.take_while(|port| *port < u16::MAX);
-    let free = candidates.find(|port| !taken.contains(&i32::from(*port)));
+    let mut candidates = candidates.take_while(|port| *port < u16::MAX - PORTS);
+    let free = candidates.find(|port| {
+        let mut all = i32::from(*port)..=i32::from(*port) + 1;
+        all.all(|port| !taken.contains(&port))
+    });
     free.unwrap_or(wanted)
 }
 

@@ -9,7 +9,7 @@ use crate::sidecar::{DOOR, Listen, PASSWORD_KEY};
 pub(crate) struct Told {
     pub(crate) env: Vec<EnvVar>,
     /// What was left out, where that is not what the user wrote in so many words.
-    pub(crate) left_out: Option<&'static str>,
+    pub(crate) left_out: Option<String>,
 }
 
 /// The variables that this container lacks.
@@ -21,7 +21,7 @@ pub(crate) fn for_container(container: &Container, listen: &Listen) -> Told {
         let mut all = container.env.iter().flatten();
         all.any(|variable| variable.name == name)
     };
-    let port = listen.port;
+    let (port, plain) = (listen.port, listen.plain_port());
     let mut told = Told::default();
     let mut add = |variable: EnvVar| {
         if !has(&variable.name) {
@@ -37,7 +37,7 @@ pub(crate) fn for_container(container: &Container, listen: &Listen) -> Told {
     let who = password.map_or("", |_| ":$(STRAND_KV_PASSWORD)@");
     add(value(
         "STRAND_KV_URL",
-        format!("redis://{who}127.0.0.1:{port}"),
+        format!("redis://{who}127.0.0.1:{plain}"),
     ));
     add(value("STRAND_KV_SOCKET", format!("{DOOR}/door.sock")));
 
@@ -46,9 +46,9 @@ pub(crate) fn for_container(container: &Container, listen: &Listen) -> Told {
         .as_ref()
         .is_some_and(|from| !from.is_empty());
     if unseen {
-        told.left_out = Some(
-            "LMCACHE_* and PYTHONHASHSEED, since envFrom may set them: write LMCACHE_REMOTE_URL=$STRAND_KV_URL with resp:// there",
-        );
+        told.left_out = Some(format!(
+            "LMCACHE_* and PYTHONHASHSEED, since envFrom may set them: write LMCACHE_REMOTE_URL=resp://127.0.0.1:{port} there"
+        ));
         return told;
     }
     // Keys of Python's hash have to be the same in every pod.

@@ -30,9 +30,28 @@ pub(crate) const DRIVER: &str = "csi.strand.dev";
 /// Where and how an endpoint listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listen {
+    /// Where misses may be padded, as LMCache's native client needs it.
     pub(crate) port: u16,
     pub(crate) host_network: bool,
     pub(crate) password_secret: Option<String>,
+}
+
+/// Of an endpoint's port and those after it that it uses, the last one's distance.
+pub(crate) const PORTS: u16 = 2;
+
+impl Listen {
+    /// Where a miss is nil, whoever asks.
+    pub(crate) fn plain_port(&self) -> u16 {
+        self.port.saturating_add(1)
+    }
+
+    /// Metrics and health: on the node's network beside the others, else where all pods have them.
+    fn metrics_port(&self) -> u16 {
+        match self.host_network {
+            true => self.port.saturating_add(PORTS),
+            false => METRICS,
+        }
+    }
 }
 
 pub(crate) fn door(pool: &str) -> Volume {
@@ -81,13 +100,18 @@ pub(crate) fn endpoint(config: &Config, listen: &Listen, volume: &str) -> Contai
         ..EnvVar::default()
     };
     // On the node's network nobody but the node itself shall see it.
-    let (address, metrics) = match listen.host_network {
-        true => ("127.0.0.1", listen.port.saturating_add(1)),
-        false => ("0.0.0.0", METRICS),
+    let address = match listen.host_network {
+        true => "127.0.0.1",
+        false => "0.0.0.0",
     };
+    let metrics = listen.metrics_port();
     let mut variables = vec![
         env("STRAND_KV_DOOR", format!("{DOOR}/door.sock")),
         env("STRAND_RESP", format!("127.0.0.1:{}", listen.port)),
+        env(
+            "STRAND_RESP_OTHER",
+            format!("127.0.0.1:{}", listen.plain_port()),
+        ),
         env("STRAND_LISTEN", format!("{address}:{metrics}")),
         env("STRAND_LOG_FORMAT", "json".into()),
     ];
