@@ -77,11 +77,14 @@ fn text(style: Style, checks: &[Check]) -> String {
             Mark::Less => Tone::Note,
             Mark::Good => Tone::Faint,
         };
-        text.push_str(&format!(
-            "{}: {}\n",
-            style.paint(tone, &check.what),
-            check.then
-        ));
+        let what = style.paint(tone, &check.what);
+        // A list begins on its own line.
+        let blank = if check.then.starts_with('\n') {
+            ""
+        } else {
+            " "
+        };
+        text.push_str(&format!("{what}:{blank}{}\n", check.then));
     }
     let verdict = match checks.iter().map(|check| check.mark).max() {
         Some(Mark::Missing) => style.paint(Tone::Bad, "Something is in the way: see above."),
