@@ -196,7 +196,8 @@ impl Error {
             Self::Unsupported(_) => Code::Unimplemented,
             Self::Api { error, .. } => api_code(error),
             Self::Agent { status, .. } => agent_code(*status),
-            Self::Host { .. } | Self::Program { .. } => Code::Internal,
+            Self::Host { error, .. } => host_code(error),
+            Self::Program { .. } => Code::Internal,
         }
     }
 
@@ -241,6 +242,19 @@ fn api_code(error: &kube::Error) -> Code {
             _ => Code::Internal,
         },
         _ => Code::Unavailable,
+    }
+}
+
+/// A path where there is a file for a directory, or a directory for a file, or a name that is too long, is its caller's; so is a
+/// mount that is in use.
+fn host_code(error: &io::Error) -> Code {
+    match error.kind() {
+        io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::InvalidFilename => Code::InvalidArgument,
+        io::ErrorKind::ResourceBusy => Code::FailedPrecondition,
+        _ => Code::Internal,
     }
 }
 

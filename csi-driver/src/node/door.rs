@@ -152,13 +152,15 @@ impl Parts {
             namespace,
             directory: directory.clone(),
         };
-        let opened = self.agent.open_door(id, &door).await;
+        let opened = async {
+            self.agent.open_door(id, &door).await?;
+            bind(&directory, &place(target, false)?, true)
+        };
+        let opened = opened.await;
         if opened.is_err() && mounts::at(target)?.is_none() {
             // The kubelet may never ask again: the pod can be deleted before.
             self.doors.leave(id)?;
         }
-        opened?;
-        let target = place(target, false)?;
-        bind(&directory, &target, true)
+        opened
     }
 }

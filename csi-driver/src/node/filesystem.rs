@@ -163,6 +163,14 @@ pub async fn mount(
     let done = run("mount", command.arg("--").arg(device).arg(at), device).await?;
     match done.code {
         Some(0) => Ok(()),
+        // What is on the device was looked at before: of what else that says (EINVAL), the options are left.
+        _ if !options.is_empty() && done.complaints.contains("bad option") => {
+            let (options, why) = (options.join(","), done.errors());
+            Err(Error::invalid(
+                "mount_flags",
+                format!("{fs} does not take {options:?}: {why}", fs = fs.name()),
+            ))
+        }
         _ => Err(done.failed("mount", device)),
     }
 }

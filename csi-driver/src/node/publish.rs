@@ -79,10 +79,21 @@ impl Parts {
             volume: volume.to_owned(),
             path: staging.clone(),
         })?;
-        let target = place(&target, block)?;
-        if capability.sharing == Sharing::OnePath {
-            alone(volume, &staged, &target)?;
+        let reads = matches!(
+            capability.sharing,
+            Sharing::OneReader | Sharing::ManyReaders
+        );
+        let read_only = !block && (request.readonly || reads);
+        if !block && staged.read_only() && !read_only {
+            return Err(Error::Exists {
+                what: format!("volume {volume} at {}", staging.display()),
+                why: "reading only".into(),
+            });
         }
+        if capability.sharing == Sharing::OnePath {
+            alone(volume, &staged, known(&target)?.as_ref().unwrap_or(&target))?;
+        }
+        let target = place(&target, block)?;
         if let Some(there) = mounts::at(&target)?
             && !there.shows(&staged)
         {
@@ -91,11 +102,7 @@ impl Parts {
                 why: "another volume".into(),
             });
         }
-        let reads = matches!(
-            capability.sharing,
-            Sharing::OneReader | Sharing::ManyReaders
-        );
-        bind(&staged.at, &target, !block && (request.readonly || reads))?;
+        bind(&staged.at, &target, read_only)?;
         Ok(NodePublishVolumeResponse {})
     }
 

@@ -59,11 +59,23 @@ impl Parts {
         let volume = volume.ok_or_else(|| Error::NoVolume(request.volume_id.clone()))?;
         let _held = self.locks.take(volume)?;
 
+        // A volume that is not here leaves no directory.
+        let device = self.agent.attach(volume, &how).await?;
         make_directory(&staging)?;
         let staging = staging
             .canonicalize()
             .map_err(Error::host("cannot look at", &staging))?;
-        let device = self.agent.attach(volume, &how).await?;
+        // A device's file would be made in the volume's own file system, or that mounted over it.
+        let (other, what) = match &capability.access {
+            Access::Block => (staging.clone(), "a file system"),
+            Access::Mount { .. } => (staged_device(&staging), "a device"),
+        };
+        if mounts::at(&other)?.is_some() {
+            return Err(Error::Exists {
+                what: format!("volume {volume} at {}", staging.display()),
+                why: what.into(),
+            });
+        }
         match &capability.access {
             Access::Block => bind_device(&device, &staged_device(&staging))?,
             Access::Mount { fs, options } => {
@@ -141,6 +153,16 @@ impl Plan<'_> {
                 });
             }
             None => {
+                let table = mounts::table()?;
+                if let Some(other) = table.into_iter().find(|mount| mount.device == numbers) {
+                    return Err(Error::InUse {
+                        volume: format!("volume {}", self.volume),
+                        why: format!(
+                            "is mounted at {}; end that before it is staged elsewhere",
+                            other.at.display()
+                        ),
+                    });
+                }
                 self.prepare(device).await?;
                 let (options, read_only) = (self.options, self.read_only);
                 filesystem::mount(self.fs, device, staging, options, read_only).await?;

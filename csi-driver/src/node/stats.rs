@@ -1,6 +1,7 @@
 //! NodeGetVolumeStats.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use rustix::fs::StatVfs;
@@ -59,10 +60,16 @@ pub(super) fn stats(
     if is_device(&mount) {
         return device_stats(&mount);
     }
-    let seen = rustix::fs::statvfs(&mount.at).map_err(Error::host("cannot look at", &mount.at))?;
+    let seen = rustix::fs::statvfs(&mount.at).map_err(io::Error::from);
+    // What was shut down may not even say its size. An error would keep its condition from whoever asked.
+    let usage = match &seen {
+        Ok(seen) => usage(seen),
+        Err(_) => device_usage(&mount.device),
+    };
+    let read = seen.and_then(|_| fs::read_dir(&mount.at));
     Ok(NodeGetVolumeStatsResponse {
-        usage: usage(&seen),
-        volume_condition: Some(condition(&mount, fs::read_dir(&mount.at).map(|_| ()))),
+        usage,
+        volume_condition: Some(condition(&mount, read.map(|_| ()))),
     })
 }
 
@@ -71,18 +78,22 @@ fn device_stats(mount: &Mount) -> Result<NodeGetVolumeStatsResponse, Error> {
     let metadata = fs::metadata(&mount.at).map_err(Error::host("cannot look at", &mount.at))?;
     let number = metadata.rdev();
     let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-    let size = filesystem::device_size(&format!("{major}:{minor}"))?;
     let mut first = [0; 1];
     let read = fs::File::open(&mount.at)
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut first));
     Ok(NodeGetVolumeStatsResponse {
-        usage: vec![VolumeUsage {
-            total: signed(size),
-            unit: Unit::Bytes.into(),
-            ..VolumeUsage::default()
-        }],
+        usage: device_usage(&format!("{major}:{minor}")),
         volume_condition: Some(condition(mount, read)),
     })
+}
+
+/// The size of the device `major:minor`; nothing where it is gone.
+fn device_usage(numbers: &str) -> Vec<VolumeUsage> {
+    vec![VolumeUsage {
+        total: signed(filesystem::device_size(numbers).unwrap_or(0)),
+        unit: Unit::Bytes.into(),
+        ..VolumeUsage::default()
+    }]
 }
 
 /// Bytes and inodes; pure.
@@ -106,7 +117,7 @@ fn usage(seen: &StatVfs) -> Vec<VolumeUsage> {
 
 /// How a volume is, from its mount and from an attempt to read it; pure. A file system that its driver has shut down answers every
 /// access with an error; ext4 goes read-only instead.
-fn condition(mount: &Mount, read: std::io::Result<()>) -> VolumeCondition {
+fn condition(mount: &Mount, read: io::Result<()>) -> VolumeCondition {
     let has = |options: &[String], wanted: &str| options.iter().any(|o| o == wanted);
     let trouble = match read {
         Err(error) => Some(format!("cannot be read: {error}")),

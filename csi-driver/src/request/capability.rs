@@ -13,6 +13,24 @@ const FIELD: &str = "volume_capability";
 /// Most bytes of mount options: what mount(2) takes is a page.
 const MAX_OPTIONS: usize = 4095;
 
+/// What mount(8) takes as an option and does another thing than mounting the volume's device where it shall be.
+const ACTS: [&str; 14] = [
+    "bind",
+    "rbind",
+    "move",
+    "remount",
+    "loop",
+    "offset",
+    "sizelimit",
+    "shared",
+    "rshared",
+    "slave",
+    "rslave",
+    "private",
+    "rprivate",
+    "unbindable",
+];
+
 /// A file system that volumes can have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FsType {
@@ -173,6 +191,11 @@ fn read_mount(mount: &MountVolume) -> Result<Access, Error> {
             let why = "a mount option is empty, begins with '-' or contains control characters";
             return Err(Error::invalid(FIELD, why));
         }
+        let names = option.split(',').map(|one| one.split('=').next());
+        if let Some(act) = names.flatten().find(|name| ACTS.contains(&name.trim())) {
+            let why = format!("{act} is no option of a file system");
+            return Err(Error::invalid(FIELD, why));
+        }
     }
     if length > MAX_OPTIONS {
         let why =
@@ -207,6 +230,8 @@ mod tests {
             mount("btrfs", &[], Mode::SingleNodeWriter),
             mount("xfs", &["a\nb"], Mode::SingleNodeWriter),
             mount("xfs", &["-o"], Mode::SingleNodeWriter),
+            mount("xfs", &["remount"], Mode::SingleNodeWriter),
+            mount("xfs", &["noatime,loop=/dev/loop0"], Mode::SingleNodeWriter),
             mount("xfs", &[&"x".repeat(5000)], Mode::SingleNodeWriter),
             mount("xfs", &[], Mode::MultiNodeMultiWriter),
             mount("xfs", &[], Mode::Unknown),

@@ -275,6 +275,7 @@ async fn one_field_that_cannot_be_has_its_code_and_changes_nothing() {
         [InvalidArgument, |r| r.staging_target_path =
             format!("/{}", "x".repeat(4096))],
         [AlreadyExists, |r| r.volume_capability = Some(writer("xfs"))],
+        [AlreadyExists, |r| r.volume_capability = Some(writer(""))],
     );
     let good = publish_request(&bed, id, "pod", writer("ext4"));
     let call = async |request| bed.node().node_publish_volume(request).await;

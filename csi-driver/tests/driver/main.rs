@@ -4,13 +4,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod arbitrary;
 mod bed;
 mod doors;
 mod fields;
 mod groups;
 mod hostile;
 mod kill;
+mod requests;
 mod sanity;
 mod scratch;
 mod stand_in;
+mod uses;
 mod volumes;
+mod words;
