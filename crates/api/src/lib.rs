@@ -15,6 +15,7 @@ mod pool_map;
 mod pool_snapshot;
 mod pool_volume;
 mod quantity;
+mod volume_array;
 
 pub use drive::{
     Drive, DriveCarve, DriveHealth, DriveIdentity, DrivePhase, DriveReason, DriveSpec, DriveStatus,
@@ -39,6 +40,9 @@ pub use pool_volume::{
     PoolVolumeSpec, PoolVolumeStatus, VolumeMode, VolumePhase, VolumeSource,
 };
 pub use quantity::{ByteQuantity, QuantityError, Share};
+pub use volume_array::{
+    ArrayLeg, ArrayRefusal, ArrayReport, LackPhase, LegHolding, LegLack, VolumeArray,
+};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

@@ -7,7 +7,7 @@
 //!   left, whose bitmap knows what it has missed.
 //! - An array is made once, over blank legs, before anybody has had its device.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
@@ -266,7 +266,7 @@ fn out(name: &str, state: MemberState) -> Step {
 fn back(
     wanted: &Wanted,
     leg: usize,
-    device: &PathBuf,
+    device: &Path,
     content: &Content,
 ) -> Result<Vec<Step>, Refusal> {
     let ours = match content {
@@ -275,10 +275,13 @@ fn back(
         Content::Member(_) | Content::Other => return Err(Refusal::Foreign { leg }),
     };
     Ok(match (wanted.legs[leg].standing, ours) {
-        (Standing::Returning, true) => vec![Step::ReAdd(device.clone())],
+        (Standing::Returning, true) => vec![Step::ReAdd(device.to_path_buf())],
         (Standing::Returning, false) => return Err(Refusal::NotReturning { leg }),
-        (_, true) => vec![Step::Wipe(device.clone()), Step::Add(device.clone())],
-        (_, false) => vec![Step::Add(device.clone())],
+        (_, true) => vec![
+            Step::Wipe(device.to_path_buf()),
+            Step::Add(device.to_path_buf()),
+        ],
+        (_, false) => vec![Step::Add(device.to_path_buf())],
     })
 }
 

@@ -107,7 +107,7 @@ pub fn nodes<'a>(
             MapNode {
                 node: node.into(),
                 at: address.into(),
-                domain: domain(pool, nodes.get(node).copied()),
+                domain: failure_domain(pool, nodes.get(node).copied()).map(Into::into),
                 drives,
             }
         })
@@ -115,12 +115,17 @@ pub fn nodes<'a>(
 }
 
 /// The failure domain of a node, where it is not the node itself.
-fn domain(pool: &MemoryPool, node: Option<&Node>) -> Option<String> {
+pub(crate) fn failure_domain<'a>(pool: &MemoryPool, node: Option<&'a Node>) -> Option<&'a str> {
     let label = pool.spec.failure_domain_label.as_str();
     if label == names::DEFAULT_FAILURE_DOMAIN_LABEL {
         return None;
     }
-    node?.metadata.labels.as_ref()?.get(label).cloned()
+    node?
+        .metadata
+        .labels
+        .as_ref()?
+        .get(label)
+        .map(String::as_str)
 }
 
 /// The next map, if there has to be one: when the nodes differ from those of the present map, or

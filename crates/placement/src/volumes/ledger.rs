@@ -1,7 +1,7 @@
 //! What each drive's storage side has, and what is promised of it.
 
 use super::Storage;
-use crate::adopt;
+use crate::{adopt, map};
 use k8s_openapi::api::core::v1::Node;
 use std::collections::{BTreeMap, BTreeSet};
 use strand_api::{
@@ -66,6 +66,8 @@ pub struct Account<'a> {
     pub node: &'a str,
     /// Its pool.
     pub pool: &'a str,
+    /// What fails together with it: its node, or what the pool's label says of that.
+    pub domain: &'a str,
     /// Why it gets no new legs, if it does not.
     pub closed: Option<Closed>,
     /// Percent of its endurance used.
@@ -266,6 +268,7 @@ fn account<'a>(storage: &Storage<'a>, drive: &'a Drive) -> Option<Account<'a>> {
         drive: drive.metadata.name.as_deref()?,
         node: &drive.spec.node_name,
         pool: drive.spec.pool.as_deref()?,
+        domain: domain(storage, drive),
         closed: closed(storage, drive),
         wear: health.map_or(0, |h| u64::try_from(h.percentage_used).unwrap_or(0)),
         busy: 0,
@@ -274,6 +277,14 @@ fn account<'a>(storage: &Storage<'a>, drive: &'a Drive) -> Option<Account<'a>> {
         kinds: (false, false),
         full: side.used.0 >= side.size.0 / 16 * THIN_FULL,
     })
+}
+
+/// What a drive fails together with.
+fn domain<'a>(storage: &Storage<'a>, drive: &'a Drive) -> &'a str {
+    let node = drive.spec.node_name.as_str();
+    let pool = drive.spec.pool.as_deref().and_then(|p| storage.pool(p));
+    let named = pool.and_then(|pool| map::failure_domain(pool, storage.nodes.get(node).copied()));
+    named.unwrap_or(node)
 }
 
 fn closed(storage: &Storage, drive: &Drive) -> Option<Closed> {

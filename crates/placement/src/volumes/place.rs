@@ -1,7 +1,7 @@
-//! Which drive a new leg goes to, or why it fits nowhere.
+//! Which drives new legs go to, or why they fit nowhere.
 
 use super::ledger::{Account, Closed, Ledger};
-use std::collections::BTreeSet;
+use std::{cmp::Reverse, collections::BTreeSet};
 use strand_api::{ByteQuantity, Provisioning};
 
 /// A percent of wear weighs as much as this many thousandths of free space.
@@ -35,6 +35,33 @@ pub enum Node<'a> {
     Preferred(&'a str),
     /// Only this one will do.
     Only(&'a str),
+    /// Any but this one will do.
+    Not(&'a str),
+}
+
+/// What the legs of one volume must not share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Apart {
+    /// A drive.
+    Drives,
+    /// A failure domain: a node, or what the pool's label says.
+    Domains,
+}
+
+impl Apart {
+    fn of<'l>(self, account: &'l Account) -> &'l str {
+        match self {
+            Self::Drives => account.drive,
+            Self::Domains => account.domain,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Drives => "drives",
+            Self::Domains => "failure domains (nodes, or what the pool's failureDomainLabel names)",
+        }
+    }
 }
 
 /// Why a leg fits nowhere, with the closest fit.
@@ -64,6 +91,38 @@ pub enum Misfit {
         /// The closest fit, and what stands in its way.
         closest: String,
     },
+    /// Some have room, but too few that are apart.
+    #[error(
+        "{size} more ({kind}) have to fit in {needed} different {apart} of pool {pool}{place} and do in {found}; {closest}"
+    )]
+    TooFew {
+        /// The pool.
+        pool: String,
+        /// Where, if they have to be somewhere.
+        place: String,
+        /// What was asked for in each, rounded.
+        size: String,
+        /// Thick or thin.
+        kind: &'static str,
+        /// What they must not share.
+        apart: &'static str,
+        /// How many were asked for.
+        needed: usize,
+        /// How many there are.
+        found: usize,
+        /// The closest fit of the others, and what stands in its way.
+        closest: String,
+    },
+}
+
+impl Misfit {
+    /// How near it came: legs that would fit, of those that have to.
+    pub fn nearness(&self) -> (usize, usize) {
+        match self {
+            Self::NoDrives { .. } | Self::NoRoom { .. } => (0, 1),
+            Self::TooFew { found, needed, .. } => (*found, *needed),
+        }
+    }
 }
 
 /// Chooses the drive for a leg.
@@ -76,8 +135,46 @@ pub fn choose<'l, 'a>(
 ) -> Result<&'l Account<'a>, Misfit> {
     let best = accounts(ledger, request)
         .filter(|a| obstacle(a, request).is_none())
-        .max_by_key(|a| (rank(a, request), std::cmp::Reverse(a.drive)));
+        .max_by_key(|a| (rank(a, request), Reverse(a.drive)));
     best.ok_or_else(|| misfit(ledger, request))
+}
+
+/// Chooses drives for several legs of one volume, each as `request` says, apart from each other and from the drives that its other
+/// legs lie on. The best drive of each of the best places: since all legs are alike, no other choice fits where this one does not.
+///
+/// # Errors
+/// [`Misfit`] with the closest fit among the places that are left.
+pub fn spread<'l, 'a>(
+    ledger: &'l Ledger<'a>,
+    request: &'l Request,
+    count: usize,
+    apart: Apart,
+    others: &[&str],
+) -> Result<Vec<&'l Account<'a>>, Misfit> {
+    let others = others.iter().filter_map(|drive| ledger.of(drive));
+    let mut taken: BTreeSet<&str> = others.map(|account| apart.of(account)).collect();
+    let mut fitting: Vec<&Account> = accounts(ledger, request)
+        .filter(|a| obstacle(a, request).is_none())
+        .collect();
+    fitting.sort_by_key(|a| (Reverse(rank(a, request)), a.drive));
+    fitting.retain(|a| taken.insert(apart.of(a)));
+    if fitting.len() >= count {
+        fitting.truncate(count);
+        return Ok(fitting);
+    }
+    let left: Vec<&Account> = accounts(ledger, request)
+        .filter(|a| !taken.contains(apart.of(a)))
+        .collect();
+    Err(Misfit::TooFew {
+        pool: request.pool.to_owned(),
+        place: place(request),
+        size: ByteQuantity(request.size).rounded(),
+        kind: kind(request.provisioning),
+        apart: apart.words(),
+        needed: count,
+        found: fitting.len(),
+        closest: closest(&left, request).unwrap_or_else(|| "it has no others".into()),
+    })
 }
 
 /// The size of the largest leg that a request like this would be granted now, and the bytes free on
@@ -98,6 +195,7 @@ fn accounts<'l, 'a>(
     ledger.pool(request.pool).filter(|a| {
         let on_node = match request.node {
             Node::Only(node) => a.node == node,
+            Node::Not(node) => a.node != node,
             Node::Any | Node::Preferred(_) => true,
         };
         on_node && request.beside.is_none_or(|drive| drive == a.drive)
@@ -137,40 +235,57 @@ fn obstacle(account: &Account, request: &Request) -> Option<Obstacle> {
 }
 
 fn misfit(ledger: &Ledger, request: &Request) -> Misfit {
-    let place = match (request.beside, request.node) {
-        (Some(drive), _) => format!(" but {drive}, which has what is to be copied,"),
-        (None, Node::Only(node)) => format!(" on node {node}"),
-        (None, _) => String::new(),
-    };
+    let place = place(request);
     let pool = request.pool.to_owned();
-    // The drive with the most room that is open, else the first of those that are not.
-    let closest = accounts(ledger, request)
-        .filter_map(|a| Some((a, obstacle(a, request)?)))
-        .max_by_key(|(a, obstacle)| {
-            let rank = match obstacle {
-                Obstacle::Small(largest) => (2, *largest),
-                Obstacle::Closed(_) | Obstacle::Refused => (1, a.largest(request.provisioning)),
-                Obstacle::OtherKind => (0, 0),
-            };
-            (rank, std::cmp::Reverse(a.drive))
-        });
-    let Some((account, obstacle)) = closest else {
+    let all: Vec<&Account> = accounts(ledger, request).collect();
+    let Some(closest) = closest(&all, request) else {
         let hint = match request.node {
             Node::Only(_) => {
                 "use a StorageClass without locality node, or give the pool drives there"
             }
-            Node::Any | Node::Preferred(_) => {
+            Node::Any | Node::Preferred(_) | Node::Not(_) => {
                 "see kubectl get mpool, and spec.carve for how drives are split"
             }
         };
         return Misfit::NoDrives { pool, place, hint };
     };
+    Misfit::NoRoom {
+        pool,
+        place,
+        size: ByteQuantity(request.size).rounded(),
+        kind: kind(request.provisioning),
+        closest,
+    }
+}
+
+/// Where a leg has to be.
+fn place(request: &Request) -> String {
+    match (request.beside, request.node) {
+        (Some(drive), _) => format!(" but {drive}, which has what is to be copied,"),
+        (None, Node::Only(node)) => format!(" on node {node}"),
+        (None, Node::Not(node)) => format!(" beside node {node}, where it is to be used,"),
+        (None, Node::Any | Node::Preferred(_)) => String::new(),
+    }
+}
+
+/// Of some drives the one with the most room that is open, else the first of those that are not; and what is in its way.
+fn closest(accounts: &[&Account], request: &Request) -> Option<String> {
+    let obstructed = accounts
+        .iter()
+        .filter_map(|a| Some((*a, obstacle(a, request)?)));
+    let (account, obstacle) = obstructed.max_by_key(|(a, obstacle)| {
+        let rank = match obstacle {
+            Obstacle::Small(largest) => (2, *largest),
+            Obstacle::Closed(_) | Obstacle::Refused => (1, a.largest(request.provisioning)),
+            Obstacle::OtherKind => (0, 0),
+        };
+        (rank, Reverse(a.drive))
+    })?;
     let (drive, node) = (account.drive, account.node);
-    let kind = kind(request.provisioning);
-    let closest = match obstacle {
+    Some(match obstacle {
         Obstacle::Small(largest) => {
             let room = ByteQuantity(largest).rounded();
-            let shut = shut(ledger, request).unwrap_or_default();
+            let shut = shut(accounts, request).unwrap_or_default();
             format!("closest is {drive} on node {node} with room for {room}{shut}")
         }
         Obstacle::Closed(closed) => {
@@ -182,23 +297,19 @@ fn misfit(ledger: &Ledger, request: &Request) -> Misfit {
         Obstacle::Refused => {
             format!("closest is {drive} on node {node}, whose agent has just found no room for it")
         }
-        Obstacle::OtherKind => format!(
-            "{drive} on node {node} has legs of the other kind, and a drive's are all {kind} or none"
-        ),
-    };
-    Misfit::NoRoom {
-        pool,
-        place,
-        size: ByteQuantity(request.size).rounded(),
-        kind,
-        closest,
-    }
+        Obstacle::OtherKind => {
+            let kind = kind(request.provisioning);
+            format!(
+                "{drive} on node {node} has legs of the other kind, and a drive's are all {kind} or none"
+            )
+        }
+    })
 }
 
 /// A drive that would have room, and gets nothing new.
-fn shut(ledger: &Ledger, request: &Request) -> Option<String> {
-    let fits = |a: &&Account| a.largest(request.provisioning) >= request.size;
-    let mut with_room = accounts(ledger, request).filter(fits);
+fn shut(accounts: &[&Account], request: &Request) -> Option<String> {
+    let fits = |a: &&&Account| a.largest(request.provisioning) >= request.size;
+    let mut with_room = accounts.iter().filter(fits);
     let (account, closed) = with_room.find_map(|a| Some((a, a.closed?)))?;
     Some(format!(
         "; {} has more, but {}",

@@ -1,0 +1,215 @@
+//! Which legs of a volume hold every acknowledged byte: when one is recorded out, and how one comes back.
+//!
+//! ```text
+//!   in ──lost, and enough others are in──► Out ──reached again, same attachment──► Returning ──┐
+//!    ▲                                      ├──reached again, another attachment──► Rebuilding ├──whole──► in
+//!    │                                      └──grace is over: another leg──────────► Rebuilding┘
+//!    └── nothing else leads back ──
+//! ```
+//! A write to an array is acknowledged once every leg that is in has it; a leg that cannot be reached keeps it waiting until it is recorded
+//! out here. So a leg that is in can be trusted, and one that is out never again, except by the bitmap of the very array that went on
+//! without it. `docs/decisions/0019` has the reasons.
+
+use super::shape;
+use k8s_openapi::jiff::Timestamp;
+use std::time::Duration;
+use strand_api::{ArrayLeg, LackPhase, LegHolding, LegLack, Redundancy};
+
+/// How long writes wait for a leg that its consumer does not reach before it is recorded out: a target's agent that starts anew, or a
+/// link that comes back, costs no rebuild; a dead node stalls its consumers no longer.
+pub const STALL: Duration = Duration::from_secs(5);
+/// How long a volume that nobody has attached waits for a leg before it is attached without it.
+pub const WAIT: Duration = Duration::from_secs(60);
+/// After this a leg whose drive failed is replaced by another.
+pub const DEAD: Duration = Duration::from_secs(60);
+/// After this a leg that went away with its node is: a large server takes some ten minutes to boot.
+pub const REBOOT: Duration = Duration::from_secs(20 * 60);
+
+/// Reason of a leg whose bytes are gone.
+pub const GONE: &str = "BytesGone";
+/// Reason of a leg that failed a write.
+pub const WRITES_FAILED: &str = "WritesFailed";
+/// Reason of a leg that cannot be reached.
+pub const UNREACHABLE: &str = "Unreachable";
+/// Reason of a leg that was found to have missed writes.
+pub const STALE: &str = "MissedWrites";
+/// Reason of a leg whose copying was broken off.
+pub const INTERRUPTED: &str = "Interrupted";
+
+/// What is known of a leg's drive and node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Its agent says that its bytes are there.
+    Well,
+    /// Its node or drive does not answer.
+    Away,
+    /// Its bytes are gone, or its drive has failed.
+    Gone,
+}
+
+/// One leg whose bytes were made.
+#[derive(Clone, Copy, Debug)]
+pub struct Leg<'a> {
+    /// What the volume's record says that it lacks.
+    pub lack: Option<&'a LegLack>,
+    /// Its drive and node.
+    pub reach: Reach,
+    /// What its consumer says of it in the present attachment.
+    pub told: Option<&'a ArrayLeg>,
+}
+
+/// What somebody has or wants of the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Nobody: a leg may be away as long as it likes.
+    None,
+    /// It is attached for writing, with this generation.
+    Writer(i64),
+    /// It is attached for reading: nothing is written, and nothing changes.
+    Readers,
+    /// Somebody wants to attach it, and it has not been ready since then.
+    Wanted(Option<Timestamp>),
+    /// Whoever had it has to be kept from it, and a leg whose node does not answer cannot see to that.
+    Fencing,
+}
+
+/// What becomes of a leg's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It stays.
+    Stay,
+    /// It holds everything.
+    In,
+    /// It lacks writes, for this reason.
+    Out(&'static str),
+    /// It is copied what it has missed.
+    Returning,
+    /// It is copied to from end to end.
+    Rebuilding,
+    /// Another leg is placed for it, and copied to.
+    Replace,
+}
+
+/// Decides on all legs of a volume, in their order. `generation` is the highest that an attachment was given.
+pub fn next(redundancy: Redundancy, legs: &[Leg], demand: Demand, now: Timestamp) -> Vec<Next> {
+    let needed = legs.len().saturating_sub(shape::losses(redundancy));
+    let mut left = legs.iter().filter(|leg| leg.lack.is_none()).count();
+    // What is gone for good goes first: it must not keep its place before one that may come back.
+    let mut order: Vec<usize> = (0..legs.len()).collect();
+    order.sort_by_key(|at| (legs[*at].reach != Reach::Gone, *at));
+    let mut decided = vec![Next::Stay; legs.len()];
+    for at in order {
+        let leg = &legs[at];
+        decided[at] = match leg.lack {
+            None => match lost(leg, demand, now) {
+                Some(reason) if left > needed => {
+                    left -= 1;
+                    Next::Out(reason)
+                }
+                _ => Next::Stay,
+            },
+            Some(lack) => match lack.phase {
+                LackPhase::Out => out(leg, lack, demand, now),
+                LackPhase::Returning => returning(leg, lack, demand, now),
+                LackPhase::Rebuilding => rebuilding(leg, demand, now),
+            },
+        };
+    }
+    decided
+}
+
+/// Legs that are in, of those that have to be.
+pub fn too_few(redundancy: Redundancy, legs: &[Leg]) -> Option<(usize, usize)> {
+    let needed = legs.len().saturating_sub(shape::losses(redundancy));
+    let usable = |leg: &&Leg| leg.lack.is_none() && leg.reach != Reach::Gone;
+    let left = legs.iter().filter(usable).count();
+    (left < needed).then_some((left, needed))
+}
+
+/// Why a leg has to be recorded out.
+fn lost(leg: &Leg, demand: Demand, now: Timestamp) -> Option<&'static str> {
+    if leg.reach == Reach::Gone {
+        return Some(GONE);
+    }
+    match demand {
+        Demand::None | Demand::Readers => None,
+        Demand::Writer(_) => given_up(leg, now),
+        Demand::Wanted(since) => {
+            let waited = since.is_some_and(|since| passed(since, WAIT, now));
+            (leg.reach == Reach::Away && waited).then_some(UNREACHABLE)
+        }
+        Demand::Fencing => (leg.reach == Reach::Away).then_some(UNREACHABLE),
+    }
+}
+
+/// Why a leg is no use to the consumer that has it.
+fn given_up(leg: &Leg, now: Timestamp) -> Option<&'static str> {
+    let told = leg.told?;
+    match told.holding {
+        LegHolding::Whole | LegHolding::Behind => None,
+        LegHolding::Lost => Some(WRITES_FAILED),
+        LegHolding::Stale | LegHolding::Apart | LegHolding::Empty => Some(STALE),
+        LegHolding::Away => passed(told.since.0, STALL, now).then_some(UNREACHABLE),
+    }
+}
+
+fn out(leg: &Leg, lack: &LegLack, demand: Demand, now: Timestamp) -> Next {
+    let holding = leg.told.map(|told| told.holding);
+    // The array that knows what it has missed runs no more, or never did.
+    let over = demand != Demand::Writer(lack.generation);
+    let (away, failed) = match lack.reason.as_str() {
+        UNREACHABLE => (true, false),
+        INTERRUPTED | STALE => (false, false),
+        _ => (false, true),
+    };
+    let back = matches!(holding, Some(LegHolding::Apart | LegHolding::Empty));
+    let grace = match failed || leg.reach == Reach::Gone {
+        true => DEAD,
+        false => REBOOT,
+    };
+    match leg.reach {
+        Reach::Well if !failed && over => Next::Rebuilding,
+        Reach::Well if away && holding == Some(LegHolding::Apart) => Next::Returning,
+        Reach::Well if !failed && !away && back => Next::Rebuilding,
+        _ if passed(lack.since.0, grace, now) => Next::Replace,
+        _ => Next::Stay,
+    }
+}
+
+fn returning(leg: &Leg, lack: &LegLack, demand: Demand, now: Timestamp) -> Next {
+    if demand != Demand::Writer(lack.generation) {
+        return Next::Out(INTERRUPTED);
+    }
+    match leg.told.map(|told| told.holding) {
+        Some(LegHolding::Whole) => Next::In,
+        Some(LegHolding::Empty | LegHolding::Stale) => Next::Rebuilding,
+        Some(LegHolding::Lost | LegHolding::Away) => {
+            given_up(leg, now).map_or(Next::Stay, Next::Out)
+        }
+        _ if leg.reach == Reach::Gone => Next::Out(GONE),
+        _ => Next::Stay,
+    }
+}
+
+fn rebuilding(leg: &Leg, demand: Demand, now: Timestamp) -> Next {
+    if leg.reach == Reach::Gone {
+        return Next::Out(GONE);
+    }
+    match (demand, leg.told.map(|told| told.holding)) {
+        (Demand::Writer(_), Some(LegHolding::Whole)) => Next::In,
+        // The bitmap has not what it missed before: out of reach in the middle, it has to begin anew.
+        (Demand::Writer(_), Some(LegHolding::Lost | LegHolding::Away)) => {
+            match given_up(leg, now) {
+                Some(UNREACHABLE) => Next::Out(INTERRUPTED),
+                Some(reason) => Next::Out(reason),
+                None => Next::Stay,
+            }
+        }
+        _ => Next::Stay,
+    }
+}
+
+fn passed(since: Timestamp, time: Duration, now: Timestamp) -> bool {
+    let elapsed = now.duration_since(since);
+    !elapsed.is_negative() && elapsed.unsigned_abs() >= time
+}
