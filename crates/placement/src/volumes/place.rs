@@ -93,12 +93,10 @@ pub enum Misfit {
     },
     /// Some have room, but too few that are apart.
     #[error(
-        "{size} more ({kind}) have to fit in {needed} different {apart} of pool {pool}{place} and do in {found}; {closest}"
+        "{size} more ({kind}) have to fit in {needed} different {apart} of pool {place} and do in {found}; {closest}"
     )]
     TooFew {
-        /// The pool.
-        pool: String,
-        /// Where, if they have to be somewhere.
+        /// The pool, and where in it, if they have to be somewhere.
         place: String,
         /// What was asked for in each, rounded.
         size: String,
@@ -113,16 +111,6 @@ pub enum Misfit {
         /// The closest fit of the others, and what stands in its way.
         closest: String,
     },
-}
-
-impl Misfit {
-    /// How near it came: legs that would fit, of those that have to.
-    pub fn nearness(&self) -> (usize, usize) {
-        match self {
-            Self::NoDrives { .. } | Self::NoRoom { .. } => (0, 1),
-            Self::TooFew { found, needed, .. } => (*found, *needed),
-        }
-    }
 }
 
 /// Chooses the drive for a leg.
@@ -166,8 +154,7 @@ pub fn spread<'l, 'a>(
         .filter(|a| !taken.contains(apart.of(a)))
         .collect();
     Err(Misfit::TooFew {
-        pool: request.pool.to_owned(),
-        place: place(request),
+        place: format!("{}{}", request.pool, place(request)),
         size: ByteQuantity(request.size).rounded(),
         kind: kind(request.provisioning),
         apart: apart.words(),

@@ -11,4 +11,5 @@ mod fencing;
 mod golden;
 mod properties;
 mod scenarios;
+mod spread;
 mod world;
