@@ -1,0 +1,185 @@
+//! A node: containerd and a kubelet, in a network, mounts and processes of their own.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::control_plane::{GATEWAY, kubeconfig};
+use crate::guard::CONTROL_GROUP;
+use crate::process::{Process, run};
+use crate::tool;
+
+/// Below `/var/lib` of a node: the files that stand for its drives.
+pub const DRIVES: &str = "drives";
+/// What runs first in a node.
+const INIT: &str = include_str!("node.sh");
+
+/// A node; everything that runs on it ends with it.
+pub struct Node {
+    name: String,
+    dir: PathBuf,
+    number: u8,
+    init: Process,
+}
+
+impl Node {
+    /// Starts the node of this number, with these images, and sparse files of this size in place of drives.
+    ///
+    /// # Errors
+    /// When it cannot be wired, or its first process not be started.
+    pub fn start(bed: &Path, number: u8, images: &Path, drives: &[u64]) -> Result<Self> {
+        let name = format!("node-{number}");
+        let dir = bed.join(&name);
+        fs::create_dir_all(dir.join("lib").join(DRIVES))?;
+        for (index, size) in drives.iter().enumerate() {
+            let path = dir
+                .join("lib")
+                .join(DRIVES)
+                .join(format!("{name}-d{index}.img"));
+            File::create(&path)?.set_len(*size)?;
+        }
+        fs::create_dir_all(dir.join("cni"))?;
+        fs::write(dir.join("cni/10-bed.conflist"), network(number))?;
+        fs::write(dir.join("containerd.toml"), containerd(&dir))?;
+        fs::write(dir.join("kubelet.yaml"), kubelet(&name))?;
+        fs::write(dir.join("kubeconfig"), kubeconfig(&name))?;
+        fs::write(dir.join("init"), INIT)?;
+        wire(&name, number)?;
+
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{name}"))
+            .args([
+                "unshare",
+                "--mount",
+                "--pid",
+                "--uts",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+            ])
+            .args(["bash".as_ref(), dir.join("init").as_os_str()])
+            .args([&dir, images])
+            .args([&name, &format!("10.255.0.1{number}"), CONTROL_GROUP])
+            .arg(tool("kubelet"));
+        let init = Process::start(&mut command, &dir.join("init.log"))?;
+        Ok(Self {
+            name,
+            dir,
+            number,
+            init,
+        })
+    }
+
+    /// Its name, as its Node object has it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its number; its address is `10.255.0.1<number>`.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// The directory that it sees as `/var/lib`.
+    pub fn lib(&self) -> PathBuf {
+        self.dir.join("lib")
+    }
+
+    /// What its processes and theirs said.
+    pub fn logs(&self) -> [PathBuf; 3] {
+        ["init.log", "containerd.log", "kubelet.log"].map(|log| self.dir.join(log))
+    }
+
+    /// Runs a shell's line on the node, as root.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn sh(&self, line: &str) -> Result<String> {
+        let pid = self.first()?.to_string();
+        let mut command = Command::new("nsenter");
+        command.args([
+            "--target", &pid, "--mount", "--net", "--pid", "--uts", "bash", "-euc", line,
+        ]);
+        run(&mut command)
+    }
+
+    /// The node's first process, as it is numbered here: the child of the program that made its namespaces.
+    fn first(&self) -> Result<u32> {
+        let id = self.init.id();
+        let path = format!("/proc/{id}/task/{id}/children");
+        let children = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let child = children.split_whitespace().next();
+        child.and_then(|child| child.parse().ok()).with_context(|| {
+            format!(
+                "{} has no first process; see {}/init.log",
+                self.name,
+                self.dir.display()
+            )
+        })
+    }
+}
+
+/// Wires the node to the rack: a network of its own, whose way out is the control plane's.
+fn wire(name: &str, number: u8) -> Result<()> {
+    let port = format!("port-{number}");
+    let address = format!("10.255.0.1{number}");
+    let pods = format!("10.244.{number}.0/24");
+    for line in [
+        format!("netns add {name}"),
+        format!("link add {port} type veth peer name eth0 netns {name}"),
+        format!("link set {port} master rack up"),
+        format!("-n {name} link set lo up"),
+        format!("-n {name} address add {address}/24 dev eth0"),
+        format!("-n {name} link set eth0 up"),
+        format!("-n {name} route add default via {GATEWAY}"),
+        format!("route add {pods} via {address}"),
+    ] {
+        run(Command::new("ip").args(line.split(' ')))?;
+    }
+    Ok(())
+}
+
+fn network(number: u8) -> String {
+    serde_json::json!({"cniVersion": "1.0.0", "name": "bed", "plugins": [{
+        "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false,
+        "ipam": {
+            "type": "host-local",
+            "ranges": [[{"subnet": format!("10.244.{number}.0/24")}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+        },
+    }]})
+    .to_string()
+}
+
+fn containerd(dir: &Path) -> String {
+    let dir = dir.display();
+    // Root lacks CAP_SYS_RESOURCE on some machines: sandboxes then cannot have the score that the kubelet wants.
+    format!(
+        r#"version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "localhost/pause:e2e"
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "/usr/lib/cni"
+conf_dir = "{dir}/cni"
+"#
+    )
+}
+
+fn kubelet(name: &str) -> String {
+    serde_json::json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+        "failCgroupV1": false, "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{CONTROL_GROUP}/{name}"),
+        "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
+        "authorization": {"mode": "AlwaysAllow"},
+        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        "volumePluginDir": "/var/lib/kubelet/volume-plugins",
+        "enforceNodeAllocatable": [], "makeIPTablesUtilChains": false, "failSwapOn": false, "resolvConf": "",
+        "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "100Mi"},
+        "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
+    })
+    .to_string()
+}

@@ -1,0 +1,150 @@
+//! Processes are killed while pods run.
+
+use std::time::Instant;
+
+use strand_e2e::node::Node;
+use strand_e2e::wait::{self, PATIENCE};
+
+use crate::rack::{NAMESPACE, Pod, Rack, claim, seconds};
+use crate::running::Running;
+use serde_json::json;
+
+fn node(rack: &Rack) -> &Node {
+    rack.cluster.node("node-1").unwrap()
+}
+
+/// `kill -9` of a node's agent: its pods keep their connections and mounts, see misses at most, and hit again.
+pub fn an_agent_is_killed(rack: &Rack) {
+    let running = Running::start(rack, "team-a", "busy", "node-1");
+    let pod = rack.strand_pod("node", "node-1");
+    rack.redis("team-a", "busy", "print(r.set('kept', b'y' * 500000))");
+    for count in 1..=3 {
+        node(rack).sh("kill -9 $(pidof node-agent)").unwrap();
+        let path = "{.status.containerStatuses[?(@.name=='agent')].restartCount}";
+        rack.until(&["pod", &pod, "-n", NAMESPACE], path, |restarts| {
+            restarts == count.to_string()
+        });
+        agent_ready(rack, &pod);
+    }
+    running.goes_on();
+    let seen = running.seen();
+    println!("    client, agent killed three times: {seen:?}");
+    seen.is_unharmed();
+    assert_eq!(
+        rack.redis("team-a", "busy", "print(r.get('kept') == b'y' * 500000)"),
+        "True",
+        "warm"
+    );
+    running.end();
+}
+
+fn agent_ready(rack: &Rack, pod: &str) {
+    let path = "{.status.containerStatuses[?(@.name=='agent')].ready}";
+    rack.until(&["pod", pod, "-n", NAMESPACE], path, |ready| {
+        ready == "true"
+    });
+}
+
+/// `kill -9` of the operator, and of the CSI driver's parts: what is asked for meanwhile is done afterwards.
+pub fn operator_and_driver_are_killed(rack: &Rack) {
+    let running = Running::start(rack, "team-a", "busy", "node-1");
+    rack.apply(claim("team-a", "meanwhile", "400Mi", json!({})));
+    rack.apply(
+        Pod::new("team-a", "meanwhile")
+            .claim("meanwhile", "/data")
+            .object(),
+    );
+    for node in rack.cluster.nodes() {
+        node.sh("kill -9 $(pidof operator csi-driver)").unwrap();
+    }
+    rack.ready("team-a", "meanwhile");
+    running.goes_on();
+    running.seen().is_unharmed();
+    rack.delete("team-a", "pod/meanwhile");
+    rack.delete("team-a", "pvc/meanwhile");
+    running.end();
+}
+
+/// A kubelet that is killed and comes back finds its pods as they were.
+pub fn a_kubelet_is_killed(rack: &Rack) {
+    let running = Running::start(rack, "team-a", "busy", "node-1");
+    let before = node(rack).sh("pidof kubelet").unwrap();
+    node(rack).sh("kill -9 $(pidof kubelet)").unwrap();
+    wait::until("a new kubelet runs", PATIENCE, || {
+        let now = node(rack)
+            .sh("pidof kubelet")
+            .map_err(|error| error.to_string())?;
+        if now == before { Err(now) } else { Ok(()) }
+    })
+    .unwrap();
+    rack.apply(claim("team-a", "after", "400Mi", json!({})));
+    rack.apply(
+        Pod::new("team-a", "after")
+            .on("node-1")
+            .claim("after", "/data")
+            .object(),
+    );
+    rack.ready("team-a", "after");
+    running.goes_on();
+    running.seen().is_unharmed();
+    rack.delete("team-a", "pod/after");
+    rack.delete("team-a", "pvc/after");
+    running.end();
+}
+
+/// A pod ends while its node's agent does not answer; its volume goes once the agent does.
+pub fn pods_end_without_their_agent(rack: &Rack) {
+    let running = Running::start(rack, "team-a", "busy", "node-1");
+    let uid = rack.until(&["pod", "busy", "-n", "team-a"], "{.metadata.uid}", |_| {
+        true
+    });
+    let agent = node(rack).sh("pidof node-agent").unwrap();
+    node(rack).sh(&format!("kill -STOP {agent}")).unwrap();
+    let begun = Instant::now();
+    let ended = rack
+        .cluster
+        .kubectl(&["delete", "pod", "busy", "-n", "team-a", "--timeout=40s"]);
+    let took = begun.elapsed();
+    node(rack).sh(&format!("kill -CONT {agent}")).unwrap();
+    ended.unwrap();
+    println!("    a pod ended in {} without its agent", seconds(took));
+    running.end();
+    nothing_left(rack, &uid);
+}
+
+/// A pod that is deleted by force leaves no process, mount, door or device on its node.
+pub fn a_pod_deleted_by_force_leaves_nothing(rack: &Rack) {
+    let running = Running::start(rack, "team-a", "busy", "node-1");
+    let uid = rack.until(&["pod", "busy", "-n", "team-a"], "{.metadata.uid}", |_| {
+        true
+    });
+    rack.kubectl(&[
+        "delete",
+        "pod",
+        "busy",
+        "-n",
+        "team-a",
+        "--force",
+        "--grace-period=0",
+    ]);
+    running.end();
+    nothing_left(rack, &uid);
+}
+
+/// Waits until a node has nothing of a pod that was there.
+fn nothing_left(rack: &Rack, uid: &str) {
+    let look = format!(
+        "grep -h {uid} /proc/mounts || true; ls -d /var/lib/kubelet/pods/{uid} 2>/dev/null || true; \
+         find /run/strand -name '*{uid}*' -o -name '*csi-*' | head -n 20; \
+         grep -ls pod{uid} /proc/[0-9]*/cgroup || true"
+    );
+    wait::until("nothing of the pod is left", PATIENCE, || {
+        let left = node(rack).sh(&look).map_err(|error| format!("{error:#}"))?;
+        if left.trim().is_empty() {
+            Ok(())
+        } else {
+            Err(left)
+        }
+    })
+    .unwrap();
+}

@@ -1,0 +1,54 @@
+//! Helm, one MemoryPool, and the rack is there.
+
+use std::time::{Duration, Instant};
+
+use crate::rack::{NAMESPACE, Rack, seconds};
+use serde_json::json;
+use strand_e2e::wait::PATIENCE;
+
+/// `helm install` and one MemoryPool: all drives of both nodes serve.
+pub fn a_pool_is_ready_after_helm_install(rack: &Rack) {
+    let begun = Instant::now();
+    rack.helm("install", &["--create-namespace"]);
+    rack.apply(json!({
+        "apiVersion": "strand.dev/v1alpha1", "kind": "MemoryPool", "metadata": {"name": "rack"},
+        "spec": {"drives": {"models": ["*"]}, "carve": {"contextMemory": "50%"}},
+    }));
+    rack.cluster
+        .until(
+            &["mpool", "rack"],
+            "{.status.conditions[?(@.type=='Ready')].status}",
+            2 * PATIENCE,
+            |ready| ready == "True",
+        )
+        .unwrap();
+    println!(
+        "    pool Ready {} after helm install began",
+        seconds(begun.elapsed())
+    );
+    rack.until(&["drives"], "{.items[*].status.phase}", |phases| {
+        phases.split(' ').filter(|phase| *phase == "Ready").count() == 8
+    });
+    println!("    all 8 drives {}", seconds(begun.elapsed()));
+    for what in [
+        "daemonset/strand-node",
+        "deployment/strand-operator",
+        "deployment/strand-csi-controller",
+    ] {
+        rack.kubectl(&["rollout", "status", "-n", NAMESPACE, what, "--timeout=120s"]);
+    }
+    println!(
+        "    all of Strand's pods ready {}",
+        seconds(begun.elapsed())
+    );
+    assert!(begun.elapsed() < Duration::from_secs(240));
+}
+
+/// What an administrator runs to see whether an installation is sound.
+pub fn helm_test_passes(rack: &Rack) {
+    let said = rack
+        .cluster
+        .helm(&["test", "strand", "-n", NAMESPACE, "--timeout", "90s"])
+        .unwrap();
+    assert!(said.contains("Succeeded"), "{said}");
+}

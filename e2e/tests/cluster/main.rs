@@ -1,0 +1,152 @@
+//! What is promised of an installed Strand, each promise as a scenario on a real cluster of two nodes: real kubelets, containerd, the
+//! stock CSI sidecars, the chart with its RBAC. `make e2e` runs them, as root; by themselves they are left out.
+//!
+//! One cluster for all, in the order in which a user meets them; a part of a scenario's name as argument runs those that match, and
+//! `install`, which the others build on.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets what it did not expect stops there"
+)]
+
+mod faults;
+mod install;
+mod pods;
+mod rack;
+mod running;
+mod volumes;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use rack::Rack;
+use strand_e2e::guard::Guard;
+use strand_e2e::{enter, guard, images, repository};
+
+type Scenario = (&'static str, fn(&Rack));
+
+const SCENARIOS: &[Scenario] = &[
+    (
+        "install::a_pool_is_ready_after_helm_install",
+        install::a_pool_is_ready_after_helm_install,
+    ),
+    ("install::helm_test_passes", install::helm_test_passes),
+    (
+        "pods::a_pod_gets_volume_and_endpoint",
+        pods::a_pod_gets_volume_and_endpoint,
+    ),
+    (
+        "pods::blocks_are_found_on_other_nodes_by_their_namespace_alone",
+        pods::blocks_are_found_on_other_nodes_by_their_namespace_alone,
+    ),
+    ("pods::pods_start_soon", pods::pods_start_soon),
+    (
+        "volumes::a_block_claim_is_a_device",
+        volumes::a_block_claim_is_a_device,
+    ),
+    (
+        "volumes::an_ephemeral_volume_goes_with_its_pod",
+        volumes::an_ephemeral_volume_goes_with_its_pod,
+    ),
+    (
+        "volumes::a_claim_grows_under_its_pod",
+        volumes::a_claim_grows_under_its_pod,
+    ),
+    (
+        "volumes::a_snapshot_and_what_is_made_of_it",
+        volumes::a_snapshot_and_what_is_made_of_it,
+    ),
+    (
+        "volumes::an_attributes_class_limits_a_volume_in_use",
+        volumes::an_attributes_class_limits_a_volume_in_use,
+    ),
+    ("faults::an_agent_is_killed", faults::an_agent_is_killed),
+    (
+        "faults::operator_and_driver_are_killed",
+        faults::operator_and_driver_are_killed,
+    ),
+    ("faults::a_kubelet_is_killed", faults::a_kubelet_is_killed),
+    (
+        "faults::pods_end_without_their_agent",
+        faults::pods_end_without_their_agent,
+    ),
+    (
+        "faults::a_pod_deleted_by_force_leaves_nothing",
+        faults::a_pod_deleted_by_force_leaves_nothing,
+    ),
+];
+
+fn main() -> ExitCode {
+    if let Some(done) = guard::role() {
+        return code(done);
+    }
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|arg| arg == "--list") {
+        for (name, _) in SCENARIOS {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    if !args.iter().any(|arg| arg.ends_with("ignored")) {
+        println!(
+            "{} scenarios left out: they need root and minutes (make e2e)",
+            SCENARIOS.len()
+        );
+        return ExitCode::SUCCESS;
+    }
+    match enter::inside() {
+        None => code(outside(&args)),
+        Some(dir) => inside(&dir, args.iter().find(|arg| !arg.starts_with('-'))),
+    }
+}
+
+fn code(done: anyhow::Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn outside(args: &[String]) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    images::make()?;
+    println!("images: {:.0?}", begun.elapsed());
+    let dir = repository().canonicalize()?.join(".cache/e2e/bed");
+    let guard = Guard::start(&dir)?;
+    let status = enter::enter(&dir, args);
+    let left = guard.finish();
+    anyhow::ensure!(status?.success(), "a scenario failed");
+    left
+}
+
+fn inside(dir: &std::path::Path, part: Option<&String>) -> ExitCode {
+    let begun = Instant::now();
+    let rack = Rack::start(dir);
+    println!("cluster: {:.1?}", begun.elapsed());
+    let wanted = |name: &str| part.is_none_or(|part| name.contains(part.as_str()));
+    for (name, scenario) in SCENARIOS {
+        if !wanted(name) && !name.starts_with("install::a_pool") {
+            continue;
+        }
+        let begun = Instant::now();
+        if catch_unwind(AssertUnwindSafe(|| scenario(&rack))).is_err() {
+            let logs = repository().join("target/e2e-logs");
+            let _ = std::fs::remove_dir_all(&logs);
+            rack.cluster.explain(&logs);
+            println!(
+                "test {name} ... FAILED ({:.1?}); logs: {}",
+                begun.elapsed(),
+                logs.display()
+            );
+            return ExitCode::FAILURE;
+        }
+        println!("test {name} ... ok ({:.1?})", begun.elapsed());
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,134 @@
+//! Pods that use both sides of the pool.
+
+use std::time::{Duration, Instant};
+
+use crate::rack::{Pod, Rack, claim};
+use serde_json::json;
+use strand_e2e::wait;
+
+/// A pod of a labelled namespace, with a claim: it gets a volume, and an endpoint that it never asked for in its manifest.
+pub fn a_pod_gets_volume_and_endpoint(rack: &Rack) {
+    rack.namespace("team-a", true);
+    injected(rack, "team-a");
+    rack.apply(claim("team-a", "weights", "1Gi", json!({})));
+    let pod = Pod::new("team-a", "p1")
+        .on("node-1")
+        .claim("weights", "/weights");
+    rack.apply(pod.object());
+    rack.ready("team-a", "p1");
+
+    rack.exec(
+        "team-a",
+        "p1",
+        "head -c 64M /dev/urandom >/weights/model; sha256sum /weights/model >/weights/sum; sync",
+    );
+    let said = rack.redis(
+        "team-a",
+        "p1",
+        "print(r.set('k', b'x' * 1000000), r.get('k') == b'x' * 1000000, r.get('none'))",
+    );
+    assert_eq!(said, "True True None");
+    assert!(
+        rack.exec("team-a", "p1", "echo $STRAND_KV_SOCKET $LMCACHE_REMOTE_URL")
+            .contains("resp://127.0.0.1")
+    );
+
+    rack.delete("team-a", "pod/p1");
+    rack.apply(
+        Pod::new("team-a", "p1")
+            .claim("weights", "/weights")
+            .object(),
+    );
+    rack.ready("team-a", "p1");
+    let node = rack.until(&["pod", "p1", "-n", "team-a"], "{.spec.nodeName}", |_| true);
+    assert_eq!(node, "node-1", "its volume is there");
+    rack.exec("team-a", "p1", "sha256sum -c /weights/sum");
+}
+
+/// A block that a pod wrote is read by a pod on the other node, and by no pod of another namespace.
+pub fn blocks_are_found_on_other_nodes_by_their_namespace_alone(rack: &Rack) {
+    rack.namespace("team-b", true);
+    rack.namespace("quiet", false);
+    injected(rack, "team-b");
+    rack.apply(Pod::new("team-a", "p2").on("node-2").object());
+    rack.apply(Pod::new("team-b", "p3").on("node-2").object());
+    rack.apply(Pod::new("quiet", "p4").object());
+    rack.ready("team-a", "p2");
+    rack.ready("team-b", "p3");
+    rack.ready("quiet", "p4");
+    let many = "print(sum(r.set('block-%d' % n, bytes([n]) * 300000) for n in range(40)))";
+    assert_eq!(rack.redis("team-a", "p1", many), "40");
+    let hits = "print(sum(r.get('block-%d' % n) == bytes([n]) * 300000 for n in range(40)))";
+    wait::until(
+        "the other node's pod finds all blocks",
+        wait::PATIENCE,
+        || {
+            let found = rack.redis("team-a", "p2", hits);
+            if found == "40" { Ok(()) } else { Err(found) }
+        },
+    )
+    .unwrap();
+    let any = "print(sum(r.get('block-%d' % n) is not None for n in range(40)))";
+    assert_eq!(rack.redis("team-b", "p3", any), "0");
+    let plain = rack.cluster.get(&["pod", "p4", "-n", "quiet"]).unwrap();
+    assert!(plain["spec"]["initContainers"].is_null(), "{plain}");
+}
+
+/// From a pod's creation until it is Ready, its volume made and mounted and its endpoint up, with the images there.
+pub fn pods_start_soon(rack: &Rack) {
+    let mut times: Vec<Duration> = (0..9)
+        .map(|number| {
+            let (name, node) = (format!("soon-{number}"), format!("node-{}", number % 2 + 1));
+            rack.apply(claim("team-a", &name, "400Mi", json!({})));
+            let begun = Instant::now();
+            rack.apply(
+                Pod::new("team-a", &name)
+                    .on(&node)
+                    .claim(&name, "/data")
+                    .object(),
+            );
+            rack.ready("team-a", &name);
+            let took = begun.elapsed();
+            rack.kubectl(&[
+                "delete",
+                "-n",
+                "team-a",
+                &format!("pod/{name}"),
+                &format!("pvc/{name}"),
+                "--wait=false",
+            ]);
+            took
+        })
+        .collect();
+    times.sort();
+    println!(
+        "    created to Ready: p50 {:.1?}, slowest {:.1?}",
+        times[4], times[8]
+    );
+    assert!(times[4] < Duration::from_secs(20), "{times:.1?}");
+}
+
+/// Waits until a namespace's label is known to the webhook.
+pub fn injected(rack: &Rack, namespace: &str) {
+    let pod = Pod::new(namespace, "probe").object().to_string();
+    wait::until("pods are injected", wait::PATIENCE, || {
+        let args = [
+            "create",
+            "--dry-run=server",
+            "-o",
+            "jsonpath={.spec.initContainers[*].name}",
+            "-f",
+            "-",
+        ];
+        let said = rack
+            .cluster
+            .feed(&args, pod.as_bytes())
+            .map_err(|error| error.to_string())?;
+        if said.contains("strand-kv-endpoint") {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    })
+    .unwrap();
+}

@@ -1,0 +1,218 @@
+//! The cluster as the scenarios see it: two nodes of four drives each, Strand by Helm, and pods of tests.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use strand_e2e::{Cluster, images, repository, wait::PATIENCE};
+
+pub const NAMESPACE: &str = "strand-system";
+const DRIVES: &[u64] = &[4 << 30; 4];
+
+pub struct Rack {
+    pub cluster: Cluster,
+}
+
+impl Rack {
+    pub fn start(dir: &Path) -> Self {
+        let images = repository()
+            .canonicalize()
+            .unwrap()
+            .join(".cache/e2e/images");
+        let cluster = Cluster::start(dir, &images, &[DRIVES, DRIVES]).unwrap();
+        std::fs::write(dir.join("values.yaml"), values().to_string()).unwrap();
+        Self { cluster }
+    }
+
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        self.cluster.kubectl(args).unwrap()
+    }
+
+    pub fn apply(&self, object: Value) {
+        self.cluster.apply(&object.to_string()).unwrap();
+    }
+
+    /// `helm VERB strand CHART` with the bed's values.
+    pub fn helm(&self, verb: &str, more: &[&str]) -> String {
+        let values = self
+            .cluster
+            .dir()
+            .join("values.yaml")
+            .to_string_lossy()
+            .into_owned();
+        let chart = repository()
+            .join("charts/strand")
+            .to_string_lossy()
+            .into_owned();
+        let mut args = vec![verb, "strand", &chart, "-n", NAMESPACE, "-f", &values];
+        args.extend(more);
+        self.cluster.helm(&args).unwrap()
+    }
+
+    pub fn until(&self, object: &[&str], jsonpath: &str, look: impl Fn(&str) -> bool) -> String {
+        self.cluster
+            .until(object, jsonpath, PATIENCE, look)
+            .unwrap()
+    }
+
+    /// A pod of Strand's on a node.
+    pub fn strand_pod(&self, component: &str, node: &str) -> String {
+        let label = format!("app.kubernetes.io/component={component}");
+        let field = format!("spec.nodeName={node}");
+        let args = [
+            "get",
+            "pods",
+            "-n",
+            NAMESPACE,
+            "-l",
+            &label,
+            "--field-selector",
+            &field,
+            "-o",
+            "name",
+        ];
+        self.kubectl(&args)
+            .trim()
+            .trim_start_matches("pod/")
+            .to_owned()
+    }
+
+    /// Makes a namespace; its pods get context memory if it is `labelled`.
+    pub fn namespace(&self, name: &str, labelled: bool) {
+        let labels = if labelled {
+            json!({"strand.dev/pool": "rack"})
+        } else {
+            json!({})
+        };
+        self.apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}));
+    }
+
+    pub fn ready(&self, namespace: &str, pod: &str) {
+        let pod = format!("pod/{pod}");
+        self.kubectl(&[
+            "wait",
+            "-n",
+            namespace,
+            "--for=condition=Ready",
+            &pod,
+            "--timeout=90s",
+        ]);
+    }
+
+    pub fn exec(&self, namespace: &str, pod: &str, line: &str) -> String {
+        self.cluster
+            .exec(namespace, pod, &["sh", "-euc", line])
+            .unwrap()
+    }
+
+    /// Runs Python in a pod; `r` is redis-py, unmodified, at the address that the pod's environment names.
+    pub fn redis(&self, namespace: &str, pod: &str, line: &str) -> String {
+        let program = format!(
+            "import os, hashlib, redis\nr = redis.Redis.from_url(os.environ['STRAND_KV_URL'])\n{line}"
+        );
+        self.cluster
+            .exec(namespace, pod, &["python3", "-c", &program])
+            .unwrap()
+    }
+
+    pub fn delete(&self, namespace: &str, object: &str) {
+        self.kubectl(&["delete", "-n", namespace, object, "--timeout=90s"]);
+    }
+}
+
+/// Values that differ from the chart's own: where images are, and that files stand for drives.
+fn values() -> Value {
+    let (repository, tag) = images::STRAND;
+    json!({
+        "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
+        "node": {"standInDir": "/var/lib/drives", "arenaMiB": 256},
+        "csi": {"sidecars": {"registry": "localhost", "pullPolicy": "Never"}},
+    })
+}
+
+/// A pod of a test, on a node if one is named: sleeps, and is asked by `exec`.
+pub struct Pod {
+    object: Value,
+}
+
+impl Pod {
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            object: json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace, "name": name},
+                "spec": {
+                    "terminationGracePeriodSeconds": 1,
+                    "containers": [{
+                        "name": "app", "image": images::CLIENT, "imagePullPolicy": "Never",
+                        "command": ["sleep", "infinity"], "volumeMounts": [], "volumeDevices": [],
+                    }],
+                    "volumes": [],
+                },
+            }),
+        }
+    }
+
+    pub fn on(mut self, node: &str) -> Self {
+        self.object["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+        self
+    }
+
+    pub fn command(mut self, command: &[&str]) -> Self {
+        self.object["spec"]["containers"][0]["command"] = json!(command);
+        self
+    }
+
+    pub fn volume(mut self, name: &str, source: Value, path: &str) -> Self {
+        let mut volume = source;
+        volume["name"] = json!(name);
+        push(&mut self.object["spec"]["volumes"], volume);
+        let mount = json!({"name": name, "mountPath": path});
+        push(
+            &mut self.object["spec"]["containers"][0]["volumeMounts"],
+            mount,
+        );
+        self
+    }
+
+    pub fn claim(self, claim: &str, path: &str) -> Self {
+        let source = json!({"persistentVolumeClaim": {"claimName": claim}});
+        self.volume(claim, source, path)
+    }
+
+    pub fn device(mut self, claim: &str, path: &str) -> Self {
+        let volume = json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}});
+        push(&mut self.object["spec"]["volumes"], volume);
+        let device = json!({"name": claim, "devicePath": path});
+        push(
+            &mut self.object["spec"]["containers"][0]["volumeDevices"],
+            device,
+        );
+        self
+    }
+
+    pub fn object(self) -> Value {
+        self.object
+    }
+}
+
+fn push(list: &mut Value, value: Value) {
+    list.as_array_mut().unwrap().push(value);
+}
+
+pub fn claim(namespace: &str, name: &str, size: &str, spec: Value) -> Value {
+    let mut claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": namespace, "name": name},
+        "spec": {
+            "storageClassName": "strand-local", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": size}},
+        },
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        claim["spec"][key] = value.clone();
+    }
+    claim
+}
+
+pub fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}

@@ -1,0 +1,225 @@
+//! What can be done with volumes through the stock sidecars.
+
+use crate::rack::{Pod, Rack, claim};
+use serde_json::{Value, json};
+use strand_e2e::wait::{self, PATIENCE};
+
+const NAMESPACE: &str = "volumes";
+
+fn bound(rack: &Rack, name: &str) {
+    rack.until(
+        &["pvc", name, "-n", NAMESPACE],
+        "{.status.phase}",
+        |phase| phase == "Bound",
+    );
+}
+
+fn pod(rack: &Rack, pod: Pod, name: &str) {
+    rack.apply(pod.object());
+    rack.ready(NAMESPACE, name);
+}
+
+/// A raw block device takes bytes and gives them back, also to another pod.
+pub fn a_block_claim_is_a_device(rack: &Rack) {
+    rack.namespace(NAMESPACE, false);
+    rack.apply(claim(
+        NAMESPACE,
+        "raw",
+        "256Mi",
+        json!({"volumeMode": "Block"}),
+    ));
+    pod(
+        rack,
+        Pod::new(NAMESPACE, "raw-1").device("raw", "/dev/raw"),
+        "raw-1",
+    );
+    let sum = rack.exec(
+        NAMESPACE,
+        "raw-1",
+        "head -c 8M /dev/urandom >/tmp/bytes; dd if=/tmp/bytes of=/dev/raw bs=1M oflag=direct seek=100 status=none; sha256sum </tmp/bytes",
+    );
+    assert_eq!(
+        rack.exec(NAMESPACE, "raw-1", "blockdev --getss /dev/raw"),
+        "4096"
+    );
+    rack.delete(NAMESPACE, "pod/raw-1");
+    pod(
+        rack,
+        Pod::new(NAMESPACE, "raw-2").device("raw", "/dev/raw"),
+        "raw-2",
+    );
+    let read = "dd if=/dev/raw bs=1M iflag=direct skip=100 count=8 status=none | sha256sum";
+    assert_eq!(rack.exec(NAMESPACE, "raw-2", read), sum);
+    rack.delete(NAMESPACE, "pod/raw-2");
+}
+
+/// A generic ephemeral volume comes and goes with its pod.
+pub fn an_ephemeral_volume_goes_with_its_pod(rack: &Rack) {
+    let spec = claim(NAMESPACE, "", "400Mi", json!({}))["spec"].clone();
+    let source = json!({"ephemeral": {"volumeClaimTemplate": {"spec": spec}}});
+    pod(
+        rack,
+        Pod::new(NAMESPACE, "brief").volume("scratch", source, "/scratch"),
+        "brief",
+    );
+    rack.exec(
+        NAMESPACE,
+        "brief",
+        "head -c 10M /dev/urandom >/scratch/x; sync",
+    );
+    let volume = rack.until(
+        &["pvc", "brief-scratch", "-n", NAMESPACE],
+        "{.spec.volumeName}",
+        |name| !name.is_empty(),
+    );
+    rack.delete(NAMESPACE, "pod/brief");
+    gone(rack, &["pv", &volume]);
+    gone(rack, &["pvol", &volume]);
+}
+
+/// A claim grows under its pod.
+pub fn a_claim_grows_under_its_pod(rack: &Rack) {
+    rack.apply(claim(NAMESPACE, "grows", "400Mi", json!({})));
+    pod(
+        rack,
+        Pod::new(NAMESPACE, "grows").claim("grows", "/data"),
+        "grows",
+    );
+    rack.exec(
+        NAMESPACE,
+        "grows",
+        "head -c 20M /dev/urandom >/data/model; sha256sum /data/model >/data/sum; sync",
+    );
+    let before = size(rack, "grows");
+    let larger = json!({"spec": {"resources": {"requests": {"storage": "900Mi"}}}});
+    patch(rack, "grows", &larger);
+    rack.until(
+        &["pvc", "grows", "-n", NAMESPACE],
+        "{.status.capacity.storage}",
+        |size| size == "900Mi",
+    );
+    wait::until("the file system is larger", PATIENCE, || {
+        let now = size(rack, "grows");
+        if now > before + 400_000 {
+            Ok(())
+        } else {
+            Err(now.to_string())
+        }
+    })
+    .unwrap();
+    rack.exec(NAMESPACE, "grows", "sha256sum -c /data/sum");
+}
+
+/// KiB of the file system that the pod sees.
+fn size(rack: &Rack, pod: &str) -> u64 {
+    rack.exec(NAMESPACE, pod, "df --output=size /data | tail -n1")
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+/// A snapshot is of its moment; a claim made of it has those bytes.
+pub fn a_snapshot_and_what_is_made_of_it(rack: &Rack) {
+    rack.apply(json!({
+        "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
+        "metadata": {"namespace": NAMESPACE, "name": "before"},
+        "spec": {"volumeSnapshotClassName": "strand", "source": {"persistentVolumeClaimName": "grows"}},
+    }));
+    rack.until(
+        &["volumesnapshot", "before", "-n", NAMESPACE],
+        "{.status.readyToUse}",
+        |ready| ready == "true",
+    );
+    rack.exec(NAMESPACE, "grows", "echo changed >/data/model; sync");
+    let source = json!({"dataSource": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "before"}});
+    rack.apply(claim(NAMESPACE, "restored", "900Mi", source));
+    pod(
+        rack,
+        Pod::new(NAMESPACE, "restored").claim("restored", "/data"),
+        "restored",
+    );
+    rack.exec(NAMESPACE, "restored", "sha256sum -c /data/sum");
+    let clone = json!({"dataSource": {"kind": "PersistentVolumeClaim", "name": "restored"}});
+    rack.apply(claim(NAMESPACE, "clone", "900Mi", clone));
+    pod(
+        rack,
+        Pod::new(NAMESPACE, "clone").claim("clone", "/data"),
+        "clone",
+    );
+    rack.exec(NAMESPACE, "clone", "sha256sum -c /data/sum");
+    assert_eq!(rack.exec(NAMESPACE, "grows", "cat /data/model"), "changed");
+    bound(rack, "clone");
+    rack.delete(NAMESPACE, "volumesnapshot/before");
+    rack.until(
+        &["volumesnapshotcontents"],
+        "{.items[*].metadata.name}",
+        str::is_empty,
+    );
+    for name in ["clone", "restored"] {
+        rack.delete(NAMESPACE, &format!("pod/{name}"));
+        rack.delete(NAMESPACE, &format!("pvc/{name}"));
+    }
+}
+
+/// A VolumeAttributesClass limits a volume that a pod uses, at once.
+pub fn an_attributes_class_limits_a_volume_in_use(rack: &Rack) {
+    rack.apply(json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttributesClass", "metadata": {"name": "slow"},
+        "driverName": "csi.strand.dev", "parameters": {"bandwidth": "2Mi"},
+    }));
+    patch(
+        rack,
+        "grows",
+        &json!({"spec": {"volumeAttributesClassName": "slow"}}),
+    );
+    rack.until(
+        &["pvc", "grows", "-n", NAMESPACE],
+        "{.status.currentVolumeAttributesClassName}",
+        |class| class == "slow",
+    );
+    wait::until("writing is slowed down", PATIENCE, || {
+        let write = "dd if=/dev/zero of=/data/slow bs=1M count=8 oflag=direct 2>&1 | tail -n1";
+        let begun = std::time::Instant::now();
+        let said = rack.exec(NAMESPACE, "grows", write);
+        if begun.elapsed().as_secs() >= 3 {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    })
+    .unwrap();
+    rack.delete(NAMESPACE, "pod/grows");
+    for name in ["grows", "raw"] {
+        rack.delete(NAMESPACE, &format!("pvc/{name}"));
+    }
+    rack.kubectl(&["delete", "volumeattributesclass", "slow"]);
+}
+
+fn patch(rack: &Rack, name: &str, patch: &Value) {
+    rack.kubectl(&[
+        "patch",
+        "pvc",
+        name,
+        "-n",
+        NAMESPACE,
+        "--type=merge",
+        "-p",
+        &patch.to_string(),
+    ]);
+}
+
+/// Waits until an object is not there.
+pub fn gone(rack: &Rack, object: &[&str]) {
+    let mut args = vec!["get", "-o", "name", "--ignore-not-found"];
+    args.extend(object);
+    wait::until(
+        &format!("{} is gone", object.join(" ")),
+        PATIENCE,
+        || match rack.cluster.ask(&args) {
+            Ok(found) if found.is_empty() => Ok(()),
+            Ok(found) => Err(found),
+            Err(words) => Err(words),
+        },
+    )
+    .unwrap();
+}
