@@ -103,7 +103,7 @@ mod tests {
                         _ => shape.legs,
                     } as u64;
                     let data = shape.size - DATA_OFFSET;
-                    assert!(data * bearing >= volume && data % BLOCK == 0);
+                    assert!(data * bearing >= volume && data.is_multiple_of(BLOCK));
                     assert!(
                         data * bearing < volume + bearing * CHUNK + BLOCK,
                         "{redundancy:?} {volume}"

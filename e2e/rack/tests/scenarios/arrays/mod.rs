@@ -3,4 +3,5 @@
 mod fabric;
 mod mirror;
 mod raid6;
+mod sizes;
 mod volume;
