@@ -5,7 +5,7 @@ help:
 	@echo "make test    everything that CI checks; installs the tools it needs"
 	@echo "make e2e     the chart on a real Kubernetes API server; as root, and some minutes the first time"
 	@echo "make rack-test   scenarios on virtual machines with real NVMe drives; as root, and about ten minutes once built"
-	@echo "make crash-test  1,000 volumes come and go while driver and agent are killed; as root, about half an hour"
+	@echo "make crash-test  1,000 volumes come and go while driver, agent and operator are killed; as root, about half an hour"
 	@echo "make bench   measurements, in the release profile; installs what it measures against"
 	@echo "make crds    writes crds/, and the chart's, from the types in crates/api"
 
@@ -22,7 +22,7 @@ rack-test:
 	scripts/rack-test $(ARGS)
 
 crash-test:
-	STRAND_CYCLES=1000 cargo test --locked -p strandctl --test volumes -- --nocapture nothing_is_lost
+	STRAND_CYCLES=1000 cargo test --locked -p strandctl --test volumes -- --nocapture nothing_is_lost_or_left
 
 bench:
 	scripts/install-bench-tools

@@ -14,7 +14,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use strand_api::{PlacedLeg, PoolLeg, PoolSnapshot, PoolVolume};
+use strand_api::{PlacedLeg, PoolLeg, PoolSnapshot, PoolVolume, VolumeMode};
 
 /// Takes back bytes that nobody owns.
 #[derive(Args, Debug)]
@@ -27,7 +27,7 @@ pub struct ImportArgs {
     /// All that are orphaned
     #[arg(long)]
     all: bool,
-    /// They were used as raw block devices
+    /// Those whose records do not say what they were used as were raw block devices [default: file systems]
     #[arg(long)]
     block: bool,
     /// Make a PersistentVolume for each volume besides, with the reclaim policy Retain and no claim
@@ -76,7 +76,10 @@ pub async fn run(args: ImportArgs) -> Result<()> {
 }
 
 async fn take_volume(client: &Client, name: &str, leg: &PoolLeg, args: &ImportArgs) -> Result<()> {
-    let mode = if args.block { "Block" } else { "Filesystem" };
+    let mode = leg.spec.volume_mode.unwrap_or(match args.block {
+        true => VolumeMode::Block,
+        false => VolumeMode::Filesystem,
+    });
     let pool = pool_of(client, leg).await?;
     let volume = json!({
         "pool": pool,
@@ -150,7 +153,7 @@ async fn persistent_volume(
     name: &str,
     pool: &str,
     leg: &PoolLeg,
-    mode: &str,
+    mode: VolumeMode,
 ) -> Result<()> {
     let kind = GroupVersionKind::gvk("", "v1", "PersistentVolume");
     let resource = ApiResource::from_gvk(&kind);

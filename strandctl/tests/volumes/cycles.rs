@@ -1,4 +1,4 @@
-//! Volumes come and go while driver and agent are killed with -9: nothing is lost, nothing is left.
+//! Volumes come and go while driver, agent and operator are killed with -9: nothing is lost, nothing is left.
 
 use crate::bytes::{self, Numbers};
 use crate::calls::{Calls, From, Kind};
@@ -12,6 +12,8 @@ const CYCLES: &str = "STRAND_CYCLES";
 const FEW: u64 = 20;
 /// Most calls between two kills, with few cycles and with more.
 const APART: [u64; 2] = [32, 128];
+/// Of so many kills one is the operator's, the first of them soon: its successor waits for its lease to run out, and so do all calls.
+const OPERATOR: u64 = 20;
 /// Volumes at once.
 const AT_ONCE: u64 = 4;
 const BYTES: usize = 1 << 20;
@@ -53,28 +55,32 @@ async fn cycle(calls: &Calls, number: u64) {
     }
 }
 
-/// After some calls kills one of the two, waits until it runs again, and so on; how often each was killed.
-async fn kill(rack: &Rack, calls: &Calls, apart: u64, ended: &AtomicBool) -> [u64; 2] {
+/// After some calls kills one of the three, waits until it runs again, and so on; how often agent, driver and operator were killed.
+async fn kill(rack: &Rack, calls: &Calls, apart: u64, ended: &AtomicBool) -> [u64; 3] {
     let mut numbers = Numbers(0x57a4);
-    let mut kills = [0; 2];
+    let mut kills = [0; 3];
     while !ended.load(Relaxed) {
-        let next = calls.done() + numbers.below(apart);
+        let next = calls.done() + 1 + numbers.below(apart);
         until("calls are done", async || {
             calls.done() >= next || ended.load(Relaxed)
         })
         .await;
         // The moment is the point here.
         tokio::time::sleep(Duration::from_millis(numbers.below(100))).await;
-        let which = numbers.below(2) as usize;
+        let which = match kills.iter().sum::<u64>() % OPERATOR {
+            2 => 2,
+            _ => numbers.below(2) as usize,
+        };
         let node = rack.node();
         kills[which] += 1;
-        rack.kill([node.pid, node.csi_pid][which]).await;
+        rack.kill([node.pid, node.csi_pid, rack.operator()][which])
+            .await;
     }
     kills
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
-async fn nothing_is_lost_or_left_however_often_driver_and_agent_are_killed() {
+async fn nothing_is_lost_or_left_however_often_driver_agent_and_operator_are_killed() {
     let cycles = std::env::var(CYCLES).map_or(FEW, |number| number.parse().unwrap());
     let mut rack = Rack::new();
     rack.up(&["--drives", "2", "--drive-size", "20Gi"]);
@@ -100,13 +106,16 @@ async fn nothing_is_lost_or_left_however_often_driver_and_agent_are_killed() {
         }
         ended.store(true, Relaxed);
     };
-    let ((), [agents, drivers]) = tokio::join!(all, kill(&rack, &calls, apart, &ended));
+    let ((), [agents, drivers, operators]) = tokio::join!(all, kill(&rack, &calls, apart, &ended));
     println!(
-        "{cycles} cycles in {:.0} s, {AT_ONCE} at once; the agent was killed {agents} times, the driver {drivers} times; tried again: {:?}",
+        "{cycles} cycles in {:.0} s, {AT_ONCE} at once; the agent was killed {agents} times, the driver {drivers} times, the operator {operators} times; tried again: {:?}",
         start.elapsed().as_secs_f64(),
         calls.refusals()
     );
-    assert!(agents + drivers > 0, "nothing was killed");
+    assert!(
+        agents > 0 && drivers > 0 && operators > 0,
+        "not all were killed"
+    );
     rack.has_nothing_of_any_volume().await;
     rack.ends_with_nothing_left();
 }

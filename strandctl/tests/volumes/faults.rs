@@ -82,16 +82,12 @@ async fn said(rack: &Rack, calls: &Calls, volume: &Made) -> Said {
         ..NodeGetVolumeStatsRequest::default()
     };
     let stats = calls.on_node().node_get_volume_stats(request).await;
-    let node = match stats {
-        Ok(stats) => stats.into_inner().volume_condition.unwrap().abnormal,
-        // A file system that was shut down may not even say its size.
-        Err(status) => status.code() == tonic::Code::Internal,
-    };
+    let node = stats.unwrap().into_inner().volume_condition.unwrap();
     Said {
         volume: reason(&object.unwrap().status.clone().unwrap().conditions),
         leg: reason(&leg.unwrap().status.clone().unwrap().conditions),
         controller_abnormal: told.volume_condition.unwrap().abnormal,
-        node_abnormal: node,
+        node_abnormal: node.abnormal,
     }
 }
 

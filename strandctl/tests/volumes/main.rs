@@ -4,6 +4,7 @@
     reason = "a test that meets what it did not expect shall stop there"
 )]
 
+mod bare;
 mod bytes;
 mod calls;
 mod conformance;
@@ -13,6 +14,9 @@ mod evacuate;
 mod faults;
 mod faulty;
 mod import;
+mod inline;
+mod limits;
 mod rack;
+mod reboot;
 mod room;
 mod snapshots;

@@ -1,8 +1,9 @@
-//! A thick drive, full: whoever has a volume on it can write every block of it.
+//! Room: what is told of it can be had, and whoever has a volume on a thick drive that is full can write every block of it.
 
 use crate::bytes;
 use crate::calls::{Calls, From, Kind};
 use crate::rack::{Rack, until};
+use strand_csi::v1::GetCapacityRequest;
 
 const BYTES: usize = 48 << 20;
 
@@ -62,6 +63,33 @@ async fn a_file_system_is_rewritten_on_a_thick_drive_that_copies_of_it_have_fill
     calls.delete(&origin).await;
     for (snapshot, _) in &snapshots {
         calls.delete_snapshot(snapshot).await;
+    }
+    rack.has_nothing_of_any_volume().await;
+    rack.ends_with_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_volume_that_is_told_of_fits_and_none_that_is_larger() {
+    let mut rack = Rack::new();
+    rack.up(&["--drives", "2", "--drive-size", "3Gi"]);
+    let calls = Calls::to(&rack);
+    let request = GetCapacityRequest::default();
+    let told = calls.controller().get_capacity(request).await;
+    let told = told.unwrap().into_inner();
+    let largest = told.maximum_volume_size.unwrap();
+    assert!(told.available_capacity > largest, "that is a sum: {told:?}");
+    let mib = largest >> 20;
+    let refused = calls.refused_volume("larger", mib + 1, &[]).await;
+    assert_eq!(refused, tonic::Code::ResourceExhausted);
+    let mut volumes = Vec::new();
+    for name in ["first", "second"] {
+        let volume = calls.create(name, Kind::Block, mib, &[], From::Nothing);
+        volumes.push(volume.await);
+    }
+    let refused = calls.refused_volume("third", mib, &[]).await;
+    assert_eq!(refused, tonic::Code::ResourceExhausted);
+    for volume in &volumes {
+        calls.delete(volume).await;
     }
     rack.has_nothing_of_any_volume().await;
     rack.ends_with_nothing_left();
