@@ -4,8 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::json;
 use strand_api::{
-    ByteQuantity, Locality, MemoryPool, PoolVolume, PoolVolumeSpec, Provisioning, VolumeMode,
-    VolumePhase, VolumeSource, names,
+    ByteQuantity, Locality, MemoryPool, PlacedLeg, PoolVolume, PoolVolumeSpec, Provisioning,
+    VolumeMode, VolumePhase, VolumeSource, names,
 };
 use strand_csi::v1::volume_content_source::Type;
 use strand_csi::v1::{
@@ -159,6 +159,12 @@ struct Origin {
     mode: Option<VolumeMode>,
     /// Copies are what their source is.
     provisioning: Option<Provisioning>,
+    /// The node that holds it: a copy shares its blocks.
+    node: Option<String>,
+}
+
+fn holder(legs: &[PlacedLeg]) -> Option<String> {
+    legs.first().map(|leg| leg.node_name.clone())
 }
 
 impl Controller {
@@ -214,7 +220,8 @@ impl Controller {
             Some(origin) => self.restored_size(wanted, origin, &pool.name_any())?,
             None => wanted.sizes.wanted,
         };
-        let node = node_for(wanted.parameters.locality, &place)?;
+        let source = origin.as_ref().and_then(|origin| origin.node.as_deref());
+        let node = node_for(wanted.parameters.locality, &place, source)?;
         let provisioning = origin.and_then(|origin| origin.provisioning);
         Ok(wanted.volume(&pool, size, provisioning, node))
     }
@@ -225,6 +232,7 @@ impl Controller {
             pool: Some(volume.spec.pool.clone()),
             mode: Some(volume.spec.volume_mode),
             provisioning: Some(volume.spec.provisioning),
+            node: holder(&volume.spec.legs),
         };
         if let Some(id) = &source.volume {
             let volume = self.cluster.volume(id).await?;
@@ -246,8 +254,11 @@ impl Controller {
             pool: None,
             mode: None,
             provisioning: None,
+            node: None,
         };
-        Ok(volume.map_or(gone, |volume| of(&volume, status.size.0)))
+        let mut origin = volume.map_or(gone, |volume| of(&volume, status.size.0));
+        origin.node = holder(&snapshot.spec.legs);
+        Ok(origin)
     }
 
     fn restored_size(&self, wanted: &Wanted, origin: &Origin, pool: &str) -> Result<u64, Error> {
@@ -339,13 +350,41 @@ impl Controller {
     }
 }
 
-/// The node that a volume is bound to, or best placed on.
-fn node_for(locality: Locality, place: &Place) -> Result<Option<&String>, Error> {
+/// The node that a volume is bound to, or best placed on. A copy that is bound to a node is bound to its source's, if the pod may
+/// run there, wherever the scheduler thought best: it then sees the volume and chooses again.
+fn node_for<'a>(
+    locality: Locality,
+    place: &'a Place,
+    source: Option<&str>,
+) -> Result<Option<&'a String>, Error> {
+    let with_source = place
+        .nodes
+        .iter()
+        .find(|node| Some(node.as_str()) == source);
     match (locality, place.nodes.first()) {
         (Locality::Node, None) => Err(Error::invalid(
             "accessibility_requirements",
             "a volume with locality: node needs a node; use volumeBindingMode: WaitForFirstConsumer",
         )),
-        (_, node) => Ok(node),
+        (Locality::Node, best) => Ok(with_source.or(best)),
+        (Locality::Fabric, best) => Ok(best),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_bound_to_the_node_of_its_source_if_it_may() {
+        let place = Place {
+            pool: None,
+            nodes: vec!["n1".into(), "n2".into()],
+        };
+        let node = |locality, source| node_for(locality, &place, source).unwrap().unwrap();
+        assert_eq!(node(Locality::Node, Some("n2")), "n2");
+        assert_eq!(node(Locality::Node, Some("n3")), "n1");
+        assert_eq!(node(Locality::Node, None), "n1");
+        assert_eq!(node(Locality::Fabric, Some("n2")), "n1");
     }
 }
