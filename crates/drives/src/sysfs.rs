@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use rustix::fs::makedev;
+use strand_fabric::Nqn;
 use strand_placement::carve::Geometry;
 use strand_placement::verdict::Transport;
 
@@ -121,11 +122,12 @@ pub(crate) fn geometry(sys: &Path, name: &str) -> Option<Geometry> {
     })
 }
 
-/// The NVMe namespaces of this machine. Hidden path devices of multipath (`nvme0c1n1`) and partitions are not drives.
+/// The NVMe namespaces of this machine. Hidden path devices of multipath (`nvme0c1n1`) and partitions are not drives, nor are legs of
+/// volumes on other nodes, which come and go.
 pub(crate) fn nvme_drives(roots: &Roots) -> Vec<SeenDrive> {
     names(&roots.sys.join("class/block"))
         .iter()
-        .filter(|name| is_namespace(name))
+        .filter(|name| is_namespace(name) && !is_leg(roots, name))
         .filter_map(|name| nvme_drive(roots, name))
         .collect()
 }
@@ -136,6 +138,12 @@ pub(crate) fn is_namespace(name: &str) -> bool {
     name.strip_prefix("nvme")
         .and_then(|rest| rest.split_once('n'))
         .is_some_and(|(owner, id)| digits(owner) && digits(id))
+}
+
+/// Whether a namespace is one that another node's agent exports.
+fn is_leg(roots: &Roots, name: &str) -> bool {
+    let owner = roots.sys.join("class/block").join(name).join("device");
+    text(&owner.join("subsysnqn")).is_some_and(|nqn| nqn.parse::<Nqn>().is_ok())
 }
 
 fn nvme_drive(roots: &Roots, name: &str) -> Option<SeenDrive> {

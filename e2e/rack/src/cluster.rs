@@ -181,7 +181,7 @@ impl Cluster {
         guest
             .sh(
                 "for module in loop xfs nvmet-tcp nvme-tcp; do modprobe $module || exit 1; done
-                 mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug",
+                 grep -q ' /sys/kernel/debug ' /proc/mounts || mount -t debugfs debugfs /sys/kernel/debug",
             )
             .await?;
         self.agent(guest, "--volumes-dir /run/volumes").await

@@ -43,7 +43,7 @@ pub use error::AttachError;
 use exports::Exports;
 pub use metrics::VolumeMetrics;
 pub use scratch::{ScratchReport, ScratchRequest};
-use serving::{Ask, Serving};
+use serving::{Ask, Parts, Serving};
 pub use slot::Hold;
 
 /// How an agent serves volumes.
@@ -166,20 +166,21 @@ impl Volumes {
         let (asks, asked) = mpsc::unbounded_channel();
         let (tell, standing) = watch::channel(BTreeMap::new());
         let throttle = Throttle::new(&config.control_groups);
-        let storage = Arc::new(Storage::new(&config.root).throttled_by(throttle));
+        let storage = Storage::new(&config.root).throttled_by(throttle.clone());
+        let storage = Arc::new(storage);
         let key = config.fabric.key.clone();
-        let connections = Connections::new(client.clone(), node, key, state_dir);
-        let serving = Serving::new(
-            Arc::clone(&storage),
-            Arc::new(Exports::new(&config.fabric)),
-            connections.clone(),
-            node,
+        let connections = Connections::new(client.clone(), node, key, state_dir, throttle);
+        let serving = Serving::new(Parts {
+            node: node.to_owned(),
             client,
             host,
+            storage: Arc::clone(&storage),
+            exports: Arc::new(Exports::new(&config.fabric)),
+            connections: connections.clone(),
             writer,
-            asks.clone(),
-            tell,
-        );
+            asks: asks.clone(),
+            standing: tell,
+        });
         let metrics = serving.metrics();
         tokio::spawn(serving.run(asked));
         Self {

@@ -116,8 +116,10 @@ impl Pass {
         let lent = lent.unwrap_or_default();
         let told = Told::new(leg, self.ailment.as_ref());
         status.exports = lent.exports;
+        // A generation that others were let in by is never given again, whatever else is lost.
+        let let_in = status.exports.iter().map(|export| export.generation).max();
         let recorded = lent.stale.and_then(|stale| i64::try_from(stale).ok());
-        status.attachment_generation = recorded.or(status.attachment_generation);
+        status.attachment_generation = status.attachment_generation.max(let_in).max(recorded);
         status
             .conditions
             .extend(lent.trouble.map(|trouble| told.exported(&trouble)));

@@ -153,8 +153,9 @@ impl<'a> Told<'a> {
             .status
             .as_ref()
             .and_then(|s| s.attachment_generation);
-        // An object that was made again, or took another's place, has to know of attachments before it.
-        let again = ((spec.uuid.is_some() || spec.copy.is_some())
+        // An object that was made again, took another's place, or lost its status has to know of attachments before it.
+        let lost = self.leg.status.as_ref().is_none_or(|s| s.uuid.is_none());
+        let again = ((spec.uuid.is_some() || spec.copy.is_some() || lost)
             && record.attachment_generation > 0)
             .then_some(record.attachment_generation);
         let generation = stale.or(again.filter(|_| told.is_none()));

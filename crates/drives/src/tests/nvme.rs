@@ -642,6 +642,23 @@ async fn a_drive_is_taken_resumed_and_given_back() {
 }
 
 #[tokio::test]
+async fn a_leg_of_a_volume_on_another_node_is_no_drive() {
+    let machine = Machine::new();
+    machine.plug(&Plug {
+        transport: "tcp",
+        paths: &["nvme3"],
+        ..PLAIN
+    });
+    let host = machine.host();
+    let nqn = "sys/devices/nvme-subsys0/subsysnqn";
+    machine.write(nqn, "nqn.2014-08.org.nvmexpress:uuid:1\n");
+    assert_eq!(host.scan().unwrap().len(), 1);
+    let leg = "nqn.2024-01.dev.strand:leg:00000000-0000-0000-0000-000000000001:7\n";
+    machine.write(nqn, leg);
+    assert_eq!(host.scan().unwrap(), vec![]);
+}
+
+#[tokio::test]
 async fn two_devices_of_one_identity_are_both_left_out() {
     let machine = Machine::new();
     machine.plug(&PLAIN);

@@ -1,6 +1,7 @@
 //! The task that serves: opens storage sides as drives come ([`drives`]), has their legs tended and writes what became of them ([`legs`]),
 //! answers who asks for a volume ([`asked`]), and sees to what other nodes have of legs ([`exports`]).
 
+mod ask;
 mod asked;
 mod drives;
 mod exports;
@@ -14,101 +15,27 @@ use futures::StreamExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
-use strand_api::{PoolLeg, PoolLegSpec, PoolLegStatus};
-use strand_drives::{DriveHost, OwnedDrive};
-use strand_volumes::{Drive, Storage, VolumeError};
-use tokio::sync::{mpsc, oneshot, watch};
+use strand_api::PoolLeg;
+use strand_drives::DriveHost;
+use strand_volumes::Storage;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::ailment::Ailment;
 use super::connections::Connections;
 use super::evacuate::Copies;
 use super::exports::Exports;
-use super::find::{Found, Named};
-use super::metrics::{Seen, VolumeMetrics};
-use super::scratch::Ground;
-use super::slot::{Hold, OpenError, Slot, State};
-use super::write::{LegWriter, Outbox, Write};
-use super::{AttachError, StorageStanding, Wanted};
+use super::metrics::VolumeMetrics;
+use super::slot::{Slot, State};
+use super::write::{LegWriter, Outbox};
+use super::{StorageStanding, Wanted};
 use crate::cached::Cached;
 use crate::effects::Writer;
 
+pub(super) use ask::Ask;
+use ask::{Attachments, Unserved};
+
 /// How often everything is looked over, whether or not something has changed.
 const LOOK: Duration = Duration::from_secs(10);
-
-/// What the task is asked, and what comes back to it from what it started.
-pub(super) enum Ask {
-    Serve(Box<Wanted>),
-    Hold {
-        drive: String,
-        held: oneshot::Sender<Hold>,
-    },
-    LetGo(String),
-    Find {
-        volume: String,
-        answer: oneshot::Sender<Result<Found, AttachError>>,
-    },
-    FindAttached {
-        volume: String,
-        answer: oneshot::Sender<Attachments>,
-    },
-    Drives(oneshot::Sender<Vec<Named>>),
-    Scratch(oneshot::Sender<Ground>),
-    /// Somebody came with an older generation than the leg's record has.
-    Stale {
-        drive: String,
-        leg: String,
-        recorded: u64,
-    },
-    /// Something about a drive has changed.
-    Look(String),
-    Opened {
-        drive: String,
-        owned: Box<OwnedDrive>,
-        result: Result<Arc<Drive>, OpenError>,
-    },
-    Closed {
-        drive: String,
-        closed: bool,
-    },
-    Tended {
-        leg: String,
-        status: Box<PoolLegStatus>,
-    },
-    Passed {
-        drive: String,
-        orphans: Result<Vec<(String, PoolLegSpec)>, VolumeError>,
-        standing: Option<StorageStanding>,
-        /// What a look found, if there was one.
-        looked: Option<Option<Ailment>>,
-        /// Whether limits are not enforced that should be.
-        unlimited: bool,
-        seen: Option<Seen>,
-    },
-    /// A drive was told how many bytes of it are free.
-    Trimmed {
-        drive: String,
-        bytes: u64,
-    },
-    Wrote {
-        leg: String,
-        /// Its object as it was when this was begun: a watch may bring what was written earlier than the answer comes.
-        before: Option<Box<PoolLeg>>,
-        write: Write,
-        result: Result<Option<Box<PoolLeg>>, String>,
-    },
-    /// What is exported is reached from now on.
-    Reached,
-    /// Exports that no pass sees were looked at.
-    Swept,
-    End(oneshot::Sender<()>),
-}
-
-/// A leg by its drive's id and its name, on a drive that is not open.
-pub(super) type Unserved = (Uuid, String);
-
-/// The legs of a volume that may be attached; or why none can be named, with those on drives that are not open.
-pub(super) type Attachments = Result<Vec<Found>, (AttachError, Vec<Unserved>)>;
 
 pub(super) struct Serving {
     node: String,
@@ -138,20 +65,34 @@ pub(super) struct Serving {
     unserved: BTreeMap<String, Instant>,
 }
 
+/// What the task works with.
+pub(super) struct Parts {
+    pub(super) node: String,
+    pub(super) client: Client,
+    pub(super) host: Arc<dyn DriveHost>,
+    pub(super) storage: Arc<Storage>,
+    pub(super) exports: Arc<Exports>,
+    pub(super) connections: Connections,
+    pub(super) writer: Writer,
+    pub(super) asks: mpsc::UnboundedSender<Ask>,
+    pub(super) standing: watch::Sender<BTreeMap<String, StorageStanding>>,
+}
+
 impl Serving {
-    pub(super) fn new(
-        storage: Arc<Storage>,
-        exports: Arc<Exports>,
-        connections: Connections,
-        node: &str,
-        client: Client,
-        host: Arc<dyn DriveHost>,
-        writer: Writer,
-        asks: mpsc::UnboundedSender<Ask>,
-        standing: watch::Sender<BTreeMap<String, StorageStanding>>,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts {
+            node,
+            client,
+            host,
+            storage,
+            exports,
+            connections,
+            writer,
+            asks,
+            standing,
+        } = parts;
         Self {
-            node: node.to_owned(),
+            node,
             leg_writer: LegWriter::new(client.clone()),
             client,
             host,
