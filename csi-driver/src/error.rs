@@ -246,14 +246,14 @@ fn api_code(error: &kube::Error) -> Code {
 }
 
 /// A path where there is a file for a directory, or a directory for a file, or a name that is too long, is its caller's; so is a
-/// mount that is in use.
+/// mount that is in use, and a directory that holds what is not ours.
 fn host_code(error: &io::Error) -> Code {
     match error.kind() {
         io::ErrorKind::NotADirectory
         | io::ErrorKind::IsADirectory
         | io::ErrorKind::AlreadyExists
         | io::ErrorKind::InvalidFilename => Code::InvalidArgument,
-        io::ErrorKind::ResourceBusy => Code::FailedPrecondition,
+        io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty => Code::FailedPrecondition,
         _ => Code::Internal,
     }
 }

@@ -67,8 +67,9 @@ impl Ground {
         let table = fs::read_to_string("/proc/self/mountinfo").expect("a table of mounts");
         let at = table.lines().filter_map(|line| line.split(' ').nth(4));
         let under = self.path().to_str().expect("a path").to_owned();
+        // Blanks and backslashes are written as octal numbers (proc_pid_mountinfo(5)).
         at.filter(|at| at.starts_with(&under))
-            .map(str::to_owned)
+            .map(|at| at.replace("\\040", " ").replace("\\134", "\\"))
             .collect()
     }
 
