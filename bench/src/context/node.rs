@@ -75,6 +75,6 @@ fn stats(store: &Store) -> serde_json::Value {
         "capacity": stats.capacity, "live": stats.live_bytes, "blocks": stats.blocks,
         "free": f64::from(stats.free_segments) / f64::from(stats.segments.max(1)),
         "index": stats.index_bytes, "moved": stats.moved_bytes,
-        "dropped": stats.dropped_no_space + stats.dropped_busy + stats.dropped_first_touch + stats.dropped_budget,
+        "dropped": stats.dropped_no_space + stats.dropped_busy + stats.dropped_first_touch + stats.dropped_budget + stats.dropped_quota,
     })
 }

@@ -10,6 +10,24 @@ use crate::stats::NamespaceCounts;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(pub u128);
 
+/// What a namespace may have of a store.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share {
+    /// Weight among the others in capacity and drive time, at least 1.
+    pub weight: u32,
+    /// The part of the capacity, between 0 and 1, that its blocks may take though nobody else wants it. None: all.
+    pub most: Option<f64>,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self {
+            weight: 1,
+            most: None,
+        }
+    }
+}
+
 /// Most namespaces at once, flushed ones that still have entries in the index included.
 const MOST: usize = 65_000;
 
@@ -18,6 +36,8 @@ const MOST: usize = 65_000;
 pub(crate) struct Owner {
     pub(crate) namespace: Namespace,
     pub(crate) weight: u32,
+    /// Part of the capacity that it may take at most.
+    most: Option<f64>,
     /// Live blocks and bytes.
     pub(crate) blocks: u64,
     pub(crate) bytes: u64,
@@ -41,7 +61,7 @@ pub(crate) struct Namespaces {
     current: HashMap<Namespace, u16>,
     /// Sequence of each namespace's last flush.
     flushes: HashMap<Namespace, u64>,
-    weights: HashMap<Namespace, u32>,
+    shares: HashMap<Namespace, Share>,
     /// What each that has had a slot has done.
     tallies: HashMap<Namespace, Tally>,
     total_weight: u64,
@@ -56,10 +76,11 @@ impl Namespaces {
             }
             return Some(*slot);
         }
-        let weight = self.weights.get(&namespace).copied().unwrap_or(1);
+        let Share { weight, most } = self.shares.get(&namespace).copied().unwrap_or_default();
         let owner = Owner {
             namespace,
             weight,
+            most,
             blocks: 0,
             bytes: 0,
             flushed: false,
@@ -148,19 +169,39 @@ impl Namespaces {
         self.slots.get_mut(usize::from(slot))?.as_mut()
     }
 
-    /// Gives weights; namespaces that are not named keep or get weight 1.
-    pub(crate) fn set_weights(&mut self, weights: &[(Namespace, u32)]) {
-        self.weights = weights
+    /// Gives shares; namespaces that are not named have the usual one.
+    pub(crate) fn set_shares(&mut self, shares: &[(Namespace, Share)]) {
+        let sound = |share: &Share| Share {
+            weight: share.weight.max(1),
+            most: share.most,
+        };
+        self.shares = shares
             .iter()
-            .map(|(namespace, weight)| (*namespace, (*weight).max(1)))
+            .map(|(namespace, share)| (*namespace, sound(share)))
             .collect();
         self.total_weight = 0;
         for (namespace, slot) in &self.current {
             if let Some(Some(owner)) = self.slots.get_mut(usize::from(*slot)) {
-                owner.weight = self.weights.get(namespace).copied().unwrap_or(1);
+                let share = self.shares.get(namespace).copied().unwrap_or_default();
+                (owner.weight, owner.most) = (share.weight, share.most);
                 self.total_weight += u64::from(owner.weight);
             }
         }
+    }
+
+    /// Bytes of `capacity` that a slot's namespace may take at most, where that is less than all.
+    pub(crate) fn most(&self, slot: u16, capacity: u64) -> Option<u64> {
+        let most = self.owner(slot)?.most?;
+        Some((capacity as f64 * most.max(0.0)) as u64).filter(|bytes| *bytes < capacity)
+    }
+
+    /// Slots of the namespaces that hold more of `capacity` than they may.
+    pub(crate) fn above_most(&self, capacity: u64) -> Vec<u16> {
+        let is_above = |slot: &u16| {
+            let held = self.owner(*slot).map_or(0, |owner| owner.bytes);
+            self.most(*slot, capacity).is_some_and(|most| held > most)
+        };
+        self.current.values().copied().filter(is_above).collect()
     }
 
     /// Bytes of `capacity` that a slot's namespace may hold against the others.

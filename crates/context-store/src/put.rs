@@ -14,6 +14,7 @@ use crate::error::StoreError;
 use crate::hash::{Fingerprint, chunk_seed};
 use crate::latency::Operation;
 use crate::namespaces::Namespace;
+use crate::quota::Exceeds;
 use crate::record::{Kind, Meta, Shape, UNIT};
 use crate::segment::Item;
 use crate::space::Place;
@@ -340,10 +341,16 @@ impl Shared {
         if options.if_absent && core.live(namespace, fingerprint, now).is_some() {
             return Ok(Some(Put::Present));
         }
+        let above = core.exceeds(namespace, shape.footprint() as u64);
+        if above != Exceeds::No {
+            self.quota.notify_one();
+        }
         let tag = u64::from_le_bytes(fingerprint.0[..8].try_into().unwrap_or_default());
         let bytes = shape.footprint() as u64;
         let reason = if !may_wait {
             Some(DropReason::Busy)
+        } else if above == Exceeds::ByFar {
+            Some(DropReason::Quota)
         } else {
             match core.governor.admit(tag, bytes, now.millis) {
                 Admission::Admit => {

@@ -147,6 +147,7 @@ pub(crate) async fn open(
         upkeep: Notify::new(),
         room: Notify::new(),
         trim: Notify::new(),
+        quota: Notify::new(),
         tasks: tokio::sync::watch::Sender::new(0),
     };
     Ok((shared, Opened { report, forgotten }))

@@ -17,6 +17,8 @@ pub enum DropReason {
     FirstTouch,
     /// The day's endurance budget is used up.
     Budget,
+    /// Its namespace holds more than it may, and what goes for it has not gone yet; or the block is larger than all it may hold.
+    Quota,
 }
 
 /// What a store has done since it was opened, and how it stands. Counters only grow; all sizes are bytes.
@@ -58,6 +60,8 @@ pub struct Stats {
     pub dropped_first_touch: u64,
     /// Puts dropped at the endurance ceiling.
     pub dropped_budget: u64,
+    /// Puts dropped because their namespace held more than it may.
+    pub dropped_quota: u64,
     /// Blocks deleted by callers.
     pub deleted: u64,
     /// Blocks that made room.
@@ -119,6 +123,7 @@ impl Stats {
             DropReason::Busy => self.dropped_busy += 1,
             DropReason::FirstTouch => self.dropped_first_touch += 1,
             DropReason::Budget => self.dropped_budget += 1,
+            DropReason::Quota => self.dropped_quota += 1,
         }
     }
 }
@@ -172,6 +177,8 @@ pub struct NamespaceCounts {
     pub dropped_first_touch: u64,
     /// Puts dropped at the endurance ceiling.
     pub dropped_budget: u64,
+    /// Puts dropped because their namespace held more than it may.
+    pub dropped_quota: u64,
     /// Blocks that made room.
     pub evicted_blocks: u64,
     /// Bytes of them.
@@ -185,6 +192,7 @@ impl NamespaceCounts {
             DropReason::Busy => self.dropped_busy += 1,
             DropReason::FirstTouch => self.dropped_first_touch += 1,
             DropReason::Budget => self.dropped_budget += 1,
+            DropReason::Quota => self.dropped_quota += 1,
         }
     }
 }

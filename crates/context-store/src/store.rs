@@ -14,12 +14,12 @@ use crate::error::{OpenError, StoreError};
 use crate::expiry::Now;
 use crate::hash::Fingerprint;
 use crate::latency::LatencyStats;
-use crate::namespaces::Namespace;
+use crate::namespaces::{Namespace, Share};
 use crate::options::{Medium, Options};
 use crate::record::MAX_META;
 use crate::stats::{NamespaceReport, NamespaceStats, Recovery, Stats};
 use crate::superblock::{Identity, Superblock};
-use crate::{MAX_KEY, MAX_VALUE, PAGE, evictor, recover, trim, upkeep};
+use crate::{MAX_KEY, MAX_VALUE, PAGE, evictor, quota, recover, trim, upkeep};
 
 /// Bytes of the private pages that metas are read into and written from: a packed record may straddle three pages.
 pub(crate) const SCRATCH: usize = MAX_META + PAGE;
@@ -69,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) room: Notify,
     /// Segments came free that the drive does not know of.
     pub(crate) trim: Notify,
+    /// A namespace may hold more than it may.
+    pub(crate) quota: Notify,
     /// The store's own tasks that have not ended. The last field: it goes after the disk.
     pub(crate) tasks: tokio::sync::watch::Sender<u32>,
 }
@@ -108,6 +110,7 @@ impl Shared {
         self.upkeep.notify_one();
         self.room.notify_one();
         self.trim.notify_one();
+        self.quota.notify_one();
     }
 
     /// Byte of the partition at which a unit's byte lies.
@@ -165,6 +168,7 @@ impl Store {
         upkeep::spawn(&shared);
         evictor::spawn(&shared);
         trim::spawn(&shared);
+        quota::spawn(&shared);
         recover::write_down(&shared, recovery.forgotten).await?;
         let store = Store {
             _open: Arc::new(Open(Arc::clone(&shared))),
@@ -190,9 +194,10 @@ impl Store {
         Ok(self.shared.disk.unregister(region)?)
     }
 
-    /// Gives namespaces their weights in capacity and drive time; those not named have weight 1.
-    pub fn set_shares(&self, weights: &[(Namespace, u32)]) {
-        self.shared.core().namespaces.set_weights(weights);
+    /// Gives namespaces their shares; those not named have the usual one. Where one holds more than it may now, its coldest blocks go.
+    pub fn set_shares(&self, shares: &[(Namespace, Share)]) {
+        self.shared.core().namespaces.set_shares(shares);
+        self.shared.quota.notify_one();
     }
 
     /// The largest value that this partition takes, in bytes.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use strand_context_store::{Namespace, Store, Value};
+use strand_context_store::{Namespace, Share, Store, Value};
 use strand_kv_door::{Blocks, Described, Page, Refused, StoreBlocks, Totals, refused};
 
 use crate::frame::{Deletion, Key, Spot};
@@ -17,8 +17,8 @@ pub(crate) struct Drives {
 #[derive(Debug, Default)]
 struct State {
     here: BTreeMap<u32, Arc<StoreBlocks>>,
-    /// Weights of namespaces.
-    shares: Vec<(Namespace, u32)>,
+    /// Shares of namespaces.
+    shares: Vec<(Namespace, Share)>,
     /// Drives that somebody asked for in vain.
     missed: HashSet<u32>,
 }
@@ -31,13 +31,13 @@ impl Drives {
         state.here.insert(drive, blocks);
     }
 
-    pub(crate) fn set_shares(&self, weights: Vec<(Namespace, u32)>) {
+    pub(crate) fn set_shares(&self, shares: Vec<(Namespace, Share)>) {
         let mut state = self.lock();
-        if state.shares != weights {
+        if state.shares != shares {
             for blocks in state.here.values() {
-                blocks.store().set_shares(&weights);
+                blocks.store().set_shares(&shares);
             }
-            state.shares = weights;
+            state.shares = shares;
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use strand_api::PoolMapSpec;
-use strand_context_store::{Namespace, Store};
+use strand_context_store::{Namespace, Share, Store};
 use strand_kv_client::frame::Code;
 use strand_kv_door::{Refused, StoreBlocks};
 use tokio::sync::Semaphore;
@@ -127,9 +127,9 @@ impl Rack {
         }
     }
 
-    /// Gives namespaces their weights on the drives of this node; those not named have weight 1.
-    pub fn set_shares(&self, weights: Vec<(Namespace, u32)>) {
-        self.host().drives.set_shares(weights);
+    /// Gives namespaces their shares of the drives of this node; those not named have the usual one.
+    pub fn set_shares(&self, shares: Vec<(Namespace, Share)>) {
+        self.host().drives.set_shares(shares);
     }
 
     /// Serves a drive of this node, by its key in the pool map. What has to be deleted there first is.

@@ -36,6 +36,15 @@ pub fn share<'a>(
     }
 }
 
+/// A namespace's part of each drive.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// Weight among the others, at least 1.
+    pub weight: u32,
+    /// What of the drive, between 0 and 1, it may fill at most. None: all.
+    pub most: Option<f64>,
+}
+
 /// The shares of all namespaces in a pool, as far as they are not by default.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rights {
@@ -72,11 +81,17 @@ impl Rights {
         }
     }
 
-    /// The namespaces that have a grant, with their weights.
-    pub fn weights(&self) -> impl Iterator<Item = (&str, u32)> {
-        let weight = |share: &ContextShare| u32::try_from(share.weight).unwrap_or(1).max(1);
-        let granted = self.granted.iter();
-        granted.map(move |(namespace, share)| (namespace.as_str(), weight(share)))
+    /// The namespaces that have a grant, with their parts of each drive of a pool of so many bytes. Keys are spread over the drives by
+    /// their sizes, and so is what a namespace may keep. Before anything is known of the pool's size no quota counts.
+    pub fn parts(&self, capacity: u64) -> impl Iterator<Item = (&str, Part)> {
+        self.granted.iter().map(move |(namespace, share)| {
+            let quota = share.quota.filter(|_| capacity > 0);
+            let part = Part {
+                weight: u32::try_from(share.weight).unwrap_or(1).max(1),
+                most: quota.map(|quota| (quota.0 as f64 / capacity as f64).min(1.0)),
+            };
+            (namespace.as_str(), part)
+        })
     }
 }
 
@@ -117,8 +132,25 @@ mod tests {
                 let one = share(Some(&pool(access)), &grants, namespace);
                 assert_eq!(rights.share(namespace), one);
             }
-            assert_eq!(rights.weights().collect::<Vec<_>>(), [("a", 5)]);
+            let part = Part {
+                weight: 5,
+                most: None,
+            };
+            assert_eq!(rights.parts(1 << 40).collect::<Vec<_>>(), [("a", part)]);
         }
+    }
+
+    #[test]
+    fn a_quota_is_the_same_part_of_every_drive() {
+        let mut bound = grant("rack", "a", 1);
+        bound.spec.context_memory.quota = Some("256Gi".parse().unwrap());
+        let most = |capacity| {
+            let rights = Rights::of(&pool("Open"), [&bound]);
+            rights.parts(capacity).next().unwrap().1.most
+        };
+        assert_eq!(most(1 << 40), Some(0.25));
+        assert_eq!(most(1 << 30), Some(1.0));
+        assert_eq!(most(0), None);
     }
 
     #[test]
@@ -130,7 +162,7 @@ mod tests {
             share(Some(&pool("Granted")), [&last], "a"),
             Err(Denied::NotGranted)
         );
-        assert_eq!(Rights::of(&pool("Open"), [&last]).weights().count(), 0);
+        assert_eq!(Rights::of(&pool("Open"), [&last]).parts(1).count(), 0);
         let mut old = pool("Open");
         old.metadata.deletion_timestamp = serde_json::from_value(gone).unwrap();
         assert_eq!(share(Some(&old), [], "a"), Err(Denied::NoPool));

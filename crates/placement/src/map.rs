@@ -15,6 +15,15 @@ pub const MIN_INTERVAL: Duration = Duration::from_secs(5);
 const FAN_OUT_BYTES_PER_SECOND: u64 = 100_000_000;
 /// The weight of a drive in the map is its context memory in units of this many bytes.
 const WEIGHT_UNIT: u64 = 64 << 20;
+
+/// Bytes of context memory of all drives in a map, about: each drive's in whole units of 64 MiB.
+#[must_use]
+pub fn capacity(map: &PoolMapSpec) -> u64 {
+    let drives = map.nodes.iter().flat_map(|node| &node.drives);
+    drives
+        .map(|drive| u64::from(drive.weight) * WEIGHT_UNIT)
+        .sum()
+}
 /// The API server's limit on one object, with room for metadata.
 pub const MAX_BYTES: usize = 1_500_000;
 

@@ -5,10 +5,12 @@ use std::io;
 use std::sync::Arc;
 
 use strand_api::{ContextMemoryPolicy, PoolMapSpec};
-use strand_context_store::Store;
+use strand_context_store::{Share, Store};
 use strand_drives::OwnedDrive;
 use strand_kv_door::{ArenaBudget, Door, DoorOptions, Namespace, Node};
 use strand_kv_rack::Rack;
+use strand_placement::access::Part;
+use strand_placement::map::capacity;
 use uuid::Uuid;
 
 use super::discard;
@@ -54,15 +56,18 @@ impl Pool {
     /// Takes the pool's policy and newest map.
     pub(super) fn follow(&mut self, wanted: &WantedPool) {
         self.name.clone_from(&wanted.name);
-        if let Some(rights) = &wanted.rights {
-            let weights = rights.weights();
-            let weights = weights.map(|(namespace, weight)| (namespace_of(namespace), weight));
-            self.rack.set_shares(weights.collect());
-        }
         let epoch = self.map.as_ref().map_or(0, |map| map.epoch);
         if let Some(map) = wanted.map.as_ref().filter(|map| map.epoch > epoch) {
             self.rack.set_map(map);
             self.map = Some(Arc::clone(map));
+        }
+        if let Some(rights) = &wanted.rights {
+            let capacity = self.map.as_deref().map_or(0, capacity);
+            let shares = rights.parts(capacity).map(|(namespace, part)| {
+                let Part { weight, most } = part;
+                (namespace_of(namespace), Share { weight, most })
+            });
+            self.rack.set_shares(shares.collect());
         }
     }
 

@@ -183,7 +183,8 @@ impl Holds {
             dropped: stats.dropped_no_space
                 + stats.dropped_busy
                 + stats.dropped_first_touch
-                + stats.dropped_budget,
+                + stats.dropped_budget
+                + stats.dropped_quota,
             written: stats.device_written,
             engine: stats.engine.to_owned(),
         }

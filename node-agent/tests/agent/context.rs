@@ -379,6 +379,62 @@ async fn a_pool_that_is_granted_opens_doors_for_those_it_is_granted_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_bounds_what_a_namespace_keeps_though_there_is_room() {
+    let bed = Bed::new().await;
+    let agent = bed.agent();
+    bed.taken(256 * MIB).await;
+    bed.map(1, 1).await;
+    context(&agent).open_door("a", bed.door()).await.unwrap();
+    serves(&agent, &bed, 1).await;
+    let client = bed.client();
+    let key = |number: u32| number.to_le_bytes();
+    let block = vec![9; 1 << 20];
+    for number in 0..60 {
+        put(&client, &key(number), &block).await;
+    }
+    let used = || {
+        let labels = format!(
+            "drive=\"{}\",namespace=\"team-a\",pool=\"{POOL}\"",
+            bed.drive
+        );
+        agent.metric(&format!(
+            "strand_context_namespace_drive_used_bytes{{{labels}}}"
+        ))
+    };
+    assert!(used() > Some(f64::from(60 << 20)));
+
+    // A tenth of the 320 MiB that the map tells; and of the drive, which has somewhat less.
+    let grant: PoolGrant = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": format!("{POOL}.team-a")},
+        "spec": {"pool": POOL, "namespace": "team-a", "contextMemory": {"quota": "32Mi"}},
+    }))
+    .unwrap();
+    let grants = Api::<PoolGrant>::all(bed.cluster.client.clone());
+    grants.create(&PostParams::default(), &grant).await.unwrap();
+    let within = async || {
+        until("the coldest blocks to go", || async {
+            (used() <= Some(f64::from(32 << 20))).then_some(())
+        })
+        .await;
+    };
+    within().await;
+    assert!(used() > Some(f64::from(16 << 20)), "{:?}", used());
+    assert!(get(&client, &key(59)).await.is_some(), "the newest went");
+    assert!(
+        get(&client, &key(0)).await.is_none(),
+        "the oldest is still there"
+    );
+    // New ones are taken, and others go for them.
+    until("a new block to be taken", || async {
+        put(&client, &key(60), &block).await;
+        get(&client, &key(60)).await
+    })
+    .await;
+    within().await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_tell_what_namespaces_do_on_a_drive_and_how_long_it_takes() {
     let bed = Bed::new().await;
     let agent = bed.agent();

@@ -5,5 +5,6 @@ mod life;
 mod model;
 mod neighbours;
 mod parsers;
+mod quotas;
 mod restarts;
 mod traces;

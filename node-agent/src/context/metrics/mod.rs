@@ -192,11 +192,12 @@ const GAUGES: [Number; 10] = [
 /// A reason why puts were dropped, and how often.
 type Drop = (&'static str, fn(&Stats) -> u64);
 
-const DROPS: [Drop; 4] = [
+const DROPS: [Drop; 5] = [
     ("no_space", |s| s.dropped_no_space),
     ("busy", |s| s.dropped_busy),
     ("first_touch", |s| s.dropped_first_touch),
     ("endurance", |s| s.dropped_budget),
+    ("quota", |s| s.dropped_quota),
 ];
 
 fn of_drives(drives: &[(&str, &OpenDrive, Stats)]) -> prometheus::Result<Vec<MetricFamily>> {

@@ -58,11 +58,12 @@ const COUNTERS: [Number; 6] = [
 /// A reason why a namespace's puts were dropped, and how often.
 type Drop = (&'static str, fn(&NamespaceCounts) -> u64);
 
-const DROPS: [Drop; 4] = [
+const DROPS: [Drop; 5] = [
     ("no_space", |c| c.dropped_no_space),
     ("busy", |c| c.dropped_busy),
     ("first_touch", |c| c.dropped_first_touch),
     ("endurance", |c| c.dropped_budget),
+    ("quota", |c| c.dropped_quota),
 ];
 
 /// The label of a namespace: its name where a pod of it has had its door on this node, else the front of its number.
