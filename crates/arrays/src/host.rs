@@ -21,18 +21,19 @@ CREATE bbl=no names=no
 ";
 
 /// For udev (7): our legs and arrays are no business of mdadm, LVM, multipath or anything that looks for file systems. Legs are known by
-/// the names of their subsystems or by the mark on their loop devices, arrays by their numbers.
+/// the names of their subsystems or by the path of the file under their loop devices, arrays by their numbers. The rules for arrays do look
+/// into them; but no link leads to what they find: what a pod writes into its volume could have the UUID of the host's own file system.
 const RULE: &str = "\
 # Written by Strand's node agent: its legs and arrays are its own.
 SUBSYSTEM!=\"block\", GOTO=\"strand_end\"
 KERNEL==\"nvme*\", ATTRS{subsysnqn}==\"nqn.2024-01.dev.strand:*\", GOTO=\"strand_ours\"
 KERNEL==\"loop*\", ATTR{loop/backing_file}==\"*/legs/*/data\", GOTO=\"strand_ours\"
-KERNEL==\"md1[0-9][0-9][0-9]\", GOTO=\"strand_ours\"
+KERNEL==\"md1[0-9][0-9][0-9]|md1[0-9][0-9][0-9]p[0-9]*\", GOTO=\"strand_ours\"
 GOTO=\"strand_end\"
 LABEL=\"strand_ours\"
 ENV{SYSTEMD_READY}=\"0\", ENV{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}=\"1\"
 ENV{DM_UDEV_DISABLE_OTHER_RULES_FLAG}=\"1\", ENV{nompath}=\"1\", ENV{UDISKS_IGNORE}=\"1\"
-OPTIONS+=\"nowatch\"
+SYMLINK:=\"\", OPTIONS:=\"nowatch\"
 LABEL=\"strand_end\"
 ";
 

@@ -483,10 +483,9 @@ impl World {
         for leg in hit {
             self.disks[leg].writes.insert(self.written);
         }
-        if md.members.len() < self.disks.len() || whole < self.disks.len() {
-            if self.marked.0 == md.generation {
-                self.marked.1.insert(self.written);
-            }
+        let degraded = md.members.len() < self.disks.len() || whole < self.disks.len();
+        if degraded && self.marked.0 == md.generation {
+            self.marked.1.insert(self.written);
         }
         if all && whole >= self.level.needed(self.disks.len()) {
             self.acknowledged.insert(self.written);
