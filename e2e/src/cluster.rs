@@ -67,6 +67,11 @@ impl Cluster {
         &self.dir
     }
 
+    /// How to reach the cluster, as a user who may do everything.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.control_plane.kubeconfig()
+    }
+
     /// Runs `kubectl` and returns its output.
     ///
     /// # Errors

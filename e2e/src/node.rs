@@ -176,6 +176,9 @@ fn kubelet(name: &str) -> String {
         "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        // A volume is mounted once the node's status has it: by default up to 10 s later. It is grown when its pod is looked at again:
+        // by default up to a minute later.
+        "nodeStatusUpdateFrequency": "1s", "syncFrequency": "10s",
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         "enforceNodeAllocatable": [], "makeIPTablesUtilChains": false, "failSwapOn": false, "resolvConf": "",
         "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "100Mi"},

@@ -12,7 +12,10 @@ pub fn a_pool_is_ready_after_helm_install(rack: &Rack) {
     rack.helm("install", &["--create-namespace"]);
     rack.apply(json!({
         "apiVersion": "strand.dev/v1alpha1", "kind": "MemoryPool", "metadata": {"name": "rack"},
-        "spec": {"drives": {"models": ["*"]}, "carve": {"contextMemory": "50%"}},
+        "spec": {"drives": {"models": ["*"]}, "carve": {"contextMemory": "50%"},
+            // Small drives: at their endurance hardly a block a second would be kept.
+            "contextMemory": {"driveWritesPerDay": 100},
+        },
     }));
     rack.cluster
         .until(

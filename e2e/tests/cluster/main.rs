@@ -1,7 +1,7 @@
 //! What is promised of an installed Strand, each promise as a scenario on a real cluster of two nodes: real kubelets, containerd, the
 //! stock CSI sidecars, the chart with its RBAC. `make e2e` runs them, as root; by themselves they are left out.
 //!
-//! One cluster for all, in the order in which a user meets them; a part of a scenario's name as argument runs those that match, and
+//! One cluster for all, in the order in which a user meets them; parts of scenarios' names as arguments run those that match, and
 //! `install`, which the others build on.
 
 #![allow(
@@ -13,12 +13,14 @@
 
 mod faults;
 mod install;
+mod life;
 mod pods;
 mod rack;
 mod running;
 mod volumes;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -77,6 +79,22 @@ const SCENARIOS: &[Scenario] = &[
         "faults::a_pod_deleted_by_force_leaves_nothing",
         faults::a_pod_deleted_by_force_leaves_nothing,
     ),
+    (
+        "life::an_upgrade_harms_nobody",
+        life::an_upgrade_harms_nobody,
+    ),
+    (
+        "life::reinstalling_takes_everything_back",
+        life::reinstalling_takes_everything_back,
+    ),
+    (
+        "life::deleted_definitions_lose_no_volume",
+        life::deleted_definitions_lose_no_volume,
+    ),
+    (
+        "life::release_and_uninstall_leave_nothing",
+        life::release_and_uninstall_leave_nothing,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -99,7 +117,10 @@ fn main() -> ExitCode {
     }
     match enter::inside() {
         None => code(outside(&args)),
-        Some(dir) => inside(&dir, args.iter().find(|arg| !arg.starts_with('-'))),
+        Some(dir) => {
+            let parts = args.iter().filter(|arg| !arg.starts_with('-'));
+            inside(&dir, &parts.map(String::as_str).collect::<Vec<_>>())
+        }
     }
 }
 
@@ -125,28 +146,41 @@ fn outside(args: &[String]) -> anyhow::Result<()> {
     left
 }
 
-fn inside(dir: &std::path::Path, part: Option<&String>) -> ExitCode {
+fn inside(dir: &Path, parts: &[&str]) -> ExitCode {
     let begun = Instant::now();
     let rack = Rack::start(dir);
     println!("cluster: {:.1?}", begun.elapsed());
-    let wanted = |name: &str| part.is_none_or(|part| name.contains(part.as_str()));
+    let wanted = |name: &str| parts.is_empty() || parts.iter().any(|part| name.contains(part));
+    let logs = repository().join("target/e2e-logs");
+    let _ = std::fs::remove_dir_all(&logs);
+    let mut failed = 0;
     for (name, scenario) in SCENARIOS {
-        if !wanted(name) && !name.starts_with("install::a_pool") {
+        if !wanted(name) && *name != SCENARIOS[0].0 {
             continue;
         }
         let begun = Instant::now();
-        if catch_unwind(AssertUnwindSafe(|| scenario(&rack))).is_err() {
-            let logs = repository().join("target/e2e-logs");
-            let _ = std::fs::remove_dir_all(&logs);
-            rack.cluster.explain(&logs);
-            println!(
-                "test {name} ... FAILED ({:.1?}); logs: {}",
-                begun.elapsed(),
-                logs.display()
-            );
-            return ExitCode::FAILURE;
+        if catch_unwind(AssertUnwindSafe(|| scenario(&rack))).is_ok() {
+            println!("test {name} ... ok ({:.1?})", begun.elapsed());
+            continue;
         }
-        println!("test {name} ... ok ({:.1?})", begun.elapsed());
+        let logs = logs.join(name);
+        rack.cluster.explain(&logs);
+        println!(
+            "test {name} ... FAILED ({:.1?}); logs: {}",
+            begun.elapsed(),
+            logs.display()
+        );
+        failed += 1;
+        if *name == SCENARIOS[0].0 {
+            break;
+        }
+        // The others do not trip over what it left.
+        rack.clear();
     }
-    ExitCode::SUCCESS
+    println!("{failed} failed; {:.0?} in all", begun.elapsed());
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

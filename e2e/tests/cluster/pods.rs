@@ -8,8 +8,7 @@ use strand_e2e::wait;
 
 /// A pod of a labelled namespace, with a claim: it gets a volume, and an endpoint that it never asked for in its manifest.
 pub fn a_pod_gets_volume_and_endpoint(rack: &Rack) {
-    rack.namespace("team-a", true);
-    injected(rack, "team-a");
+    rack.team("team-a");
     rack.apply(claim("team-a", "weights", "1Gi", json!({})));
     let pod = Pod::new("team-a", "p1")
         .on("node-1")
@@ -47,9 +46,8 @@ pub fn a_pod_gets_volume_and_endpoint(rack: &Rack) {
 
 /// A block that a pod wrote is read by a pod on the other node, and by no pod of another namespace.
 pub fn blocks_are_found_on_other_nodes_by_their_namespace_alone(rack: &Rack) {
-    rack.namespace("team-b", true);
+    rack.team("team-b");
     rack.namespace("quiet", false);
-    injected(rack, "team-b");
     rack.apply(Pod::new("team-a", "p2").on("node-2").object());
     rack.apply(Pod::new("team-b", "p3").on("node-2").object());
     rack.apply(Pod::new("quiet", "p4").object());
@@ -76,6 +74,7 @@ pub fn blocks_are_found_on_other_nodes_by_their_namespace_alone(rack: &Rack) {
 
 /// From a pod's creation until it is Ready, its volume made and mounted and its endpoint up, with the images there.
 pub fn pods_start_soon(rack: &Rack) {
+    rack.team("team-a");
     let mut times: Vec<Duration> = (0..9)
         .map(|number| {
             let (name, node) = (format!("soon-{number}"), format!("node-{}", number % 2 + 1));
@@ -106,29 +105,4 @@ pub fn pods_start_soon(rack: &Rack) {
         times[4], times[8]
     );
     assert!(times[4] < Duration::from_secs(20), "{times:.1?}");
-}
-
-/// Waits until a namespace's label is known to the webhook.
-pub fn injected(rack: &Rack, namespace: &str) {
-    let pod = Pod::new(namespace, "probe").object().to_string();
-    wait::until("pods are injected", wait::PATIENCE, || {
-        let args = [
-            "create",
-            "--dry-run=server",
-            "-o",
-            "jsonpath={.spec.initContainers[*].name}",
-            "-f",
-            "-",
-        ];
-        let said = rack
-            .cluster
-            .feed(&args, pod.as_bytes())
-            .map_err(|error| error.to_string())?;
-        if said.contains("strand-kv-endpoint") {
-            Ok(())
-        } else {
-            Err(said)
-        }
-    })
-    .unwrap();
 }

@@ -4,10 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use strand_e2e::{Cluster, images, repository, wait::PATIENCE};
+use strand_e2e::wait::{self, PATIENCE};
+use strand_e2e::{Cluster, images, repository};
 
 pub const NAMESPACE: &str = "strand-system";
-const DRIVES: &[u64] = &[4 << 30; 4];
+/// Those of the tests' pods.
+pub const NAMESPACES: [&str; 4] = ["team-a", "team-b", "quiet", "volumes"];
+const DRIVES: &[u64] = &[8 << 30; 4];
 
 pub struct Rack {
     pub cluster: Cluster,
@@ -85,6 +88,35 @@ impl Rack {
             json!({})
         };
         self.apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}));
+    }
+
+    /// Makes a namespace whose pods get context memory, and waits until the webhook knows.
+    pub fn team(&self, name: &str) {
+        self.namespace(name, true);
+        let pod = Pod::new(name, "probe").object().to_string();
+        let path = "jsonpath={.spec.initContainers[*].name}";
+        let args = ["create", "--dry-run=server", "-o", path, "-f", "-"];
+        wait::until("pods are injected", PATIENCE, || {
+            let said = self
+                .cluster
+                .feed(&args, pod.as_bytes())
+                .map_err(|error| error.to_string())?;
+            if said.contains("strand-kv-endpoint") {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        })
+        .unwrap();
+    }
+
+    /// Takes the tests' namespaces away, as far as that goes.
+    pub fn clear(&self) {
+        let mut args = vec!["delete", "namespace", "--ignore-not-found", "--timeout=90s"];
+        args.extend(NAMESPACES);
+        if let Err(words) = self.cluster.ask(&args) {
+            println!("    {words}");
+        }
     }
 
     pub fn ready(&self, namespace: &str, pod: &str) {

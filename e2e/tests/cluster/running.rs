@@ -23,10 +23,6 @@ impl Seen {
         self.0[what].as_u64().unwrap()
     }
 
-    pub fn slowest(&self) -> f64 {
-        self.0["slowest"].as_f64().unwrap()
-    }
-
     /// Whoever uses the endpoint has not noticed anything but misses.
     pub fn is_unharmed(&self) {
         assert_eq!(self.0["errors"], json!([]), "{self:?}");
@@ -42,6 +38,7 @@ impl Seen {
 impl<'a> Running<'a> {
     /// Starts one on a node, with a volume of its own.
     pub fn start(rack: &'a Rack, namespace: &str, name: &str, node: &str) -> Self {
+        rack.team(namespace);
         rack.apply(claim(namespace, name, "400Mi", json!({})));
         let pod = Pod::new(namespace, name)
             .on(node)

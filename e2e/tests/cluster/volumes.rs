@@ -55,6 +55,7 @@ pub fn a_block_claim_is_a_device(rack: &Rack) {
 
 /// A generic ephemeral volume comes and goes with its pod.
 pub fn an_ephemeral_volume_goes_with_its_pod(rack: &Rack) {
+    rack.namespace(NAMESPACE, false);
     let spec = claim(NAMESPACE, "", "400Mi", json!({}))["spec"].clone();
     let source = json!({"ephemeral": {"volumeClaimTemplate": {"spec": spec}}});
     pod(
@@ -79,6 +80,7 @@ pub fn an_ephemeral_volume_goes_with_its_pod(rack: &Rack) {
 
 /// A claim grows under its pod.
 pub fn a_claim_grows_under_its_pod(rack: &Rack) {
+    rack.namespace(NAMESPACE, false);
     rack.apply(claim(NAMESPACE, "grows", "400Mi", json!({})));
     pod(
         rack,
@@ -91,16 +93,16 @@ pub fn a_claim_grows_under_its_pod(rack: &Rack) {
         "head -c 20M /dev/urandom >/data/model; sha256sum /data/model >/data/sum; sync",
     );
     let before = size(rack, "grows");
-    let larger = json!({"spec": {"resources": {"requests": {"storage": "900Mi"}}}});
+    let larger = json!({"spec": {"resources": {"requests": {"storage": "700Mi"}}}});
     patch(rack, "grows", &larger);
     rack.until(
         &["pvc", "grows", "-n", NAMESPACE],
         "{.status.capacity.storage}",
-        |size| size == "900Mi",
+        |size| size == "700Mi",
     );
     wait::until("the file system is larger", PATIENCE, || {
         let now = size(rack, "grows");
-        if now > before + 400_000 {
+        if now > before + 200_000 {
             Ok(())
         } else {
             Err(now.to_string())
@@ -132,7 +134,7 @@ pub fn a_snapshot_and_what_is_made_of_it(rack: &Rack) {
     );
     rack.exec(NAMESPACE, "grows", "echo changed >/data/model; sync");
     let source = json!({"dataSource": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "before"}});
-    rack.apply(claim(NAMESPACE, "restored", "900Mi", source));
+    rack.apply(claim(NAMESPACE, "restored", "700Mi", source));
     pod(
         rack,
         Pod::new(NAMESPACE, "restored").claim("restored", "/data"),
@@ -140,7 +142,7 @@ pub fn a_snapshot_and_what_is_made_of_it(rack: &Rack) {
     );
     rack.exec(NAMESPACE, "restored", "sha256sum -c /data/sum");
     let clone = json!({"dataSource": {"kind": "PersistentVolumeClaim", "name": "restored"}});
-    rack.apply(claim(NAMESPACE, "clone", "900Mi", clone));
+    rack.apply(claim(NAMESPACE, "clone", "700Mi", clone));
     pod(
         rack,
         Pod::new(NAMESPACE, "clone").claim("clone", "/data"),

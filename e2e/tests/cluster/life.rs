@@ -1,0 +1,196 @@
+//! Strand comes, is renewed and goes, while pods use it.
+
+use serde_json::{Value, json};
+use strand_e2e::wait::{self, PATIENCE};
+use strand_e2e::{guard, repository};
+
+use crate::rack::{NAMESPACE, Pod, Rack};
+use crate::running::Running;
+
+const WORKLOADS: [&str; 3] = [
+    "daemonset/strand-node",
+    "deployment/strand-operator",
+    "deployment/strand-csi-controller",
+];
+
+fn rolled_out(rack: &Rack) {
+    for what in WORKLOADS {
+        rack.kubectl(&["rollout", "status", "-n", NAMESPACE, what, "--timeout=180s"]);
+    }
+}
+
+fn all_drives_serve(rack: &Rack) {
+    rack.cluster
+        .until(
+            &["drives"],
+            "{.items[*].status.phase}",
+            2 * PATIENCE,
+            |phases| phases.split(' ').filter(|phase| *phase == "Ready").count() == 8,
+        )
+        .unwrap();
+}
+
+/// `helm upgrade` renews every process, node by node; whoever uses the pool meanwhile sees misses at most. So does `helm rollback`.
+pub fn an_upgrade_harms_nobody(rack: &Rack) {
+    let clients = ["node-1", "node-2"]
+        .map(|node| Running::start(rack, "team-a", &format!("busy-{node}"), node));
+    rack.helm(
+        "upgrade",
+        &["--set", "logs.level=debug", "--set", "logs.format=json"],
+    );
+    rolled_out(rack);
+    rack.cluster
+        .helm(&["rollback", "strand", "-n", NAMESPACE])
+        .unwrap();
+    rolled_out(rack);
+    for client in clients {
+        client.goes_on();
+        let seen = client.seen();
+        println!("    client, upgrade and rollback: {seen:?}");
+        seen.is_unharmed();
+        client.end();
+    }
+}
+
+/// Uninstalling leaves drives, data and pods; installing again takes all of it back.
+pub fn reinstalling_takes_everything_back(rack: &Rack) {
+    let client = Running::start(rack, "team-a", "busy", "node-1");
+    rack.redis("team-a", "busy", "print(r.set('kept', b'z' * 500000))");
+    let before = drives(rack);
+    rack.cluster
+        .helm(&["uninstall", "strand", "-n", NAMESPACE, "--wait"])
+        .unwrap();
+    no_pods(rack);
+    client.seen().is_unharmed();
+    rack.helm("install", &[]);
+    rolled_out(rack);
+    all_drives_serve(rack);
+    client.goes_on();
+    client.seen().is_unharmed();
+    assert_eq!(drives(rack), before);
+    wait::until("the block is back", PATIENCE, || {
+        let found = rack.redis("team-a", "busy", "print(r.get('kept') == b'z' * 500000)");
+        if found == "True" { Ok(()) } else { Err(found) }
+    })
+    .unwrap();
+    client.end();
+}
+
+/// Names, pools and serial numbers.
+fn drives(rack: &Rack) -> String {
+    let path = "jsonpath={range .items[*]}{.metadata.name} {.spec.pool} {.status.identity.serial}{'\\n'}{end}";
+    rack.kubectl(&["get", "drives", "--sort-by=.metadata.name", "-o", path])
+}
+
+fn no_pods(rack: &Rack) {
+    rack.until(
+        &["pods", "-n", NAMESPACE],
+        "{.items[*].metadata.name}",
+        str::is_empty,
+    );
+}
+
+/// The definitions are deleted, and all objects with them: pods go on, and once the definitions are back no volume is lost.
+pub fn deleted_definitions_lose_no_volume(rack: &Rack) {
+    let client = Running::start(rack, "team-a", "busy", "node-1");
+    rack.exec(
+        "team-a",
+        "busy",
+        "head -c 20M /dev/urandom >/data/model; sha256sum /data/model >/data/sum; sync",
+    );
+    let pool: Value = rack.cluster.get(&["mpool", "rack"]).unwrap();
+    let names = rack.kubectl(&["get", "crd", "-o", "name"]);
+    let ours: Vec<&str> = names
+        .lines()
+        .filter(|name| name.ends_with("strand.dev"))
+        .collect();
+    assert_eq!(ours.len(), 8, "{names}");
+    let mut delete = vec!["delete", "--timeout=90s"];
+    delete.extend(ours);
+    rack.kubectl(&delete);
+    client.seen().is_unharmed();
+
+    rack.helm("upgrade", &[]);
+    rolled_out(rack);
+    rack.apply(json!({
+        "apiVersion": "strand.dev/v1alpha1", "kind": "MemoryPool", "metadata": {"name": "rack"}, "spec": pool["spec"],
+    }));
+    all_drives_serve(rack);
+    wait::until("the legs are told of, and taken back", PATIENCE, || {
+        strandctl(rack, &["volumes", "import", "--all"]).map_err(|error| format!("{error:#}"))?;
+        let volumes = rack.cluster.ask(&["get", "pvol", "-o", "name"])?;
+        if volumes.is_empty() {
+            Err("no PoolVolume".into())
+        } else {
+            Ok(())
+        }
+    })
+    .unwrap();
+    client.goes_on();
+    client.seen().is_unharmed();
+    rack.delete("team-a", "pod/busy");
+    rack.apply(Pod::new("team-a", "again").claim("busy", "/data").object());
+    rack.ready("team-a", "again");
+    rack.exec("team-a", "again", "sha256sum -c /data/sum");
+    rack.delete("team-a", "pod/again");
+    rack.delete("team-a", "pvc/busy");
+    rack.until(&["pvol"], "{.items[*].metadata.name}", |names| {
+        !names.contains("pvc-")
+    });
+}
+
+fn strandctl(rack: &Rack, args: &[&str]) -> anyhow::Result<String> {
+    let mut command = std::process::Command::new(repository().join("target/debug/strandctl"));
+    command
+        .args(args)
+        .arg("--kubeconfig")
+        .arg(rack.cluster.kubeconfig());
+    strand_e2e::process::run(&mut command)
+}
+
+/// With `deletionPolicy: Release` and then `helm uninstall`, nothing stays: no object, mount, loop device, or mark on a drive.
+pub fn release_and_uninstall_leave_nothing(rack: &Rack) {
+    rack.clear();
+    rack.until(&["pv"], "{.items[*].metadata.name}", str::is_empty);
+    rack.until(
+        &["pvol,pleg,psnap"],
+        "{.items[*].metadata.name}",
+        str::is_empty,
+    );
+    let release = json!({"spec": {"deletionPolicy": "Release"}}).to_string();
+    rack.kubectl(&["patch", "mpool", "rack", "--type=merge", "-p", &release]);
+    rack.kubectl(&["delete", "mpool", "rack", "--timeout=120s"]);
+    rack.cluster
+        .helm(&["uninstall", "strand", "-n", NAMESPACE, "--wait"])
+        .unwrap();
+    no_pods(rack);
+    // The definitions stay by themselves; whoever takes them away takes what is left of the objects along.
+    let names = rack.kubectl(&["get", "crd", "-o", "name"]);
+    let mut delete = vec!["delete", "--timeout=90s"];
+    delete.extend(names.lines().filter(|name| name.ends_with("strand.dev")));
+    rack.kubectl(&delete);
+
+    let kinds = "all,cm,secret,sa,lease,role,rolebinding,networkpolicy,pdb,csistoragecapacity,clusterrole,clusterrolebinding,\
+                 csidriver,storageclass,volumesnapshotclass,priorityclass,mutatingwebhookconfiguration,\
+                 validatingwebhookconfiguration,validatingadmissionpolicy,validatingadmissionpolicybinding";
+    let left = rack.kubectl(&["get", kinds, "-A", "-o", "name"]);
+    let ours: Vec<&str> = left
+        .lines()
+        .filter(|name| name.contains("strand"))
+        .collect();
+    println!("    left: {ours:?}");
+    assert_eq!(ours, Vec::<&str>::new());
+    assert_eq!(
+        guard::loops(rack.cluster.dir()).unwrap(),
+        Vec::<String>::new()
+    );
+    for node in rack.cluster.nodes() {
+        assert_eq!(
+            node.sh("grep -E 'strand|csi' /proc/mounts || true")
+                .unwrap(),
+            ""
+        );
+        let marks = "for d in /var/lib/drives/*.img; do head -c 16M $d | tr -d '\\0' | wc -c; done | sort -u";
+        assert_eq!(node.sh(marks).unwrap().trim(), "0", "drives are blank");
+    }
+}
