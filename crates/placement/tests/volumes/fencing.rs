@@ -261,6 +261,8 @@ impl Run {
         let home = &mut self.home;
         match self.heard.get(node) {
             None => home.here = None,
+            // It may have missed that what it has was given up between; it has to let go of that first.
+            Some(a) if home.here.is_some_and(|reads| reads != a.read_only) => home.here = None,
             Some(a) => {
                 let lent = !home.exports.is_empty();
                 let lent_to_readers = home.exports.values().all(|(_, reads)| *reads);
