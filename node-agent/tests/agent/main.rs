@@ -7,6 +7,8 @@ mod context;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod fabric;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod reconcile;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use node_agent::AgentConfig;
-use node_agent::volumes::{AttachError, AttachRequest, Volumes, VolumesConfig};
+use node_agent::volumes::{AttachError, AttachRequest, FabricConfig, Volumes, VolumesConfig};
 use serde_json::json;
 use strand_api::{
     DrivePhase, LegPhase, OperationPhase, OperationType, PartitionRole, PoolLeg, PoolLegSpec,
@@ -119,7 +119,10 @@ pub fn agent_with(cluster: &Cluster, ground: &Ground, control_groups: &Path) -> 
         volumes: Some(VolumesConfig {
             root: ground.path("volumes"),
             control_groups: control_groups.into(),
-            fabric: Default::default(),
+            fabric: FabricConfig {
+                listen: Some(([127, 0, 0, 1], 4420).into()),
+                key: None,
+            },
         }),
         ..AgentConfig::new(NODE)
     };
