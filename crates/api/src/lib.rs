@@ -40,9 +40,7 @@ pub use pool_volume::{
     PoolVolumeSpec, PoolVolumeStatus, VolumeMode, VolumePhase, VolumeSource,
 };
 pub use quantity::{ByteQuantity, QuantityError, Share};
-pub use volume_array::{
-    ArrayLeg, ArrayRefusal, ArrayReport, LackPhase, LegHolding, LegLack, VolumeArray,
-};
+pub use volume_array::{ArrayLeg, LackPhase, LegHolding, LegLack};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

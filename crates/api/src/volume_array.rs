@@ -1,21 +1,8 @@
-//! The array over the legs of a volume that has several: which legs hold all of it, and what its consumer tells.
+//! The legs of a volume that has several: which hold all of it, and what its consumer tells of them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// The array over a volume's legs, written by the operator with where they lie.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct VolumeArray {
-    /// Its UUID, as it is in the superblock on each leg.
-    #[schemars(length(min = 36, max = 36))]
-    pub uuid: String,
-    /// It was made, and somebody may have written to it: it is never made again.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub formed: bool,
-}
 
 /// Why a leg does not hold every acknowledged byte of its volume, and since when.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,37 +29,6 @@ pub enum LackPhase {
     Returning,
     /// It is copied to from end to end.
     Rebuilding,
-}
-
-/// What the node that has a volume attached for writing tells of its array. Written by that node's agent alone.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ArrayReport {
-    /// The node.
-    #[schemars(length(min = 1, max = 253))]
-    pub node: String,
-    /// Generation of its attachment; what an earlier one has told says nothing.
-    pub generation: i64,
-    /// Its legs.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["uuid".into()]))]
-    pub legs: Vec<ArrayLeg>,
-    /// Why the array is not put together.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refused: Option<ArrayRefusal>,
-}
-
-/// Why an array is not put together.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ArrayRefusal {
-    /// Code in CamelCase.
-    #[schemars(length(min = 1, max = 64))]
-    pub reason: String,
-    /// What is in its way, and what to do.
-    #[schemars(length(max = 1024))]
-    pub message: String,
 }
 
 /// A leg as its consumer sees it.

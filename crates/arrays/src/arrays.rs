@@ -33,15 +33,6 @@ pub struct Arrays {
     numbers: Mutex<()>,
 }
 
-/// An array that is as it shall be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// Its device.
-    pub device: PathBuf,
-    /// What was seen last.
-    pub seen: Seen,
-}
-
 impl Arrays {
     /// Writes what keeps the host's tools off.
     ///
@@ -105,20 +96,18 @@ impl Arrays {
         Ok(Seen { array, legs })
     }
 
-    /// Brings an array to what its volume says, and keeps it there; to be called whenever something may have changed.
+    /// Brings an array to what its volume says, and keeps it there; to be called whenever something may have changed. What was seen
+    /// last has the array.
     ///
     /// # Errors
     /// [`ArrayError::Refused`] where nothing may be done; [`ArrayError::Busy`] where it has to be asked again.
-    pub fn keep(&self, wanted: &Wanted) -> Result<Kept, ArrayError> {
+    pub fn keep(&self, wanted: &Wanted) -> Result<Seen, ArrayError> {
         let mut rounds = 0;
         loop {
             let seen = self.look(wanted)?;
             let steps = plan(wanted, &seen)?;
             let next = match (steps.first(), &seen.array) {
-                (None, Some(array)) => {
-                    let device = array.device();
-                    return Ok(Kept { device, seen });
-                }
+                (None, Some(_)) => return Ok(seen),
                 (next, _) => format!("{next:?}"),
             };
             if rounds == ROUNDS {

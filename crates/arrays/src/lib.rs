@@ -15,7 +15,7 @@ mod running;
 mod superblock;
 mod wanted;
 
-pub use arrays::{Arrays, Kept};
+pub use arrays::Arrays;
 pub use error::ArrayError;
 pub use host::Host;
 pub use plan::{Refusal, Step, plan};

@@ -118,14 +118,6 @@ pub fn next(redundancy: Redundancy, legs: &[Leg], demand: Demand, now: Timestamp
     decided
 }
 
-/// Legs that are in, of those that have to be.
-pub fn too_few(redundancy: Redundancy, legs: &[Leg]) -> Option<(usize, usize)> {
-    let needed = legs.len().saturating_sub(shape::losses(redundancy));
-    let usable = |leg: &&Leg| leg.lack.is_none() && leg.reach != Reach::Gone;
-    let left = legs.iter().filter(usable).count();
-    (left < needed).then_some((left, needed))
-}
-
 /// Why a leg has to be recorded out.
 fn lost(leg: &Leg, demand: Demand, now: Timestamp) -> Option<&'static str> {
     if leg.reach == Reach::Gone {
@@ -212,4 +204,101 @@ fn rebuilding(leg: &Leg, demand: Demand, now: Timestamp) -> Next {
 fn passed(since: Timestamp, time: Duration, now: Timestamp) -> bool {
     let elapsed = now.duration_since(since);
     !elapsed.is_negative() && elapsed.unsigned_abs() >= time
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 + seconds)
+    }
+
+    fn leg(reach: Reach) -> Leg<'static> {
+        Leg {
+            lack: None,
+            reach,
+            told: None,
+        }
+    }
+
+    fn told(holding: LegHolding, since: i64) -> ArrayLeg {
+        ArrayLeg {
+            uuid: "u".into(),
+            holding,
+            since: Time(at(since)),
+            percent: None,
+        }
+    }
+
+    fn lack(reason: &str) -> LegLack {
+        LegLack {
+            phase: LackPhase::Out,
+            reason: reason.into(),
+            since: Time(at(0)),
+            generation: 4,
+        }
+    }
+
+    fn mirror(legs: [Leg; 2], demand: Demand, seconds: i64) -> Vec<Next> {
+        next(Redundancy::Mirror, &legs, demand, at(seconds))
+    }
+
+    #[test]
+    fn nobody_is_kept_waiting_longer_than_he_has_to() {
+        let legs = [leg(Reach::Away), leg(Reach::Well)];
+        let out = vec![Next::Out(UNREACHABLE), Next::Stay];
+        let stay = vec![Next::Stay; 2];
+        // A node that reboots under a volume that nobody uses, or only reads, costs nothing.
+        assert_eq!(mirror(legs, Demand::None, 0), stay);
+        assert_eq!(mirror(legs, Demand::Readers, 0), stay);
+        assert_eq!(mirror(legs, Demand::Wanted(None), 0), stay);
+        assert_eq!(mirror(legs, Demand::Wanted(Some(at(0))), 59), stay);
+        assert_eq!(mirror(legs, Demand::Wanted(Some(at(0))), 60), out);
+        assert_eq!(mirror(legs, Demand::Fencing, 0), out);
+        // Who has it attached tells what he does not reach, whatever his API server thinks of that node.
+        let away = told(LegHolding::Away, 0);
+        let mut legs = [leg(Reach::Well); 2];
+        legs[0].told = Some(&away);
+        assert_eq!(mirror(legs, Demand::Writer(4), 4), stay);
+        assert_eq!(mirror(legs, Demand::Writer(4), 5), out);
+    }
+
+    #[test]
+    fn the_last_leg_is_never_given_up_and_what_is_gone_goes_first() {
+        let gone = [leg(Reach::Away), leg(Reach::Gone)];
+        assert_eq!(
+            mirror(gone, Demand::Fencing, 0),
+            [Next::Stay, Next::Out(GONE)]
+        );
+        let both = [leg(Reach::Gone); 2];
+        assert_eq!(mirror(both, Demand::None, 0), [Next::Out(GONE), Next::Stay]);
+        let raid6 = [leg(Reach::Away); 5];
+        let decided = next(Redundancy::Raid6, &raid6, Demand::Fencing, at(0));
+        assert_eq!(
+            decided.iter().filter(|next| **next != Next::Stay).count(),
+            2
+        );
+        let stripe = [leg(Reach::Gone); 3];
+        let decided = next(Redundancy::Stripe, &stripe, Demand::None, at(0));
+        assert_eq!(decided, [Next::Stay; 3]);
+    }
+
+    #[test]
+    fn a_leg_that_is_out_is_replaced_when_its_time_has_come() {
+        let [failed, away] = [WRITES_FAILED, UNREACHABLE].map(lack);
+        let decide = |lack, reach, seconds| {
+            let out = Leg {
+                lack: Some(lack),
+                ..leg(reach)
+            };
+            mirror([out, leg(Reach::Well)], Demand::Writer(4), seconds)[0]
+        };
+        assert_eq!(decide(&failed, Reach::Well, 59), Next::Stay);
+        assert_eq!(decide(&failed, Reach::Well, 60), Next::Replace);
+        assert_eq!(decide(&away, Reach::Away, 19 * 60), Next::Stay);
+        assert_eq!(decide(&away, Reach::Away, 20 * 60), Next::Replace);
+        assert_eq!(decide(&away, Reach::Gone, 60), Next::Replace);
+    }
 }

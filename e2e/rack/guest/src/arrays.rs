@@ -21,7 +21,7 @@ fn main() -> anyhow::Result<()> {
         serde_json::from_reader(io::stdin()).context("what the volume says")
     };
     match words.as_slice() {
-        ["keep"] => serde_json::to_writer(out, &arrays.keep(&wanted()?)?.seen)?,
+        ["keep"] => serde_json::to_writer(out, &arrays.keep(&wanted()?)?)?,
         ["break-off", steps] => {
             let wanted = wanted()?;
             let mut left: usize = steps.parse()?;
