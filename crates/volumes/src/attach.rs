@@ -41,7 +41,7 @@ pub struct Attached {
 
 impl Drive {
     /// Makes a leg a block device, or finds the one that it is. `generation` is the volume's attachment generation: what is older than
-    /// the leg has seen is refused, a newer one takes over what is attached in the same way.
+    /// the leg has seen is refused, but for readers since its last writer; a newer one takes over what is attached in the same way.
     ///
     /// # Errors
     /// [`VolumeError::Stale`]; [`VolumeError::Busy`] while it is attached in the other way and in use, or lent; [`VolumeError::NotFound`];
@@ -85,7 +85,7 @@ impl Drive {
         }
         // Readers that share it came with a generation each.
         let shared = record.attached.is_some_and(|there| there.read_only) && read_only;
-        if generation < record.attachment_generation && !shared {
+        if generation < record.oldest(read_only) && !shared {
             return Err(VolumeError::Stale {
                 name: name.to_owned(),
                 given: generation,
@@ -117,6 +117,12 @@ impl Drive {
         // Recorded first: a loop that no record speaks of is one that was left behind.
         let before = record.clone();
         record.attachment_generation = generation.max(record.attachment_generation);
+        record.writer_generation = match read_only {
+            true => record
+                .writer_generation
+                .or(Some(before.attachment_generation)),
+            false => Some(record.attachment_generation),
+        };
         let kept = there.filter(|_| found.is_some());
         record.attached = Some(AttachmentRecord {
             read_only,

@@ -151,6 +151,7 @@ impl Drive {
             source,
             made_at_ms: now_ms(),
             attachment_generation: 0,
+            writer_generation: Some(0),
             attached: None,
         })
     }

@@ -112,6 +112,10 @@ pub struct LegRecord {
     pub made_at_ms: u64,
     /// The highest attachment generation seen; 0 before the first.
     pub attachment_generation: u64,
+    /// The highest of those that could write; none in records from before that was written. Readers that came after it may have the
+    /// leg whichever of them came first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer_generation: Option<u64>,
     /// How it is attached on this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<AttachmentRecord>,
@@ -143,6 +147,15 @@ fn is_here(here: &bool) -> bool {
 
 impl LegRecord {
     pub(crate) const FORMAT: u32 = FORMAT;
+
+    /// The lowest attachment generation that may have it now.
+    pub(crate) fn oldest(&self, read_only: bool) -> u64 {
+        let highest = self.attachment_generation;
+        match self.writer_generation.filter(|_| read_only) {
+            Some(writer) => highest.min(writer + 1),
+            None => highest,
+        }
+    }
 }
 
 /// Reads a record; none where there is no file.

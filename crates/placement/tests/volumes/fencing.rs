@@ -62,10 +62,29 @@ fn event() -> impl Strategy<Value = Event> {
 #[derive(Clone, Default)]
 struct Node {
     record: i64,
+    /// The highest generation that could write.
+    writer: i64,
     exports: BTreeMap<i64, (String, bool)>,
     /// A consumer on the node itself has it: for reading only?
     here: Option<bool>,
     heard: Option<PoolLeg>,
+}
+
+impl Node {
+    /// The lowest generation that may have it.
+    fn oldest(&self, read_only: bool) -> i64 {
+        match read_only {
+            true => self.record.min(self.writer + 1),
+            false => self.record,
+        }
+    }
+
+    fn take(&mut self, generation: i64, read_only: bool) {
+        self.record = self.record.max(generation);
+        if !read_only {
+            self.writer = self.record;
+        }
+    }
 }
 
 #[derive(Default)]
@@ -195,12 +214,12 @@ impl Run {
             let reads_on = home.exports.values().all(|(_, reads)| *reads) && read_only;
             let shares =
                 (!home.exports.is_empty() && reads_on) || home.here == Some(true) && read_only;
-            if highest > 0 && highest < home.record && !shares {
+            if highest > 0 && highest < home.oldest(read_only) && !shares {
                 stale = Some(home.record);
             } else if highest > 0 && home.here.is_some() && !shared {
                 refused = true;
             } else if highest > 0 {
-                home.record = home.record.max(highest);
+                home.take(highest, read_only);
                 for e in wanted {
                     home.exports
                         .insert(e.generation, (e.node.clone(), e.read_only));
@@ -270,9 +289,9 @@ impl Run {
                 let free = !lent || a.read_only && lent_to_readers;
                 if free
                     && home.here.is_none_or(|reads| reads == a.read_only)
-                    && (a.generation >= home.record || shares)
+                    && (a.generation >= home.oldest(a.read_only) || shares)
                 {
-                    home.record = home.record.max(a.generation);
+                    home.take(a.generation, a.read_only);
                     home.here = Some(a.read_only);
                 }
             }
@@ -285,9 +304,15 @@ impl Run {
             prop_assert_eq!(&*first, node, "let in by generation {}", generation);
         }
         let volume = self.world.volume_mut("v").unwrap();
-        let recorded = volume.status.iter().flat_map(|s| &s.attachments);
-        let recorded: Vec<i64> = recorded.map(|a| a.generation).collect();
-        let mut ended = self.given.keys().filter(|g| !recorded.contains(g));
+        let recorded = || volume.status.iter().flat_map(|s| &s.attachments);
+        // Who has it by another generation now, and for the same, may be let in by the earlier one a little longer.
+        let over = |(generation, (node, reads)): (&i64, &(String, bool))| {
+            let mut all = recorded();
+            let goes_on = all
+                .any(|a| a.generation == *generation || a.node == *node && a.read_only == *reads);
+            (!goes_on).then_some(*generation)
+        };
+        let mut ended = self.given.iter().filter_map(over);
         let reached = ended.find(|g| self.home.exports.contains_key(g));
         prop_assert!(reached.is_none(), "{reached:?} is over, and lets in");
         for a in volume.status.iter().flat_map(|s| &s.attachments) {

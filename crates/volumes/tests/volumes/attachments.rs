@@ -45,6 +45,29 @@ fn a_device_has_large_blocks_direct_io_and_discard_and_is_found_again() {
     assert_eq!(drive.attached().unwrap(), []);
 }
 
+/// Which of several readers comes first is nobody's choice, and the first may be gone by then.
+#[test]
+fn readers_since_the_last_writer_come_in_any_order() {
+    let bed = Bed::new();
+    let (_storage, drive) = bed.open();
+    drive.make(&leg("v-0", MIB)).unwrap();
+    let stale = |generation, read_only| {
+        let refused = drive.attach("v-0", generation, read_only);
+        matches!(refused, Err(VolumeError::Stale { .. }))
+    };
+    drive.attach("v-0", 2, false).unwrap();
+    drive.detach("v-0").unwrap();
+    for generation in [5, 3, 4] {
+        drive.attach("v-0", generation, true).unwrap();
+        drive.detach("v-0").unwrap();
+    }
+    assert!(stale(2, true), "as old as the last writer");
+    assert!(stale(4, false), "a writer, with readers after it");
+    drive.attach("v-0", 6, false).unwrap();
+    drive.detach("v-0").unwrap();
+    assert!(stale(5, true), "a writer came after it");
+}
+
 #[test]
 fn who_comes_with_an_older_generation_is_refused() {
     let bed = Bed::new();
