@@ -159,6 +159,10 @@ pub fn release_and_uninstall_leave_nothing(rack: &Rack) {
     );
     let release = json!({"spec": {"deletionPolicy": "Release"}}).to_string();
     rack.kubectl(&["patch", "mpool", "rack", "--type=merge", "-p", &release]);
+    // Until the operator holds the pool, nobody would wait for its drives.
+    rack.until(&["mpool", "rack"], "{.metadata.finalizers}", |held| {
+        held.contains("strand.dev")
+    });
     rack.kubectl(&["delete", "mpool", "rack", "--timeout=120s"]);
     rack.cluster
         .helm(&["uninstall", "strand", "-n", NAMESPACE, "--wait"])

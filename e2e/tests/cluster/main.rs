@@ -12,6 +12,7 @@
 )]
 
 mod faults;
+mod figures;
 mod install;
 mod life;
 mod pods;
@@ -82,6 +83,14 @@ const SCENARIOS: &[Scenario] = &[
     (
         "life::an_upgrade_harms_nobody",
         life::an_upgrade_harms_nobody,
+    ),
+    (
+        "figures::how_long_admission_takes",
+        figures::how_long_admission_takes,
+    ),
+    (
+        "figures::what_an_idle_node_costs",
+        figures::what_an_idle_node_costs,
     ),
     (
         "life::reinstalling_takes_everything_back",

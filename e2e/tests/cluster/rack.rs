@@ -148,7 +148,14 @@ impl Rack {
     }
 
     pub fn delete(&self, namespace: &str, object: &str) {
-        self.kubectl(&["delete", "-n", namespace, object, "--timeout=90s"]);
+        self.kubectl(&[
+            "delete",
+            "-n",
+            namespace,
+            object,
+            "--ignore-not-found",
+            "--timeout=90s",
+        ]);
     }
 }
 
