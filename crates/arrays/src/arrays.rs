@@ -34,29 +34,29 @@ pub struct Arrays {
 }
 
 impl Arrays {
-    /// Writes what keeps the host's tools off.
+    /// Writes what keeps the host's tools off, and takes away numbers without an array, which a tool that was killed has left.
     ///
     /// # Errors
     /// [`ArrayError::Io`].
     pub fn open(host: Host) -> Result<Self, ArrayError> {
         host.prepare()?;
-        Ok(Self {
+        let arrays = Self {
             host,
             numbers: Mutex::new(()),
-        })
+        };
+        for name in arrays.names().iter().filter(|name| arrays.is_free(name)) {
+            // Refused while a tool whose process outlived ours is still at it.
+            let _ = arrays.mdadm(&["--stop", &format!("/dev/{name}")]);
+        }
+        Ok(arrays)
     }
 
     /// All arrays of ours that the kernel has, started or not.
     pub fn all(&self) -> Vec<Running> {
         let block = self.host.block();
-        let Ok(entries) = fs::read_dir(&block) else {
-            return Vec::new();
-        };
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let mut names: Vec<String> = names.filter(|name| is_ours(name)).collect();
-        names.sort();
-        let arrays = names.iter();
-        arrays
+        let names = self.names();
+        names
+            .iter()
             .filter_map(|name| Running::read(&block, name))
             .collect()
     }
@@ -224,12 +224,27 @@ impl Arrays {
             .map_err(|error| self.without_module(wanted.level, error))
     }
 
+    /// The kernel's names of our numbers, with an array or without.
+    fn names(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.host.block()) else {
+            return Vec::new();
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| is_ours(name)).collect();
+        names.sort();
+        names
+    }
+
+    /// Whether a number has no array.
+    fn is_free(&self, name: &str) -> bool {
+        Running::read(&self.host.block(), name).is_none()
+    }
+
     /// The node of an array that is not there yet.
     fn free_number(&self) -> String {
-        let block = self.host.block();
-        let free = |number: &u32| !block.join(format!("md{number}")).exists();
-        let number = (FIRST..END).find(free).unwrap_or(FIRST);
-        format!("/dev/md{number}")
+        let mut names = (FIRST..END).map(|number| format!("md{number}"));
+        let free = names.find(|name| self.is_free(name));
+        format!("/dev/{}", free.unwrap_or_else(|| format!("md{FIRST}")))
     }
 
     fn member(&self, array: &str, member: &str, word: &'static str) -> Result<(), ArrayError> {
