@@ -94,6 +94,7 @@ pub fn a_kubelet_is_killed(rack: &Rack) {
 
 /// A pod ends while its node's agent does not answer; its volume goes once the agent does.
 pub fn pods_end_without_their_agent(rack: &Rack) {
+    let doors = doors(rack);
     let running = Running::start(rack, "team-a", "busy", "node-1");
     let uid = rack.until(&["pod", "busy", "-n", "team-a"], "{.metadata.uid}", |_| {
         true
@@ -109,11 +110,12 @@ pub fn pods_end_without_their_agent(rack: &Rack) {
     ended.unwrap();
     println!("    a pod ended in {} without its agent", seconds(took));
     running.end();
-    nothing_left(rack, &uid);
+    nothing_left(rack, &uid, &doors);
 }
 
 /// A pod that is deleted by force leaves no process, mount, door or device on its node.
 pub fn a_pod_deleted_by_force_leaves_nothing(rack: &Rack) {
+    let doors = doors(rack);
     let running = Running::start(rack, "team-a", "busy", "node-1");
     let uid = rack.until(&["pod", "busy", "-n", "team-a"], "{.metadata.uid}", |_| {
         true
@@ -128,22 +130,27 @@ pub fn a_pod_deleted_by_force_leaves_nothing(rack: &Rack) {
         "--grace-period=0",
     ]);
     running.end();
-    nothing_left(rack, &uid);
+    nothing_left(rack, &uid, &doors);
 }
 
-/// Waits until a node has nothing of a pod that was there.
-fn nothing_left(rack: &Rack, uid: &str) {
+/// Doors of the pods of the node.
+fn doors(rack: &Rack) -> String {
+    node(rack).sh("ls /run/strand/doors || true").unwrap()
+}
+
+/// Waits until a node has nothing of a pod that was there, and the doors that it had before.
+fn nothing_left(rack: &Rack, uid: &str, before: &str) {
     let look = format!(
         "grep -h {uid} /proc/mounts || true; ls -d /var/lib/kubelet/pods/{uid} 2>/dev/null || true; \
-         find /run/strand -name '*{uid}*' -o -name '*csi-*' | head -n 20; \
          grep -ls pod{uid} /proc/[0-9]*/cgroup || true"
     );
     wait::until("nothing of the pod is left", PATIENCE, || {
         let left = node(rack).sh(&look).map_err(|error| format!("{error:#}"))?;
-        if left.trim().is_empty() {
+        let doors = doors(rack);
+        if left.trim().is_empty() && doors == before {
             Ok(())
         } else {
-            Err(left)
+            Err(format!("{left}; doors: {doors}; before: {before}"))
         }
     })
     .unwrap();
