@@ -181,6 +181,8 @@ impl Builder {
         let context = context.to_string_lossy();
         args.push(&context);
         self.buildah(&args)?;
+        // Layers of programs that were built anew since.
+        self.buildah(&["rmi", "--prune"])?;
         self.save(name, &archive)
     }
 
