@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     selectable = ".spec.pool",
     doc = "One volume of a pool's storage side. Deleting the object deletes no byte: only CSI DeleteVolume's recorded mark does.",
+    validation = Rule::new("quantity(string(self.spec.size)).compareTo(quantity(string(oldSelf.spec.size))) >= 0 || (has(oldSelf.status) && has(oldSelf.status.size) && quantity(string(self.spec.size)).compareTo(quantity(string(oldSelf.status.size))) >= 0)").message("a volume cannot shrink below what its consumer has").reason(Reason::FieldValueForbidden),
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
     printcolumn(name = "Size", type_ = "string", json_path = ".spec.size"),
     printcolumn(name = "Redundancy", type_ = "string", json_path = ".spec.redundancy"),
@@ -47,7 +48,6 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.pool == oldSelf.pool").message("a volume cannot change its pool").reason(Reason::FieldValueForbidden),
     validation = Rule::new("self.redundancy == oldSelf.redundancy").message("a volume cannot change its redundancy: copy it to another one").reason(Reason::FieldValueForbidden),
     validation = Rule::new("self.volumeMode == oldSelf.volumeMode").message("a volume cannot change its mode").reason(Reason::FieldValueForbidden),
-    validation = Rule::new("quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0").message("a volume cannot shrink").reason(Reason::FieldValueForbidden),
     validation = Rule::new("has(self.source) == has(oldSelf.source) && (!has(self.source) || self.source == oldSelf.source)").message("a volume's source cannot change").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.deletionMark) || !oldSelf.deletionMark || (has(self.deletionMark) && self.deletionMark)").message("a volume marked for deletion stays so").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.legs) || has(self.legs)").message("where a volume's legs lie is never forgotten").reason(Reason::FieldValueForbidden),
@@ -57,7 +57,7 @@ pub struct PoolVolumeSpec {
     /// The MemoryPool that holds the volume.
     #[schemars(length(min = 1, max = 63))]
     pub pool: String,
-    /// Size that the consumer sees; it only grows.
+    /// Size that the consumer sees; it only grows. A wish for more that could not be had may be taken back.
     pub size: ByteQuantity,
     /// How many losses the volume outlives.
     #[serde(default)]

@@ -401,10 +401,14 @@ impl Drive {
     }
 }
 
-/// Gives a file its size: with its space reserved and unwritten, or sparse.
+/// Gives a file its size, which it has not yet or already: with its space reserved and unwritten, or sparse.
 pub(crate) fn extend(data: &File, size: u64, provisioning: Provisioning) -> std::io::Result<()> {
     match provisioning {
-        Provisioning::Thick => Ok(fallocate(data, FallocateFlags::empty(), 0, size)?),
+        // Of the part that is new alone: the file system wants room for all that is named, whether there is something already or not.
+        Provisioning::Thick => match data.metadata()?.len() {
+            len if len >= size => Ok(()),
+            len => Ok(fallocate(data, FallocateFlags::empty(), len, size - len)?),
+        },
         Provisioning::Thin => data.set_len(size),
     }
 }

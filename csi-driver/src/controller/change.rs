@@ -34,6 +34,11 @@ impl Controller {
                 return Err(Error::NoVolume(id.to_owned()));
             }
             let now = volume.spec.size.0;
+            let had = volume.status.as_ref().map_or(now, |status| status.size.0);
+            if had < sizes.wanted && sizes.wanted < now {
+                // More was asked for before, in vain or not yet done; now it is less.
+                return Ok(Some(json!({"size": ByteQuantity(sizes.wanted)})));
+            }
             if now >= sizes.wanted {
                 return match sizes.hold(now) {
                     true => Ok(None),

@@ -3,7 +3,7 @@
 use crate::bytes;
 use crate::calls::{Calls, From, Kind};
 use crate::rack::{Rack, until};
-use strand_csi::v1::GetCapacityRequest;
+use strand_csi::v1::{CapacityRange, ControllerExpandVolumeRequest, GetCapacityRequest};
 
 const BYTES: usize = 48 << 20;
 
@@ -91,6 +91,38 @@ async fn the_largest_volume_that_is_told_of_fits_and_none_that_is_larger() {
     for volume in &volumes {
         calls.delete(volume).await;
     }
+    rack.has_nothing_of_any_volume().await;
+    rack.ends_with_nothing_left();
+}
+
+/// As Kubernetes recovers from a claim that asked for too much: it asks for less.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_cannot_grow_so_far_grows_less_far() {
+    let mut rack = Rack::new();
+    rack.up(&["--drives", "1", "--drive-size", "1500Mi"]);
+    let calls = Calls::to(&rack);
+    let volume = calls.create("v", Kind::Xfs, 320, &[], From::Nothing).await;
+    let grow = async |mib: i64| {
+        let request = ControllerExpandVolumeRequest {
+            volume_id: volume.id.clone(),
+            capacity_range: Some(CapacityRange {
+                required_bytes: mib << 20,
+                limit_bytes: 0,
+            }),
+            ..Default::default()
+        };
+        let answer = calls.controller().controller_expand_volume(request).await;
+        answer.map(|answer| answer.into_inner().capacity_bytes)
+    };
+    let too_much = grow(1 << 20).await.unwrap_err();
+    assert_eq!(
+        too_much.code(),
+        tonic::Code::ResourceExhausted,
+        "{too_much}"
+    );
+    assert_eq!(grow(340).await.unwrap(), 340 << 20);
+    assert_eq!(grow(330).await.unwrap(), 340 << 20, "it never shrinks");
+    calls.delete(&volume).await;
     rack.has_nothing_of_any_volume().await;
     rack.ends_with_nothing_left();
 }

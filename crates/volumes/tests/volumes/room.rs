@@ -152,3 +152,19 @@ fn what_is_freed_comes_back_to_the_drive() {
         }
     }
 }
+
+/// The file system asks for room for all that is named to it, also for what is there already.
+#[test]
+fn a_leg_grows_by_all_that_is_left_though_that_is_less_than_it_has() {
+    let bed = Bed::new();
+    let (_storage, drive) = bed.open();
+    let left = || match drive.make(&leg("x-0", 1 << 40)) {
+        Err(VolumeError::NoSpace { room, .. }) => room.largest / MIB * MIB,
+        other => panic!("{other:?}"),
+    };
+    let size = left() * 2 / 3;
+    drive.make(&leg("v-0", size)).unwrap();
+    let size = size + left();
+    drive.grow_leg("v-0", size).unwrap();
+    assert_eq!(drive.allocated("v-0").unwrap(), size);
+}
