@@ -168,6 +168,8 @@ pub fn release_and_uninstall_leave_nothing(rack: &Rack) {
         .helm(&["uninstall", "strand", "-n", NAMESPACE, "--wait"])
         .unwrap();
     no_pods(rack);
+    // Leases of those who led are the namespace's.
+    rack.kubectl(&["delete", "namespace", NAMESPACE, "--timeout=90s"]);
     // The definitions stay by themselves; whoever takes them away takes what is left of the objects along.
     let names = rack.kubectl(&["get", "crd", "-o", "name"]);
     let mut delete = vec!["delete", "--timeout=90s"];
