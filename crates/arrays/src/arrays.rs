@@ -34,21 +34,16 @@ pub struct Arrays {
 }
 
 impl Arrays {
-    /// Writes what keeps the host's tools off, and takes away numbers without an array, which a tool that was killed has left.
+    /// Writes what keeps the host's tools off.
     ///
     /// # Errors
     /// [`ArrayError::Io`].
     pub fn open(host: Host) -> Result<Self, ArrayError> {
         host.prepare()?;
-        let arrays = Self {
+        Ok(Self {
             host,
             numbers: Mutex::new(()),
-        };
-        for name in arrays.names().iter().filter(|name| arrays.is_free(name)) {
-            // Refused while a tool whose process outlived ours is still at it.
-            let _ = arrays.mdadm(&["--stop", &format!("/dev/{name}")]);
-        }
-        Ok(arrays)
+        })
     }
 
     /// All arrays of ours that the kernel has, started or not.
@@ -235,7 +230,8 @@ impl Arrays {
         names
     }
 
-    /// Whether a number has no array.
+    /// Whether a number has no array. One that a tool which was killed has left so is taken again, and goes with its array: to ask the
+    /// kernel to take it away would mean to open it, which makes a number that is just going anew.
     fn is_free(&self, name: &str) -> bool {
         Running::read(&self.host.block(), name).is_none()
     }
