@@ -19,6 +19,8 @@ use crate::{FabricError, Nqn, Secret};
 const CONFIGFS: &str = "/sys/kernel/config";
 /// Where the target's tree lies once configfs is mounted and nvmet is loaded.
 const CONFIG: &str = "/sys/kernel/config/nvmet";
+/// Where the kernel shows that it has a target.
+const MODULE: &str = "/sys/module/nvmet";
 /// Where controllers of a subsystem are shown; kernels before 6.11 have nothing there.
 const DEBUG: &str = "/sys/kernel/debug/nvmet";
 /// Most that controllers are waited for when a subsystem is taken away.
@@ -127,12 +129,7 @@ impl Target {
     /// # Errors
     /// [`FabricError::NoModule`].
     pub fn open(listen: Listen) -> Result<Self, FabricError> {
-        let config = PathBuf::from(CONFIG);
-        let none = None::<&std::ffi::CStr>;
-        if Path::new("/sys/module/nvmet").exists() && !config.is_dir() {
-            // Where it is not to be had, that shows at once.
-            let _ = mount("configfs", CONFIGFS, "configfs", MountFlags::empty(), none);
-        }
+        let config = mounted();
         if !config.join("subsystems").is_dir() {
             return Err(FabricError::NoModule {
                 module: "nvmet",
@@ -147,28 +144,24 @@ impl Target {
         })
     }
 
+    /// All our exports of this kernel; none where it has no target at all.
+    ///
+    /// # Errors
+    /// [`FabricError::Io`] where it may have some that cannot be seen: nobody is known to be kept out then.
+    pub fn exported() -> Result<Vec<Exported>, FabricError> {
+        let config = mounted();
+        match config.join("subsystems").is_dir() || Path::new(MODULE).exists() {
+            true => listed(&config),
+            false => Ok(Vec::new()),
+        }
+    }
+
     /// All our exports, whole or half made. Those of others are not told of, and never touched.
     ///
     /// # Errors
     /// [`FabricError::Io`].
     pub fn exports(&self) -> Result<Vec<Exported>, FabricError> {
-        let ports = entries(&self.config.join("ports"))?;
-        let names = entries(&self.config.join("subsystems"))?;
-        let ours = names.iter().filter_map(|name| name.parse::<Nqn>().ok());
-        let seen = ours
-            .filter(|name| matches!(name, Nqn::Leg { .. }))
-            .map(|nqn| {
-                let namespace = self.namespace(nqn);
-                let device = read(&namespace.join("device_path")).filter(|path| !path.is_empty());
-                let on = |port: &String| self.config.join(link_path(port, nqn)).exists();
-                Exported {
-                    nqn,
-                    device: device.map(PathBuf::from),
-                    enabled: read(&namespace.join("enable")).as_deref() == Some("1"),
-                    reachable: ports.iter().any(on),
-                }
-            });
-        Ok(seen.collect())
+        listed(&self.config)
     }
 
     /// Exports a leg, or finishes what was begun; what is there already is not written again, and its connections do not notice.
@@ -344,7 +337,7 @@ impl Target {
     }
 
     fn namespace(&self, nqn: Nqn) -> PathBuf {
-        self.subsystem(nqn).join("namespaces/1")
+        self.config.join(namespace_path(nqn))
     }
 
     fn host(&self, nqn: Nqn) -> PathBuf {
@@ -355,6 +348,41 @@ impl Target {
         let number = self.listen.transport.port().to_string();
         self.config.join("ports").join(number)
     }
+}
+
+/// Where the target's tree lies; configfs is mounted for it where nobody has done so.
+fn mounted() -> PathBuf {
+    let config = PathBuf::from(CONFIG);
+    let none = None::<&std::ffi::CStr>;
+    if Path::new(MODULE).exists() && !config.is_dir() {
+        // Where it is not to be had, that shows at once.
+        let _ = mount("configfs", CONFIGFS, "configfs", MountFlags::empty(), none);
+    }
+    config
+}
+
+fn listed(config: &Path) -> Result<Vec<Exported>, FabricError> {
+    let ports = entries(&config.join("ports"))?;
+    let names = entries(&config.join("subsystems"))?;
+    let ours = names.iter().filter_map(|name| name.parse::<Nqn>().ok());
+    let seen = ours
+        .filter(|name| matches!(name, Nqn::Leg { .. }))
+        .map(|nqn| {
+            let namespace = config.join(namespace_path(nqn));
+            let device = read(&namespace.join("device_path")).filter(|path| !path.is_empty());
+            let on = |port: &String| config.join(link_path(port, nqn)).exists();
+            Exported {
+                nqn,
+                device: device.map(PathBuf::from),
+                enabled: read(&namespace.join("enable")).as_deref() == Some("1"),
+                reachable: ports.iter().any(on),
+            }
+        });
+    Ok(seen.collect())
+}
+
+fn namespace_path(nqn: Nqn) -> PathBuf {
+    PathBuf::from(format!("subsystems/{nqn}/namespaces/1"))
 }
 
 fn link_path(port: &str, nqn: Nqn) -> PathBuf {

@@ -22,7 +22,7 @@ use crate::peer_key::PeerKey;
 pub type Trouble = (&'static str, String);
 
 /// What other nodes have of a leg.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lent {
     /// For `status.exports`.
     pub exports: Vec<ExportedLeg>,
@@ -30,6 +30,21 @@ pub struct Lent {
     pub trouble: Option<Trouble>,
     /// The generation that its record has, where its object asks for older ones.
     pub stale: Option<u64>,
+    /// Whether `exports` is what the kernel has.
+    pub seen: bool,
+}
+
+impl Lent {
+    /// What is told where the kernel could not be asked: what was told before, and not of the object as it is now.
+    pub fn unknown(leg: &PoolLeg, trouble: Trouble) -> Self {
+        let earlier = leg.status.as_ref().map(|status| status.exports.clone());
+        Self {
+            exports: earlier.unwrap_or_default(),
+            trouble: Some(trouble),
+            stale: None,
+            seen: false,
+        }
+    }
 }
 
 /// Why something was not done to a leg's exports.
@@ -77,16 +92,14 @@ impl Exports {
     }
 
     /// What the kernel exports of ours now. A kernel without a target exports nothing.
-    pub fn seen(&self) -> Vec<Exported> {
-        let exports = self.target().map(|target| target.exports());
-        match exports {
-            Ok(Ok(exports)) => exports,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "what is exported to other nodes cannot be looked at");
-                Vec::new()
-            }
-            Err(_) => Vec::new(),
-        }
+    ///
+    /// # Errors
+    /// It cannot be looked at: then nobody is known to be kept out.
+    pub fn seen() -> Result<Vec<Exported>, Trouble> {
+        Target::exported().map_err(|error| {
+            let why = format!("what this node exports cannot be looked at: {error}");
+            ("NotSeen", why)
+        })
     }
 
     /// Brings the exports of one leg, whose bytes have this UUID, to what its object says; without a record of bytes that are there,
@@ -115,13 +128,18 @@ impl Exports {
             Some(Failed::Lend(error)) => (Some(("InUse", error.to_string())), None),
         };
         let now = match mine.is_empty() && wanted.is_empty() {
-            true => Vec::new(),
-            false => self.seen(),
+            true => Ok(Vec::new()),
+            false => Self::seen(),
+        };
+        let now = match now {
+            Ok(now) => now,
+            Err(trouble) => return Lent::unknown(leg, trouble),
         };
         Lent {
             exports: self.told(&now, uuid, wanted),
             trouble,
             stale,
+            seen: true,
         }
     }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::ailment::Ailment;
 use super::decide::{Deed, Here, mode, uuid};
 use super::evacuate::{Copies, Progress};
-use super::exports::Exports;
+use super::exports::{Exports, Lent, Trouble};
 use super::serving::Ask;
 use super::told::{COPY_FAILED, DRIVE_ERROR, IN_USE, SOURCE_NOT_FOUND, Told, reason};
 
@@ -70,14 +70,15 @@ impl Pass {
         // What goes makes room, and what is copied from must be there before its copies.
         let mut order: Vec<(&String, &PoolLeg)> = self.objects.iter().collect();
         order.sort_by_key(|(_, leg)| (!leg.spec.deletion_mark, leg.spec.source.is_some()));
-        let exported = self.exports.seen();
+        let exported = Exports::seen();
         for (name, leg) in order {
             let records = self.drive.records()?;
             let here = Here {
                 objects: &self.objects,
                 records: &records,
             };
-            let status = self.tend(leg, here.decide(leg), &exported);
+            let exported = exported.as_deref().map_err(Clone::clone);
+            let status = self.tend(leg, here.decide(leg), exported);
             tell(name.clone(), status);
         }
         let copied = |name: &str| {
@@ -94,7 +95,13 @@ impl Pass {
         Ok(here.orphans(&self.node, &self.name, taken))
     }
 
-    fn tend(&self, leg: &PoolLeg, deed: Deed, exported: &[Exported]) -> PoolLegStatus {
+    /// Sees to one leg. `exported` is what the kernel exports, or why that is not known.
+    fn tend(
+        &self,
+        leg: &PoolLeg,
+        deed: Deed,
+        exported: Result<&[Exported], Trouble>,
+    ) -> PoolLegStatus {
         let bytes = match &deed {
             Deed::Keep(record) | Deed::Delete(record) => Some(record.clone()),
             _ => None,
@@ -103,7 +110,10 @@ impl Pass {
             let known = || uuid(leg).and_then(|text| Uuid::parse_str(text).ok());
             let uuid = bytes.as_ref().map(|record| record.uuid).or_else(known)?;
             let bytes = bytes.as_ref().map(|record| (&*self.drive, record));
-            Some(self.exports.tend(exported, leg, uuid, bytes))
+            Some(match exported {
+                Ok(exported) => self.exports.tend(exported, leg, uuid, bytes),
+                Err(trouble) => Lent::unknown(leg, trouble),
+            })
         };
         // What goes is taken back first; what grows is larger before its consumers look.
         let (lent, mut status) = match leg.spec.deletion_mark {
@@ -113,8 +123,14 @@ impl Pass {
                 (lend(), status)
             }
         };
-        let lent = lent.unwrap_or_default();
+        let Some(lent) = lent else {
+            return status;
+        };
         let told = Told::new(leg, self.ailment.as_ref());
+        if !lent.seen {
+            let earlier = leg.status.as_ref().and_then(|s| s.observed_generation);
+            status.observed_generation = earlier;
+        }
         status.exports = lent.exports;
         // A generation that others were let in by is never given again, whatever else is lost.
         let let_in = status.exports.iter().map(|export| export.generation).max();
