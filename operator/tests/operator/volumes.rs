@@ -170,6 +170,7 @@ async fn act(client: &Client, disks: &Disks) {
                 found.map(|id| disks.remove(&id));
                 PoolLegStatus {
                     phase: Some(LegPhase::Deleted),
+                    observed_generation: leg.metadata.generation,
                     ..Default::default()
                 }
             } else {
@@ -192,6 +193,7 @@ async fn act(client: &Client, disks: &Disks) {
                     }),
                     uuid: Some(id),
                     size: leg.spec.size,
+                    observed_generation: leg.metadata.generation,
                     // In the API, times have whole seconds.
                     taken_at: taken
                         .map(|t| Time(t.0.round(k8s_openapi::jiff::Unit::Second).unwrap())),
