@@ -67,7 +67,7 @@ impl Device {
         file.set_len(len)?;
         let own = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         let mut device = Self {
-            path: attach_with_trim(&own)?,
+            path: attach(&own)?,
             len,
             open: None,
         };
@@ -76,7 +76,7 @@ impl Device {
             device.open =
                 Some(open.with_context(|| format!("cannot open {}", device.path.display()))?);
             // Busy, it is only marked, and cleared when the last one closes it.
-            device.detach()?;
+            detach(&device.path)?;
         }
         device.allocate(used_by)?;
         Ok(device)
@@ -107,17 +107,6 @@ impl Device {
         };
         run("fio", &[&job, content].concat())?;
         Ok(())
-    }
-
-    fn detach(&self) -> anyhow::Result<()> {
-        detach(&self.path)
-    }
-
-    /// Takes TRIM away from it: on a loop device over a file that frees the file's blocks, which stops all writes to the
-    /// file meanwhile and makes later ones slower, as on no drive. Its number stays without it until the machine starts again.
-    pub fn without_trim(&self) -> anyhow::Result<()> {
-        let path = format!("/sys/block/{}/queue/discard_max_bytes", self.name());
-        std::fs::write(&path, "0").with_context(|| format!("cannot write {path}"))
     }
 
     fn name(&self) -> Cow<'_, str> {
@@ -159,34 +148,17 @@ enum Use {
 impl Drop for Device {
     fn drop(&mut self) {
         if self.open.is_none()
-            && let Err(error) = self.detach()
+            && let Err(error) = detach(&self.path)
         {
             eprintln!("{error:#}");
         }
     }
 }
 
-/// Attaches the file to a loop device that has TRIM. A number that lost it (see [`Device::without_trim`]) keeps it lost: the
-/// kernel takes no limit after 0. Such are held until another is found.
-fn attach_with_trim(file: &str) -> anyhow::Result<PathBuf> {
-    let mut without = Vec::new();
-    let found = loop {
-        let options = ["--find", "--show", "--direct-io=on", "--sector-size=4096"];
-        let path = match run("losetup", &[&options[..], &[file]].concat()) {
-            Ok(path) => PathBuf::from(path.trim()),
-            Err(error) => break Err(error),
-        };
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let most = std::fs::read_to_string(format!("/sys/block/{name}/queue/discard_max_bytes"));
-        if most.is_ok_and(|most| most.trim() != "0") {
-            break Ok(path);
-        }
-        without.push(path);
-    };
-    for path in without {
-        detach(&path)?;
-    }
-    found
+fn attach(file: &str) -> anyhow::Result<PathBuf> {
+    let options = ["--find", "--show", "--direct-io=on", "--sector-size=4096"];
+    let path = run("losetup", &[&options[..], &[file]].concat())?;
+    Ok(PathBuf::from(path.trim()))
 }
 
 fn detach(path: &Path) -> anyhow::Result<()> {

@@ -39,6 +39,9 @@ pub struct Serve {
     pub offset: u64,
     /// Bytes of the partition
     pub len: u64,
+    /// Never tell the drive what is free
+    #[arg(long)]
+    pub no_trim: bool,
 }
 
 /// Flags of `context-memory`.

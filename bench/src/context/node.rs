@@ -25,10 +25,12 @@ pub async fn run(serve: Serve) -> anyhow::Result<()> {
         pool: "bench".into(),
         drive: "bench".into(),
     };
+    let usual = Options::default();
     let options = Options {
         // Fills are to lose nothing on a busy machine.
         patience: Duration::from_secs(10),
-        ..Options::default()
+        trim_rate: if serve.no_trim { 0 } else { usual.trim_rate },
+        ..usual
     };
     let (store, recovery) = Store::open(medium, &identity, options).await?;
     let node = Node::new(

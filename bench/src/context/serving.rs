@@ -69,13 +69,19 @@ impl Serving {
 
     /// Serves a part of a device: first byte and bytes.
     pub async fn part(device: &Path, part: (u64, u64)) -> anyhow::Result<Self> {
-        let device = device.to_string_lossy().into_owned();
-        let arguments = [
-            "serve-door",
-            &device,
-            &part.0.to_string(),
-            &part.1.to_string(),
-        ];
+        Self::with(device, part, &[]).await
+    }
+
+    /// The same without TRIM: on a loop device over a file that frees the file's blocks, which stops all writes to the file meanwhile
+    /// and makes later ones slower, as on no drive.
+    pub async fn untrimmed(device: &Path, part: (u64, u64)) -> anyhow::Result<Self> {
+        Self::with(device, part, &["--no-trim"]).await
+    }
+
+    async fn with(device: &Path, part: (u64, u64), flags: &[&str]) -> anyhow::Result<Self> {
+        let device = device.to_string_lossy();
+        let (first, bytes) = (part.0.to_string(), part.1.to_string());
+        let arguments = [&["serve-door", &device, &first, &bytes], flags].concat();
         let mut driven = Driven::start(&std::env::current_exe()?, arguments, "")?;
         let recovery = serde_json::from_str(&driven.answer().await?)?;
         Ok(Self {

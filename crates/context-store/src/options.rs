@@ -51,7 +51,7 @@ pub struct Options {
     pub daily_write_budget: Option<u64>,
     /// Life of blocks whose put names none.
     pub default_ttl: Option<Duration>,
-    /// Bytes a second that are TRIMmed at most.
+    /// Bytes a second that are TRIMmed at most; 0: the drive is never told.
     pub trim_rate: u64,
     /// How often what was written is flushed to stable media.
     pub flush_every: Duration,

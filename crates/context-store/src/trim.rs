@@ -88,7 +88,8 @@ impl Pace {
         let passed = millis.saturating_sub(self.at).min(1000);
         self.at = self.at.max(millis);
         self.left = self.rate.min(self.left + self.rate / 1000 * passed);
-        let cost = bytes.min(self.rate);
+        // A second's worth of nothing is never full.
+        let cost = bytes.min(self.rate.max(1));
         let goes = self.left >= cost;
         if goes {
             self.left -= cost;
@@ -109,5 +110,7 @@ mod tests {
         assert!(pace.take(800, 1100));
         assert!(!pace.take(5000, 1200));
         assert!(pace.take(5000, 2300));
+        let mut none = Pace::new(0, 0);
+        assert!(!none.take(1, 0) && !none.take(5000, 9000));
     }
 }

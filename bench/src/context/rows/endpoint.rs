@@ -59,11 +59,15 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
                 .rate,
         )
     };
-    let ours =
-        async || block_in_place(|| resp::set(endpoint.address(), blocks, CONNECTIONS, plan.slot));
-    let sets = interleave(plan.rounds, raw, ours).await?;
-    device.without_trim()?;
-    let untrimmed = interleave(plan.rounds, raw, ours).await?;
+    let set = |server: &Server| {
+        block_in_place(|| resp::set(server.address(), blocks, CONNECTIONS, plan.slot))
+    };
+    let sets = interleave(plan.rounds, raw, async || set(&endpoint)).await?;
+    endpoint.stop().await?;
+    serving.end().await?;
+    let mut serving = Serving::untrimmed(device.path(), (0, partition)).await?;
+    let endpoint = Server::endpoint(&serving.door(1).await?).await?;
+    let untrimmed = interleave(plan.rounds, raw, async || set(&endpoint)).await?;
     endpoint.stop().await?;
     serving.end().await?;
     let what = |verb, trim| {

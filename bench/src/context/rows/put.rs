@@ -33,11 +33,11 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
 /// Rates, and how many puts were dropped.
 async fn measured(plan: Plan, trim: bool) -> anyhow::Result<(Pairs, u64)> {
     let device = Device::new(Kind::Disk, plan.size(6 << 30, 1 << 30))?;
-    if !trim {
-        device.without_trim()?;
-    }
     let partition = device.len() / 2;
-    let mut serving = Serving::part(device.path(), (0, partition)).await?;
+    let mut serving = match trim {
+        true => Serving::part(device.path(), (0, partition)).await?,
+        false => Serving::untrimmed(device.path(), (0, partition)).await?,
+    };
     let client = serving.client(1, 0.25).await?;
     let blocks = Blocks::filling(partition, MIB);
     load::put(&client, blocks, 0..blocks.count, DEPTH).await?;

@@ -35,7 +35,10 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
         block_in_place(|| resp::set(server.address(), blocks, CONNECTIONS, plan.slot))
     };
     let sets = interleave(plan.rounds, async || set(&redis), async || set(&endpoint)).await?;
-    device.without_trim()?;
+    endpoint.stop().await?;
+    serving.end().await?;
+    let mut serving = Serving::untrimmed(device.path(), (0, device.len())).await?;
+    let endpoint = Server::endpoint(&serving.door(1).await?).await?;
     let untrimmed = interleave(plan.rounds, async || set(&redis), async || set(&endpoint)).await?;
     redis.stop().await?;
     endpoint.stop().await?;
