@@ -32,6 +32,19 @@ pub(crate) fn fact(kind: Kind, namespace: Namespace, key: &[u8], expiry: u32) ->
     }
 }
 
+/// The same of a key that is not known any more, but for its fingerprint.
+pub(crate) fn hashed_fact(
+    kind: Kind,
+    namespace: Namespace,
+    fingerprint: Fingerprint,
+    expiry: u32,
+) -> Meta {
+    Meta {
+        hashed: true,
+        ..fact(kind, namespace, &fingerprint.0, expiry)
+    }
+}
+
 type Answer = oneshot::Receiver<Result<Option<Done>, String>>;
 
 impl Store {

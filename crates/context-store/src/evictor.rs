@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::PAGE;
 use crate::core::{Core, Stream, weight_of};
+use crate::delete::hashed_fact;
 use crate::engine::Verb;
 use crate::engine::memory::Buffer;
 use crate::engine::queue::{Class, Flow};
@@ -585,17 +586,8 @@ fn carried(
         fact => fact,
     };
     let meta = Meta {
-        kind,
-        replaces: true,
-        hashed: true,
-        namespace: item.namespace,
-        key: item.fingerprint.0.to_vec(),
-        len: 0,
-        expiry: item.expiry,
         sequence: item.sequence,
-        nonce: 0,
-        place: 0,
-        checksums: vec![],
+        ..hashed_fact(kind, item.namespace, item.fingerprint, item.expiry)
     };
     let (done, answer) = oneshot::channel();
     let fact = SmallWrite {

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::{Core, weight_of};
+use crate::delete::hashed_fact;
 use crate::hash::Fingerprint;
 use crate::namespaces::Namespace;
-use crate::record::{Kind, Meta};
+use crate::record::Kind;
 use crate::store::Shared;
 
 /// How long the task sleeps at most.
@@ -150,7 +151,7 @@ impl Shared {
                     counts.evicted_blocks += 1;
                     counts.evicted_bytes += block.bytes;
                 });
-                let gone = tombstone(namespace, block.fingerprint);
+                let gone = hashed_fact(Kind::Tombstone, namespace, block.fingerprint, 0);
                 answers.push(self.enqueue(&mut core, gone, Vec::new(), block.fingerprint));
             }
         }
@@ -160,23 +161,6 @@ impl Shared {
             }
         }
         true
-    }
-}
-
-/// The record that a block is gone whose key is not known any more, but its fingerprint.
-fn tombstone(namespace: Namespace, fingerprint: Fingerprint) -> Meta {
-    Meta {
-        kind: Kind::Tombstone,
-        replaces: true,
-        hashed: true,
-        namespace,
-        key: fingerprint.0.to_vec(),
-        len: 0,
-        expiry: 0,
-        sequence: 0,
-        nonce: 0,
-        place: 0,
-        checksums: Vec::new(),
     }
 }
 
