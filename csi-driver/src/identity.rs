@@ -7,8 +7,7 @@ use strand_csi::v1::plugin_capability::{self, Type, VolumeExpansion};
 use strand_csi::v1::*;
 use tonic::{Request, Response, Status};
 
-/// Name of the driver.
-pub const DRIVER: &str = "csi.strand.dev";
+pub use strand_api::names::DRIVER;
 
 /// Who the driver is and what it can do, the same in every mode.
 #[derive(Clone, Copy, Debug)]

@@ -205,26 +205,17 @@ impl Cluster {
         let pods = said(&["get", "pods", "-n", "strand-system", "-o", "name"]);
         for pod in pods.lines() {
             let name = pod.trim_start_matches("pod/");
-            let all = [
+            let logs = [
                 "logs",
                 "-n",
                 "strand-system",
                 pod,
                 "--all-containers",
                 "--prefix",
-                "--tail=3000",
             ];
-            write(&format!("{name}.log"), said(&all));
-            let before = [
-                "logs",
-                "-n",
-                "strand-system",
-                pod,
-                "--all-containers",
-                "--prefix",
-                "--previous",
-            ];
-            if let Ok(text) = self.ask(&before) {
+            let with = |flag| [&logs[..], &[flag]].concat();
+            write(&format!("{name}.log"), said(&with("--tail=3000")));
+            if let Ok(text) = self.ask(&with("--previous")) {
                 write(&format!("{name}.before.log"), text);
             }
         }

@@ -7,6 +7,9 @@ pub const OPERATOR_MANAGER: &str = "strand-operator";
 /// Field manager of the node agents.
 pub const AGENT_MANAGER: &str = "strand-node-agent";
 
+/// Name of the CSI driver, as storage classes and volumes give it.
+pub const DRIVER: &str = "csi.strand.dev";
+
 /// On a Drive: it is in a pool, and the operator has yet to take it out of the map before the
 /// object may go. On a MemoryPool: its deletion policy has yet to be carried out. Both are removed
 /// by the operator alone; see `docs/operations.md` for what to do when a node is gone for good.

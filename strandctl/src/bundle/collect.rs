@@ -12,11 +12,10 @@ use kube::{
     api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, LogParams},
 };
 use std::{collections::BTreeMap, fs, path::Path};
+use strand_api::names;
 
 /// Every pod of the chart.
 const OURS: &str = "app.kubernetes.io/name=strand";
-/// The driver that storage classes, volumes and snapshots of ours name.
-const DRIVER: &str = "csi.strand.dev";
 
 /// Files by their paths in the bundle, and what could not be read.
 #[derive(Debug, Default)]
@@ -139,7 +138,7 @@ async fn objects(
             None => object.name_any(),
         };
         let mut value = serde_json::to_value(&object)?;
-        if which == Which::Driver && !value.to_string().contains(DRIVER) {
+        if which == Which::Driver && !value.to_string().contains(names::DRIVER) {
             continue;
         }
         clean::object(&mut value);

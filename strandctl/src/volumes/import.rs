@@ -162,7 +162,7 @@ async fn persistent_volume(
         "accessModes": ["ReadWriteOnce"],
         "persistentVolumeReclaimPolicy": "Retain",
         "volumeMode": mode,
-        "csi": {"driver": "csi.strand.dev", "volumeHandle": name, "volumeAttributes": {"pool": pool}},
+        "csi": {"driver": strand_api::names::DRIVER, "volumeHandle": name, "volumeAttributes": {"pool": pool}},
     });
     let volume = DynamicObject::new(name, &resource).data(json!({"spec": spec}));
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);

@@ -8,7 +8,7 @@ use strand_rack_bed::{DrivePlan, Guest, Rack};
 
 use super::volume::{kept, load, nothing_is_left, stop, until_leg, volume, written};
 use crate::fabric::legs::{
-    SOON, connect, connections, device, disconnect, export, leg, prepare, secret,
+    SOON, connect, connected, connections, device, disconnect, export, lost, prepare,
 };
 
 const DATA: u64 = 255 << 20;
@@ -65,12 +65,8 @@ async fn writes_wait_for_the_decision_and_a_leg_that_returns_is_copied_what_it_m
     let mut legs = Vec::new();
     let mut devices = Vec::new();
     for number in [1, 2] {
-        let (consumer, target) = (rack.guest(0), rack.guest(number));
-        let leg = leg(target, 1, &secret(target).await);
-        export(target, std::slice::from_ref(&leg)).await;
-        let said = connect(consumer, target, &leg).await;
-        assert_eq!(said.status, 0, "{said}");
-        devices.push(device(consumer, leg.nqn()).await);
+        let (leg, device) = connected(rack.guest(0), rack.guest(number)).await;
+        devices.push(device);
         legs.push(leg);
     }
     let consumer = rack.guest(0);
@@ -87,15 +83,9 @@ async fn writes_wait_for_the_decision_and_a_leg_that_returns_is_copied_what_it_m
     rack.guest_mut(2).cut_power();
     let consumer = rack.guest(0);
     // The connection is noticed to be lost; what waits for it does not fail.
-    loop {
-        let all = connections(consumer).await;
-        let lost = all.iter().find(|c| c.nqn == legs[1].nqn()).unwrap();
-        if lost.states != ["live"] {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    lost(consumer, legs[1].nqn()).await;
     let before = told(consumer).await;
+    // That nothing happens is seen by nothing but waiting: it writes many times a second.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let waiting = told(consumer).await;
     assert!(

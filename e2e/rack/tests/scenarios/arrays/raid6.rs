@@ -1,7 +1,7 @@
 //! raid6 over four drives of one machine.
 
-use strand_arrays::{Holding, Level, Standing, State};
-use strand_rack_bed::{DrivePlan, Rack};
+use strand_arrays::{Holding, Level, Standing, State, Wanted};
+use strand_rack_bed::{DrivePlan, Guest, Rack};
 
 use super::volume::{
     SOON, devices, files_are_whole, keep, kept, load, make_files, nothing_is_left, stop, unmount,
@@ -20,6 +20,17 @@ async fn boot(name: &str) -> Rack {
     Rack::boot(name, &plans).await.unwrap()
 }
 
+/// A volume over all of the machine's drives with files on it, and its device.
+async fn with_files(guest: &Guest) -> (Wanted, String) {
+    load(guest, "raid456").await;
+    let legs = devices(guest, &SERIALS).await;
+    let mut wanted = volume(Level::Raid6, DATA, &legs);
+    let device = kept(guest, &wanted).await;
+    wanted.formed = true;
+    make_files(guest, &device).await;
+    (wanted, device)
+}
+
 /// Two drives of four are pulled out while files are written: writes go on, and every acknowledged file reads back. With the third,
 /// the volume stops: nothing that still reads is wrong, and it is not put together again, not even from all four, of which two have
 /// missed writes.
@@ -27,13 +38,7 @@ async fn boot(name: &str) -> Rack {
 #[ignore = "make rack-test"]
 async fn it_loses_two_and_stops_with_the_third() {
     let mut rack = boot("arrays-raid6").await;
-    let guest = rack.guest(0);
-    load(guest, "raid456").await;
-    let legs = devices(guest, &SERIALS).await;
-    let mut wanted = volume(Level::Raid6, DATA, &legs);
-    let device = kept(guest, &wanted).await;
-    wanted.formed = true;
-    make_files(guest, &device).await;
+    let (mut wanted, device) = with_files(rack.guest(0)).await;
 
     let mut acknowledged = 0;
     for (leg, serial) in [(3, "LEGD"), (2, "LEGC")] {
@@ -106,13 +111,7 @@ async fn it_loses_two_and_stops_with_the_third() {
 #[ignore = "make rack-test"]
 async fn dirty_and_degraded_at_once_needs_a_decision() {
     let mut rack = boot("arrays-dirty").await;
-    let guest = rack.guest(0);
-    load(guest, "raid456").await;
-    let legs = devices(guest, &SERIALS).await;
-    let mut wanted = volume(Level::Raid6, DATA, &legs);
-    let device = kept(guest, &wanted).await;
-    wanted.formed = true;
-    make_files(guest, &device).await;
+    let (mut wanted, _) = with_files(rack.guest(0)).await;
 
     for degraded in [false, true] {
         if degraded {

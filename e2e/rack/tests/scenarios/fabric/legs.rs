@@ -99,6 +99,30 @@ pub async fn device(consumer: &Guest, nqn: Nqn) -> String {
     }
 }
 
+/// Makes a leg on a target, exports it, and connects its consumer; the leg and its device there.
+pub async fn connected(consumer: &Guest, target: &Guest) -> (Export, String) {
+    let leg = leg(target, 1, &secret(target).await);
+    export(target, std::slice::from_ref(&leg)).await;
+    let said = connect(consumer, target, &leg).await;
+    assert_eq!(said.status, 0, "{said}");
+    let device = device(consumer, leg.nqn()).await;
+    (leg, device)
+}
+
+/// Waits until a consumer notices that it does not reach a leg any more.
+pub async fn lost(consumer: &Guest, nqn: Nqn) {
+    let begun = std::time::Instant::now();
+    loop {
+        let all = connections(consumer).await;
+        let connection = all.iter().find(|c| c.nqn == nqn).unwrap();
+        if connection.states != ["live"] {
+            return;
+        }
+        assert!(begun.elapsed() < SOON, "{nqn} is still reached: {all:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 pub async fn disconnect(consumer: &Guest, nqn: Nqn) {
     let script = format!("/strand/rack-fabric disconnect {nqn}");
     consumer.sh(&script).await.unwrap();

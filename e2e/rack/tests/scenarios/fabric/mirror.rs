@@ -1,10 +1,10 @@
 //! A mirror over legs of two machines.
 
-use std::time::Duration;
-
 use strand_rack_bed::{DrivePlan, Rack};
 
-use super::legs::{SOON, connect, connections, device, disconnect, export, leg, prepare, secret};
+use super::legs::{
+    SOON, connect, connected, connections, device, disconnect, export, lost, prepare,
+};
 
 /// Two machines export a drive each; a third mirrors them with md and puts XFS on it. One target loses its power in the middle of
 /// writes: every file that was fsynced reads back, and the target, back again, is re-added by its bitmap.
@@ -27,12 +27,8 @@ async fn a_mirror_over_two_machines_survives_one_of_them() {
     let mut legs = Vec::new();
     let mut devices = Vec::new();
     for number in [1, 2] {
-        let target = rack.guest(number);
-        let leg = leg(target, 1, &secret(target).await);
-        export(target, std::slice::from_ref(&leg)).await;
-        let said = connect(consumer, target, &leg).await;
-        assert_eq!(said.status, 0, "{said}");
-        devices.push(device(consumer, leg.nqn()).await);
+        let (leg, device) = connected(consumer, rack.guest(number)).await;
+        devices.push(device);
         legs.push(leg);
     }
     consumer
@@ -59,14 +55,7 @@ async fn a_mirror_over_two_machines_survives_one_of_them() {
     rack.guest_mut(2).cut_power();
     // Writes wait until somebody has decided that the leg is out; then its connection is taken away, and they go on.
     let decided = async {
-        loop {
-            let all = connections(rack.guest(0)).await;
-            let lost = all.iter().find(|c| c.nqn == legs[1].nqn()).unwrap();
-            if lost.states != ["live"] {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        lost(rack.guest(0), legs[1].nqn()).await;
         disconnect(rack.guest(0), legs[1].nqn()).await;
     };
     let writes = write(21, 60);
