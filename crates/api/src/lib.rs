@@ -40,7 +40,9 @@ pub use pool_volume::{
     PoolVolumeSpec, PoolVolumeStatus, VolumeMode, VolumePhase, VolumeSource,
 };
 pub use quantity::{ByteQuantity, QuantityError, Share};
-pub use volume_array::{ArrayLeg, LackPhase, LegHolding, LegLack};
+pub use volume_array::{
+    ArrayLeg, ArrayRefusal, ArrayStatus, LackPhase, LegArray, LegHolding, LegLack, VolumeArray,
+};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

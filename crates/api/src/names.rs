@@ -33,6 +33,8 @@ pub const ATTACHED: &str = "Attached";
 pub const RESIZED: &str = "Resized";
 /// Condition of a PoolVolume or PoolLeg, while it is False: what is wrong with its drive or bytes.
 pub const HEALTHY: &str = "Healthy";
+/// Condition of a PoolVolume, while it is True: some of its legs lack writes, and what is done about that.
+pub const DEGRADED: &str = "Degraded";
 /// Condition of a PoolVolume or PoolLeg, while it is False: it is attached, and its `spec.limits` are not enforced, and why.
 pub const LIMITED: &str = "Limited";
 /// Condition of a PoolLeg, while it is False: a node in `spec.exports` does not reach it, and why.
@@ -48,6 +50,10 @@ pub const NOT_FOUND: &str = "NotFound";
 pub const INSUFFICIENT_CAPACITY: &str = "InsufficientCapacity";
 /// Reason of a volume that asks for what this version cannot do.
 pub const UNSUPPORTED: &str = "Unsupported";
+/// Reason of an array, and of its volume, that lost legs and was not shut down in order: what it would read may be wrong.
+pub const NEEDS_DECISION: &str = "NeedsDecision";
+/// Reason of a volume that has fewer legs with all its bytes than it needs.
+pub const TOO_MUCH_LOST: &str = "TooMuchLost";
 /// Reason of a volume that is not attached, since the node of one of its legs cannot let others reach it.
 pub const NO_FABRIC: &str = "NoFabric";
 

@@ -1,6 +1,7 @@
 //! PoolLeg: one copy or stripe member of a volume, on one drive.
 
 use crate::{
+    LegArray,
     condition::Condition,
     memory_pool::Provisioning,
     pool_volume::{IoLimits, VolumeMode},
@@ -44,7 +45,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.volume == oldSelf.volume && self.nodeName == oldSelf.nodeName && self.drive == oldSelf.drive && self.index == oldSelf.index").message("a leg stays where it is: place another one").reason(Reason::FieldValueForbidden),
-    validation = Rule::new("has(self.snapshot) == has(oldSelf.snapshot) && (!has(self.snapshot) || self.snapshot == oldSelf.snapshot) && self.provisioning == oldSelf.provisioning && (!has(oldSelf.volumeMode) || (has(self.volumeMode) && self.volumeMode == oldSelf.volumeMode))").message("a leg stays what it is: place another one").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("has(self.snapshot) == has(oldSelf.snapshot) && (!has(self.snapshot) || self.snapshot == oldSelf.snapshot) && self.provisioning == oldSelf.provisioning && (!has(oldSelf.volumeMode) || (has(self.volumeMode) && self.volumeMode == oldSelf.volumeMode)) && has(self.array) == has(oldSelf.array) && (!has(self.array) || self.array == oldSelf.array)").message("a leg stays what it is: place another one").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(self.exports) || self.exports.all(e, e.node != self.nodeName)").message("a leg is exported to other nodes than its own"),
     validation = Rule::new("!has(oldSelf.uuid) || (has(self.uuid) && self.uuid == oldSelf.uuid)").message("a leg's UUID cannot change").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.deletionMark) || !oldSelf.deletionMark || (has(self.deletionMark) && self.deletionMark)").message("a leg marked for deletion stays so").reason(Reason::FieldValueForbidden),
@@ -79,6 +80,9 @@ pub struct PoolLegSpec {
     /// What its volume is used as; written beside its bytes, so that an import knows. Left out: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_mode: Option<VolumeMode>,
+    /// Of which array it is a part; none where it is all of its volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<LegArray>,
     /// The PoolLeg on the same drive that it starts as a copy of (a reflink). Left out: as zeroes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]

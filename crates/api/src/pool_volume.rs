@@ -1,12 +1,15 @@
 //! PoolVolume: one volume of a pool's storage side.
 
-use crate::{Redundancy, condition::Condition, memory_pool::Provisioning, quantity::ByteQuantity};
+use crate::{
+    ArrayStatus, LegLack, Redundancy, VolumeArray, condition::Condition, memory_pool::Provisioning,
+    quantity::ByteQuantity,
+};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One volume of a pool's storage side. The CSI driver writes the spec but for `legs`, which is the
-/// operator's, as the status is. Deleting the object deletes no byte; a volume that shall go is
+/// One volume of a pool's storage side. The CSI driver writes the spec but for `legs` and `array`, which are the
+/// operator's, as the status is but for its `array`. Deleting the object deletes no byte; a volume that shall go is
 /// marked, and the operator takes the object away when its bytes are gone.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -51,6 +54,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("has(self.source) == has(oldSelf.source) && (!has(self.source) || self.source == oldSelf.source)").message("a volume's source cannot change").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.deletionMark) || !oldSelf.deletionMark || (has(self.deletionMark) && self.deletionMark)").message("a volume marked for deletion stays so").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.legs) || has(self.legs)").message("where a volume's legs lie is never forgotten").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(oldSelf.array) || (has(self.array) && self.array.uuid == oldSelf.array.uuid && (!oldSelf.array.formed || self.array.formed))").message("a volume's array stays the one it is, and is made once").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(self.locality) || self.locality != 'Node' || (has(self.nodeName) && self.nodeName != '')").message("locality Node needs nodeName")
 )]
 pub struct PoolVolumeSpec {
@@ -93,6 +97,9 @@ pub struct PoolVolumeSpec {
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub legs: Vec<PlacedLeg>,
+    /// The array that its legs are, written by the operator with them; none without redundancy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<VolumeArray>,
     /// CSI DeleteVolume was called: the bytes may go.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deletion_mark: bool,
@@ -134,6 +141,9 @@ pub struct PlacedLeg {
     /// as it is; then that leg takes its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moving: Option<LegMove>,
+    /// What it lacks of the volume's bytes. A leg without this has every byte that was acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lack: Option<LegLack>,
 }
 
 /// The leg that shall take another's place, on the same node.
@@ -215,7 +225,12 @@ pub struct PoolVolumeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
     pub attachments: Vec<Attachment>,
-    /// `Ready` always; `Attached`, `Resized` and `Healthy` only while they are False, with the reason.
+    /// What the agent of the node that has it attached for writing says of its legs. Written by that agent, under a field manager
+    /// of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<ArrayStatus>,
+    /// `Ready` always; `Attached`, `Resized`, `Limited` and `Healthy` only while they are False, `Degraded` only while it is True, with
+    /// the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -1,8 +1,69 @@
-//! The legs of a volume that has several: which hold all of it, and what its consumer tells of them.
+//! The array that a volume of several legs is: which legs hold all of it, and what its consumer tells of them.
 
+use crate::Redundancy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// The array of a volume that has several legs.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeArray {
+    /// Its UUID, which is in the superblocks on the legs: the UID that the volume had when it was placed.
+    #[schemars(length(min = 36, max = 36))]
+    pub uuid: String,
+    /// It was made, and its device may have been handed out: it is never made again.
+    #[serde(default)]
+    pub formed: bool,
+}
+
+/// Of which array a leg is a part; written beside its bytes, so that an import knows.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LegArray {
+    /// The array's UUID.
+    #[schemars(length(min = 36, max = 36))]
+    pub uuid: String,
+    /// How its legs hold the bytes.
+    pub redundancy: Redundancy,
+    /// How many legs it has.
+    #[schemars(range(min = 2, max = 256))]
+    pub legs: i32,
+}
+
+/// The array as the agent of the node sees it that has the volume attached for writing. It says nothing about an attachment with
+/// another generation.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArrayStatus {
+    /// The node.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+    /// The attachment.
+    #[schemars(range(min = 1))]
+    pub generation: i64,
+    /// What is known of its legs: of all while the array runs, else of those that keep it from running.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["uuid".into()]))]
+    pub legs: Vec<ArrayLeg>,
+    /// Why it does not run. Without this it does: the agent tells first when it runs, or cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<ArrayRefusal>,
+}
+
+/// Why an array does not run.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArrayRefusal {
+    /// Code in CamelCase.
+    #[schemars(length(min = 1, max = 64))]
+    pub reason: String,
+    /// A sentence for people.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
 
 /// Why a leg does not hold every acknowledged byte of its volume, and since when.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

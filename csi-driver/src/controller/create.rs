@@ -80,6 +80,7 @@ impl Wanted {
             limits: self.limits.clone(),
             attach_to: Vec::new(),
             legs: Vec::new(),
+            array: None,
             deletion_mark: false,
         };
         let asked = (self.name != self.asked_name)

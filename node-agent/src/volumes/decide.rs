@@ -187,6 +187,7 @@ fn orphan(record: &LegRecord, node: &str, drive: &str, uuid: String) -> PoolLegS
             strand_volumes::VolumeMode::Filesystem => VolumeMode::Filesystem,
             strand_volumes::VolumeMode::Block => VolumeMode::Block,
         }),
+        array: None,
         source: None,
         copy: None,
         uuid: Some(uuid),

@@ -130,6 +130,7 @@ fn placed(leg: &PoolLeg) -> PlacedLeg {
         drive: leg.spec.drive.clone(),
         uuid: leg.spec.uuid.clone(),
         moving: None,
+        lack: None,
     }
 }
 

@@ -121,6 +121,7 @@ fn standing<'a>(placed: &PlacedLeg, leg: &'a PoolLeg) -> Standing<'a> {
                 drive: drive.clone(),
                 uuid: claim::uuid(leg).map(Into::into),
                 moving: placed.moving.clone(),
+                lack: placed.lack.clone(),
             };
             match &recorded.uuid {
                 None => Standing::Progress(Why::new(

@@ -244,6 +244,7 @@ impl<'a> Owner<'a> {
             size: ByteQuantity(leg_size(volume.map_or(0, |v| v.size.0))),
             provisioning: volume.map_or(Default::default(), |v| v.provisioning),
             volume_mode: volume.map(|v| v.volume_mode),
+            array: None,
             source: None,
             copy: None,
             uuid: placed.uuid.clone(),

@@ -184,6 +184,7 @@ fn begin(pass: &mut Pass, snapshot: &PoolSnapshot) -> Result<Vec<PlacedLeg>, Why
             drive: origin.spec.drive.clone(),
             uuid: None,
             moving: None,
+            lack: None,
         });
         let kind = origin.spec.provisioning;
         pass.ledger

@@ -301,6 +301,7 @@ fn place_leg<'a>(
         drive: drive.into(),
         uuid: None,
         moving: None,
+        lack: None,
     })
 }
 
@@ -396,6 +397,7 @@ fn say(
         size: size.map_or(earlier.size, ByteQuantity),
         attachment_generation: grants.generation,
         attachments: grants.attachments,
+        array: None,
         conditions: conditions.list,
     };
     let early = volume.status.is_none()

@@ -210,6 +210,7 @@ impl World {
                     drive: drive.into(),
                     uuid: id.map(uuid),
                     moving,
+                    lack: None,
                 }
             })
             .collect()
@@ -306,6 +307,7 @@ impl World {
                 Provisioning::Thick
             },
             volume_mode: Some(VolumeMode::Filesystem),
+            array: None,
             source: words.take("source").map(Into::into),
             copy: words.take("copy").map(copy),
             uuid: words.take("must").map(uuid),

@@ -200,6 +200,7 @@ fn go_on<'a>(
                 drive: copy.spec.drive.clone(),
                 uuid: Some(uuid.into()),
                 moving: None,
+                lack: None,
             })
         }
         (Some(LegPhase::Ready), Some(_)) => stop(placed),

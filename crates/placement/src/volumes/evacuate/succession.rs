@@ -69,6 +69,7 @@ pub fn back(pass: &Pass, owner: Owner, placed: &PlacedLeg, leg: &PoolLeg) -> Opt
         drive: before.spec.drive.clone(),
         uuid: claim::uuid(before).map(Into::into),
         moving: None,
+        lack: None,
     })
 }
 
