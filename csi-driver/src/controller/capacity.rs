@@ -2,10 +2,10 @@
 
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
-use strand_api::{Drive, PoolLeg, PoolSnapshot, PoolVolume, Redundancy};
+use strand_api::{Drive, PoolLeg, PoolSnapshot, PoolVolume};
 use strand_csi::v1::{GetCapacityRequest, GetCapacityResponse};
 
-use strand_placement::volumes::{Capacity, Storage, capacity};
+use strand_placement::volumes::{Capacity, Kind, Storage, capacity};
 
 use super::Controller;
 use crate::error::Error;
@@ -36,9 +36,6 @@ impl Controller {
         let policy = &pool.spec.storage;
         let redundancy = parameters.redundancy.unwrap_or(policy.default_redundancy);
         let name = pool.name_any();
-        if redundancy != Redundancy::None {
-            return Ok(answer(Capacity::default(), fs));
-        }
         let (drives, legs, volumes, snapshots, nodes) = tokio::try_join!(
             self.cluster.all::<Drive>(),
             self.cluster.all::<PoolLeg>(),
@@ -60,7 +57,14 @@ impl Controller {
             operations: Vec::new(),
         };
         let provisioning = parameters.provisioning.unwrap_or(policy.provisioning);
-        Ok(answer(capacity(&storage, &name, node, provisioning), fs))
+        let kind = Kind {
+            pool: &name,
+            redundancy,
+            provisioning,
+            locality: parameters.locality,
+            node,
+        };
+        Ok(answer(capacity(&storage, &kind), fs))
     }
 }
 

@@ -60,7 +60,7 @@ impl Controller {
             });
         }
         let taken = self.taken(&name).await;
-        if let Err(Error::NoSpace { .. }) = taken {
+        if let Err(Error::NoSpace { .. } | Error::Invalid { .. }) = taken {
             // The answer means that no snapshot is being taken.
             self.mark_snapshot(&name).await?;
         }

@@ -56,10 +56,22 @@ pub fn nodes(volume: &PoolVolume) -> Vec<String> {
 pub fn condition(volume: &PoolVolume) -> VolumeCondition {
     let status = volume.status.as_ref();
     let conditions = status.map_or(&[][..], |s| s.conditions.as_slice());
-    let words = [names::HEALTHY, names::READY, names::RESIZED]
-        .iter()
-        .find_map(|kind| find(conditions, kind).filter(|c| c.status == "False"))
-        .map(|c| c.message.clone());
+    let is_wrong = |kind: &str| {
+        let wrong = match kind {
+            names::DEGRADED => "True",
+            _ => "False",
+        };
+        find(conditions, kind).filter(|c| c.status == wrong)
+    };
+    let words = [
+        names::DEGRADED,
+        names::HEALTHY,
+        names::READY,
+        names::RESIZED,
+    ]
+    .iter()
+    .find_map(|kind| is_wrong(kind))
+    .map(|c| c.message.clone());
     let abnormal = match status.and_then(|s| s.phase) {
         Some(VolumePhase::Degraded | VolumePhase::Failed) => true,
         Some(VolumePhase::Ready) => {

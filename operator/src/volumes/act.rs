@@ -50,8 +50,16 @@ pub(super) async fn carry_out(
     let snapshots: Api<PoolSnapshot> = Api::all(client.clone());
     let version = version(action, seen);
     match action {
-        Action::PlaceVolume { volume, legs } => {
-            let patch = object::<PoolVolume>(volume, version, json!({"spec": {"legs": legs}}));
+        Action::PlaceVolume {
+            volume,
+            legs,
+            array,
+        } => {
+            let mut spec = json!({"legs": legs});
+            if let Some(array) = array {
+                spec["array"] = json!(array);
+            }
+            let patch = object::<PoolVolume>(volume, version, json!({"spec": spec}));
             volumes
                 .patch(volume, &apply(), &Patch::Apply(patch))
                 .await?;

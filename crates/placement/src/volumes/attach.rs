@@ -11,7 +11,7 @@
 use super::{Action, Owner, Pass, claim, ledger};
 use strand_api::{
     AttachTo, Attachment, AttachmentPhase, LegExport, Locality, PlacedLeg, PoolLeg, PoolVolume,
-    condition, names,
+    Redundancy, condition, names,
 };
 
 /// What is granted of `spec.attachTo`, and why the rest is not.
@@ -30,6 +30,8 @@ struct Legs<'p> {
     found: Vec<&'p PoolLeg>,
     /// Legs without an object: nobody says who reaches them.
     unknown: Vec<&'p PlacedLeg>,
+    /// The highest generation that a leg's record is known to have.
+    stored: i64,
 }
 
 /// Decides. What was granted stays while it is wished for; new wishes are granted only where the legs are `usable`; else it is said
@@ -42,7 +44,7 @@ pub(super) fn decide(pass: &Pass, volume: &PoolVolume, usable: Result<(), &str>)
     let status = volume.status.clone().unwrap_or_default();
     let wishes = &volume.spec.attach_to;
     // A record that knows a higher generation was written under a status that is lost.
-    let stored = legs.stored();
+    let stored = legs.stored;
     let mut generation = status.attachment_generation;
     let mut refused = None;
     let mut attachments = Vec::new();
@@ -187,6 +189,15 @@ fn in_the_way(attachments: &[Attachment], wish: &AttachTo) -> Option<(&'static s
 }
 
 fn out_of_reach(volume: &PoolVolume, wish: &AttachTo) -> Option<(&'static str, String)> {
+    let mut legs = volume.spec.legs.iter();
+    let here = legs.find(|leg| leg.node_name == wish.node);
+    if let (Some(leg), Redundancy::Raid6) = (here, volume.spec.redundancy) {
+        let why = format!(
+            "redundancy raid6 is attached only where none of its legs lie, and leg {} lies there; run the pod on another node",
+            leg.name
+        );
+        return Some((names::UNSUPPORTED, why));
+    }
     let only = volume.spec.node_name.as_ref()?;
     let elsewhere = volume.spec.locality == Locality::Node && *only != wish.node;
     let why = format!("it was made with locality node, for node {only} alone");
@@ -199,8 +210,15 @@ impl<'p> Legs<'p> {
             pass,
             found: Vec::new(),
             unknown: Vec::new(),
+            stored: 0,
         };
-        for placed in &volume.spec.legs {
+        let all = volume.spec.legs.iter();
+        let all = all.filter_map(|placed| pass.claims.of(Owner::Volume(volume), placed));
+        let stored = all.filter_map(|leg| leg.status.as_ref()?.attachment_generation);
+        legs.stored = stored.max().unwrap_or(0);
+        // What a leg lacks already is nothing that anybody could spoil. Nobody reaches it by a newer generation before its agent has
+        // ended the older ones.
+        for placed in volume.spec.legs.iter().filter(|leg| leg.lack.is_none()) {
             match pass.claims.of(Owner::Volume(volume), placed) {
                 Some(leg) => legs.found.push(leg),
                 // What was never made, or lay on a drive that was given up for good, reaches nobody.
@@ -223,14 +241,6 @@ impl<'p> Legs<'p> {
             None => AttachmentPhase::Granted,
             Some(_) => AttachmentPhase::Exporting,
         }
-    }
-
-    /// The highest generation that a leg's record is known to have.
-    fn stored(&self) -> i64 {
-        let legs = self.found.iter();
-        legs.filter_map(|leg| leg.status.as_ref()?.attachment_generation)
-            .max()
-            .unwrap_or(0)
     }
 
     /// The generation that every leg is exported with to a node that wants that.

@@ -172,7 +172,8 @@ impl<'a> Ledger<'a> {
             |placed: &&PlacedLeg| !known.contains(&(placed.name.as_str(), placed.drive.as_str()));
         for volume in &storage.volumes {
             for placed in volume.spec.legs.iter().filter(unmade) {
-                ledger.promise(&placed.drive, volume.spec.provisioning, volume.spec.size.0);
+                let size = super::site::leg_size(volume);
+                ledger.promise(&placed.drive, volume.spec.provisioning, size);
             }
         }
         // What shall take a leg's place and has no object yet.

@@ -1,7 +1,7 @@
 //! One leg at a time: what its owner wants of it, how far it is, and what becomes of legs that nobody owns.
 
 use super::{
-    Action, Owner, Pass, claim,
+    Action, Owner, Pass, array, claim,
     evacuate::{self, Superseded},
     ledger,
     state::Why,
@@ -191,6 +191,10 @@ pub(super) fn delete_all<'a>(pass: &mut Pass<'_, 'a>, owner: Owner<'a>) -> Optio
 /// Legs that say they belong to an owner and that it does not name: those that were never made go,
 /// those that hold bytes are kept for an administrator.
 pub(super) fn superseded<'a>(pass: &mut Pass<'_, 'a>, owner: Owner<'a>, complete: bool) {
+    let array = match owner {
+        Owner::Volume(volume) if volume.spec.array.is_some() => Some(volume),
+        Owner::Volume(_) | Owner::Snapshot(_) => None,
+    };
     for leg in pass.claims.all(owner) {
         if pass.claims.owned(leg) {
             continue;
@@ -208,6 +212,10 @@ pub(super) fn superseded<'a>(pass: &mut Pass<'_, 'a>, owner: Owner<'a>, complete
             wish.deletion_mark = true;
         } else if superseded == Superseded::Waits {
             continue;
+        } else if let Some(volume) = array {
+            // Its bytes are of no use any more once those that are named have all of the volume's.
+            wish.exports.clear();
+            wish.deletion_mark = complete && array::is_whole(pass, volume);
         } else if claim::uuid(leg).is_some() {
             wish.orphaned = true;
         }

@@ -90,7 +90,7 @@ pub enum Next {
     Replace,
 }
 
-/// Decides on all legs of a volume, in their order. `generation` is the highest that an attachment was given.
+/// Decides on all legs of a volume, in their order.
 pub fn next(redundancy: Redundancy, legs: &[Leg], demand: Demand, now: Timestamp) -> Vec<Next> {
     let needed = legs.len().saturating_sub(shape::losses(redundancy));
     let mut left = legs.iter().filter(|leg| leg.lack.is_none()).count();
@@ -201,7 +201,8 @@ fn rebuilding(leg: &Leg, demand: Demand, now: Timestamp) -> Next {
     }
 }
 
-fn passed(since: Timestamp, time: Duration, now: Timestamp) -> bool {
+/// Whether so much time has passed since then.
+pub fn passed(since: Timestamp, time: Duration, now: Timestamp) -> bool {
     let elapsed = now.duration_since(since);
     !elapsed.is_negative() && elapsed.unsigned_abs() >= time
 }

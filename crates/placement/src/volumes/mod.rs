@@ -4,29 +4,35 @@
 //! counted in [`ledger`]; [`place`] chooses drives; `claim` tells whose leg is whose;
 //! `docs/decisions/0011` has the reasons.
 
+mod array;
 mod attach;
+mod capacity;
 mod claim;
 mod evacuate;
+mod growth;
 pub mod ledger;
 mod leg;
 pub mod loss;
 pub mod place;
 pub mod shape;
+mod site;
 mod snapshot;
 mod source;
 mod state;
 mod story;
+mod tell;
 mod volume;
 
 use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
 use ledger::Ledger;
 use std::{collections::BTreeMap, fmt, time::Duration};
 use strand_api::{
-    AttachmentPhase, ByteQuantity, Drive, DriveOperation, DriveOperationStatus, MemoryPool,
-    PlacedLeg, PoolLeg, PoolLegSpec, PoolSnapshot, PoolSnapshotStatus, PoolVolume,
-    PoolVolumeStatus, Provisioning, condition, names,
+    AttachmentPhase, ByteQuantity, Drive, DriveOperation, DriveOperationStatus, LegArray,
+    MemoryPool, PlacedLeg, PoolLeg, PoolLegSpec, PoolSnapshot, PoolSnapshotStatus, PoolVolume,
+    PoolVolumeStatus, VolumeArray, condition, names,
 };
 
+pub use capacity::{Capacity, Kind, capacity};
 pub use claim::stored_legs;
 pub use story::{snapshot_stories, stories};
 
@@ -73,6 +79,8 @@ pub enum Action {
         volume: String,
         /// Its `spec.legs`.
         legs: Vec<PlacedLeg>,
+        /// Its `spec.array`.
+        array: Option<VolumeArray>,
     },
     /// Write down where a snapshot's legs lie.
     PlaceSnapshot {
@@ -241,10 +249,10 @@ impl<'a> Owner<'a> {
             node_name: placed.node_name.clone(),
             drive: placed.drive.clone(),
             index: placed.index,
-            size: ByteQuantity(leg_size(volume.map_or(0, |v| v.size.0))),
+            size: ByteQuantity(self.leg_size()),
             provisioning: volume.map_or(Default::default(), |v| v.provisioning),
             volume_mode: volume.map(|v| v.volume_mode),
-            array: None,
+            array: self.array(),
             source: None,
             copy: None,
             uuid: placed.uuid.clone(),
@@ -252,6 +260,21 @@ impl<'a> Owner<'a> {
             exports: Vec::new(),
             orphaned: false,
             deletion_mark: false,
+        }
+    }
+
+    /// Bytes of a leg; of a snapshot's what is known of it here.
+    fn leg_size(self) -> u64 {
+        match self {
+            Self::Volume(volume) => site::leg_size(volume),
+            Self::Snapshot(_) => leg_size(0),
+        }
+    }
+
+    fn array(self) -> Option<LegArray> {
+        match self {
+            Self::Volume(volume) => array::of_leg(volume),
+            Self::Snapshot(_) => None,
         }
     }
 
@@ -283,34 +306,6 @@ fn origin<'a>(storage: &Storage<'a>, snapshot: &PoolSnapshot, index: i32) -> Opt
     storage.legs.iter().find(named).copied()
 }
 
-/// Room for new volumes without redundancy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Capacity {
-    /// Size of the largest volume that fits.
-    pub largest: u64,
-    /// Bytes free on all drives together: no single volume can have them.
-    pub free: u64,
-}
-
-/// The room that a pool has, on one node if that is given.
-pub fn capacity(
-    storage: &Storage,
-    pool: &str,
-    node: Option<&str>,
-    provisioning: Provisioning,
-) -> Capacity {
-    let request = place::Request {
-        pool,
-        size: 0,
-        provisioning,
-        node: node.map_or(place::Node::Any, place::Node::Only),
-        beside: None,
-        tried: Default::default(),
-    };
-    let (largest, free) = place::room(&Ledger::new(storage), &request);
-    Capacity { largest, free }
-}
-
 fn young(meta: &kube::api::ObjectMeta, now: Timestamp, for_: Duration) -> bool {
     meta.creation_timestamp
         .as_ref()
@@ -326,18 +321,34 @@ impl fmt::Display for Action {
                     let uuid = l.uuid.as_deref().unwrap_or("to be made");
                     let to = l.moving.as_ref();
                     let to = to.map(|to| format!(", moving to {} on {}", to.name, to.drive));
+                    let lack = l.lack.as_ref();
+                    let lack = lack.map(|lack| {
+                        format!(", {:?} as {}: {}", lack.phase, lack.generation, lack.reason)
+                    });
                     format!(
-                        "{} on {} ({uuid}{})",
+                        "{} on {} ({uuid}{}{})",
                         l.name,
                         l.drive,
-                        to.unwrap_or_default()
+                        to.unwrap_or_default(),
+                        lack.unwrap_or_default()
                     )
                 })
                 .collect();
             legs.join(", ")
         };
         match self {
-            Self::PlaceVolume { volume, legs: l } => write!(f, "volume {volume}: {}", legs(l)),
+            Self::PlaceVolume {
+                volume,
+                legs: l,
+                array,
+            } => {
+                write!(f, "volume {volume}: {}", legs(l))?;
+                match array {
+                    Some(array) if array.formed => write!(f, "; array {}, formed", array.uuid),
+                    Some(array) => write!(f, "; array {}", array.uuid),
+                    None => Ok(()),
+                }
+            }
             Self::PlaceSnapshot { snapshot, legs: l } => {
                 write!(f, "snapshot {snapshot}: {}", legs(l))
             }
@@ -393,6 +404,10 @@ fn leg_words(spec: &PoolLegSpec) -> String {
         spec.provisioning,
         spec.drive
     )];
+    words.extend(spec.array.iter().map(|array| {
+        let redundancy = array::words(array.redundancy);
+        format!("leg {} of {} of a {redundancy}", spec.index, array.legs)
+    }));
     words.extend(spec.source.iter().map(|source| format!("copy of {source}")));
     words.extend(spec.copy.iter().map(|copy| {
         let (uuid, drive) = (&copy.uuid, &copy.drive);

@@ -1,7 +1,10 @@
 //! Which drives new legs go to, or why they fit nowhere.
 
 use super::ledger::{Account, Closed, Ledger};
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 use strand_api::{ByteQuantity, Provisioning};
 
 /// A percent of wear weighs as much as this many thousandths of free space.
@@ -22,7 +25,7 @@ pub struct Request<'a> {
     pub node: Node<'a>,
     /// The drive that has what it is a copy of.
     pub beside: Option<&'a str>,
-    /// Drives that did not take it.
+    /// Drives that did not take it, or have a leg of its volume.
     pub tried: BTreeSet<&'a str>,
 }
 
@@ -113,6 +116,16 @@ pub enum Misfit {
     },
 }
 
+impl Misfit {
+    /// How many drives more would do.
+    pub fn missing(&self) -> usize {
+        match self {
+            Self::NoDrives { .. } | Self::NoRoom { .. } => 1,
+            Self::TooFew { needed, found, .. } => needed.saturating_sub(*found),
+        }
+    }
+}
+
 /// Chooses the drive for a leg.
 ///
 /// # Errors
@@ -141,6 +154,7 @@ pub fn spread<'l, 'a>(
 ) -> Result<Vec<&'l Account<'a>>, Misfit> {
     let others = others.iter().filter_map(|drive| ledger.of(drive));
     let mut taken: BTreeSet<&str> = others.map(|account| apart.of(account)).collect();
+    let already = taken.len();
     let mut fitting: Vec<&Account> = accounts(ledger, request)
         .filter(|a| obstacle(a, request).is_none())
         .collect();
@@ -158,21 +172,26 @@ pub fn spread<'l, 'a>(
         size: ByteQuantity(request.size).rounded(),
         kind: kind(request.provisioning),
         apart: apart.words(),
-        needed: count,
-        found: fitting.len(),
+        needed: already + count,
+        found: already + fitting.len(),
         closest: closest(&left, request).unwrap_or_else(|| "it has no others".into()),
     })
 }
 
-/// The size of the largest leg that a request like this would be granted now, and the bytes free on
-/// all drives that it might lie on.
-pub fn room(ledger: &Ledger, request: &Request) -> (u64, u64) {
-    let rooms = accounts(ledger, request)
-        .filter(|a| a.closed.is_none())
-        .map(|a| a.largest(request.provisioning));
-    rooms.fold((0, 0), |(most, sum), room| {
-        (most.max(room), sum.saturating_add(room))
-    })
+/// The sizes of the largest legs that requests like this would be granted now, each apart from the others, largest first; and the bytes
+/// free on all drives that they might lie on.
+pub fn rooms(ledger: &Ledger, request: &Request, apart: Apart) -> (Vec<u64>, u64) {
+    let mut best: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut sum = 0u64;
+    for account in accounts(ledger, request).filter(|a| a.closed.is_none()) {
+        let room = account.largest(request.provisioning);
+        let best = best.entry(apart.of(account)).or_default();
+        *best = room.max(*best);
+        sum = sum.saturating_add(room);
+    }
+    let mut rooms: Vec<u64> = best.into_values().collect();
+    rooms.sort_unstable_by_key(|room| Reverse(*room));
+    (rooms, sum)
 }
 
 fn accounts<'l, 'a>(
@@ -282,7 +301,7 @@ fn closest(accounts: &[&Account], request: &Request) -> Option<String> {
             )
         }
         Obstacle::Refused => {
-            format!("closest is {drive} on node {node}, whose agent has just found no room for it")
+            format!("closest is {drive} on node {node}, which did not take it, or has a leg of it")
         }
         Obstacle::OtherKind => {
             let kind = kind(request.provisioning);

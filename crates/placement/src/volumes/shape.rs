@@ -10,6 +10,7 @@
 //! ```
 
 use super::{BLOCK, leg_size};
+use std::ops::RangeInclusive;
 use strand_api::Redundancy;
 
 const MIB: u64 = 1 << 20;
@@ -23,7 +24,7 @@ const STRIPE_LEG: u64 = 64 * GIB;
 /// raid6 has a leg with data for each of these: more drives to rebuild from, and less to rebuild of each.
 const RAID6_LEG: u64 = 256 * GIB;
 /// Most legs: what can fail together, and what one write touches, stays bounded.
-const MOST: u64 = 16;
+const MOST: usize = 16;
 /// Bits of a bitmap at most: 128 KiB less its head of 256 bytes.
 const BITS: u64 = (128 * 1024 - 256) * 8;
 
@@ -56,6 +57,18 @@ pub fn data(redundancy: Redundancy, volume: u64, legs: usize) -> u64 {
     each.div_ceil(CHUNK).saturating_mul(CHUNK)
 }
 
+/// Bytes of a volume whose legs have so many each.
+pub fn volume(redundancy: Redundancy, leg: u64, legs: usize) -> u64 {
+    let data = leg.saturating_sub(DATA_OFFSET);
+    let bearing = match redundancy {
+        Redundancy::None => return leg,
+        Redundancy::Mirror => return data / BLOCK * BLOCK,
+        Redundancy::Stripe => legs,
+        Redundancy::Raid6 => legs.saturating_sub(2),
+    };
+    (data / CHUNK * CHUNK).saturating_mul(bearing as u64)
+}
+
 /// Size of each leg of a volume of this size, in bytes.
 pub fn leg(redundancy: Redundancy, volume: u64, legs: usize) -> u64 {
     match redundancy {
@@ -69,20 +82,31 @@ pub fn bitmap_chunk(data: u64) -> u64 {
     data.div_ceil(BITS).next_power_of_two().max(16 * MIB)
 }
 
+/// How many legs a volume can have.
+pub fn widths(redundancy: Redundancy) -> RangeInclusive<usize> {
+    match redundancy {
+        Redundancy::None => 1..=1,
+        Redundancy::Mirror => 2..=2,
+        Redundancy::Stripe => 2..=MOST,
+        Redundancy::Raid6 => 4..=MOST,
+    }
+}
+
 /// The shapes that a volume of this size can have, best first: as many legs as its size asks for, then more, smaller ones, then fewer.
 pub fn shapes(redundancy: Redundancy, volume: u64) -> Vec<Shape> {
-    let (least, most, wanted) = match redundancy {
-        Redundancy::None => (1, 1, 1),
-        Redundancy::Mirror => (2, 2, 2),
-        Redundancy::Stripe => (2, MOST, volume.div_ceil(STRIPE_LEG)),
-        Redundancy::Raid6 => (4, MOST, volume.div_ceil(RAID6_LEG).saturating_add(2)),
+    let widths = widths(redundancy);
+    let (least, most) = (*widths.start(), *widths.end());
+    let wanted = match redundancy {
+        Redundancy::None | Redundancy::Mirror => least as u64,
+        Redundancy::Stripe => volume.div_ceil(STRIPE_LEG),
+        Redundancy::Raid6 => volume.div_ceil(RAID6_LEG).saturating_add(2),
     };
-    let wanted = wanted.clamp(least, most);
+    let wanted = usize::try_from(wanted).unwrap_or(most).clamp(least, most);
     let widths = (wanted..=most).chain((least..wanted).rev());
     widths
         .map(|legs| Shape {
-            legs: legs as usize,
-            size: leg(redundancy, volume, legs as usize),
+            legs,
+            size: leg(redundancy, volume, legs),
         })
         .collect()
 }
@@ -103,6 +127,8 @@ mod tests {
                         _ => shape.legs,
                     } as u64;
                     let data = shape.size - DATA_OFFSET;
+                    let holds = super::volume(redundancy, shape.size, shape.legs);
+                    assert_eq!(holds, data * bearing);
                     assert!(data * bearing >= volume && data.is_multiple_of(BLOCK));
                     assert!(
                         data * bearing < volume + bearing * CHUNK + BLOCK,

@@ -1,16 +1,15 @@
 //! One snapshot at a time.
 
 use super::{
-    Action, Owner, Pass, YOUNG,
+    Action, Owner, Pass, YOUNG, array,
     claim::{self, Source},
-    evacuate::{self, Step},
-    ledger,
+    evacuate, ledger,
     leg::{self, Standing},
     place,
     state::{Conditions, Why},
     young,
 };
-use strand_api::{PlacedLeg, PoolLeg, PoolSnapshot, PoolSnapshotStatus, names};
+use strand_api::{PlacedLeg, PoolLeg, PoolSnapshot, PoolSnapshotStatus, Redundancy, names};
 
 pub(super) fn plan<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) {
     let owner = Owner::Snapshot(snapshot);
@@ -70,7 +69,7 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> 
         match tend(pass, snapshot, placed) {
             Standing::Usable(leg) => {
                 usable.push(leg);
-                if let Step::Record(placed) = evacuate::step(pass, owner, placed, leg) {
+                if let Some(placed) = evacuate::step(pass, owner, placed, leg) {
                     *record = placed;
                 }
             }
@@ -161,6 +160,13 @@ fn begin(pass: &mut Pass, snapshot: &PoolSnapshot) -> Result<Vec<PlacedLeg>, Why
         let message = format!("there is no volume {name} to take it of");
         return Err(Why::new("SourceNotFound", message));
     };
+    if volume.spec.redundancy != Redundancy::None {
+        let message = format!(
+            "volume {name} has redundancy {}, of which no snapshots are taken; copy what is on it instead",
+            array::words(volume.spec.redundancy)
+        );
+        return Err(Why::new(names::UNSUPPORTED, message));
+    }
     let from = Owner::Volume(volume);
     let mut placed = Vec::new();
     for entry in &volume.spec.legs {

@@ -1,11 +1,11 @@
 //! What a new volume starts as a copy of.
 
 use super::{
-    Owner, Pass,
+    Owner, Pass, array,
     claim::{self, Source},
     state::Why,
 };
-use strand_api::{PoolLeg, PoolVolume};
+use strand_api::{PoolLeg, PoolVolume, Redundancy};
 
 /// The leg that a new volume's first leg is copied from; none if it starts empty.
 ///
@@ -36,6 +36,15 @@ pub(super) fn leg<'a>(
         let message = format!("there is no {words} to copy from");
         return Err(Why::new("SourceNotFound", message));
     };
+    if let Owner::Volume(of) = owner
+        && of.spec.redundancy != Redundancy::None
+    {
+        let message = format!(
+            "{words} has redundancy {}, and no copies are made of such; copy what is on it into an empty volume",
+            array::words(of.spec.redundancy)
+        );
+        return Err(Why::new(strand_api::names::UNSUPPORTED, message));
+    }
     if owner.marked() {
         let message = format!("{words}, which it is a copy of, is being deleted");
         return Err(Why::new("SourceNotFound", message));

@@ -8,7 +8,8 @@ use k8s_openapi::{
 use strand_api::{DrivePhase, DriveVerdict, PoolLeg, condition, names};
 
 /// Reasons that pass without anybody doing anything, and soon.
-const PASSING: [&str; 8] = [
+const PASSING: [&str; 9] = [
+    "Assembling",
     "Placing",
     "Making",
     "Claiming",

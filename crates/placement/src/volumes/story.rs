@@ -8,6 +8,7 @@ use strand_api::{PoolSnapshotStatus, PoolVolumeStatus, condition, condition::Con
 pub fn stories(before: &PoolVolumeStatus, after: &PoolVolumeStatus) -> Vec<Story> {
     let turns = [
         (names::READY, "VolumeNotReady", Some("VolumeReady")),
+        (names::DEGRADED, "VolumeDegraded", Some("VolumeWhole")),
         (names::HEALTHY, "VolumeUnhealthy", Some("VolumeHealthy")),
         (names::RESIZED, "VolumeNotResized", None),
         (names::LIMITED, "VolumeNotLimited", None),
@@ -34,7 +35,7 @@ fn story(
 ) -> Option<Story> {
     let wrong = |conditions| {
         condition::find(conditions, type_)
-            .filter(|c: &&Condition| c.status == "False" && !state::passing(&c.reason))
+            .filter(|c: &&Condition| is_wrong(c) && !state::passing(&c.reason))
     };
     match (wrong(before), wrong(after)) {
         (old, Some(new)) if old.is_none_or(|old| old.reason != new.reason) => Some(Story {
@@ -44,7 +45,7 @@ fn story(
         }),
         (Some(old), None) => {
             // Readiness ends what was wrong; a condition that is there only while False just goes.
-            let ended = condition::find(after, type_).is_none_or(|c| c.status == "True");
+            let ended = condition::find(after, type_).is_none_or(|c| !is_wrong(c));
             good.filter(|_| ended).map(|reason| Story {
                 warning: false,
                 reason,
@@ -53,4 +54,9 @@ fn story(
         }
         _ => None,
     }
+}
+
+/// Whether something is wrong by a condition: being degraded is the one thing that is not well to be.
+fn is_wrong(condition: &Condition) -> bool {
+    (condition.type_ == names::DEGRADED) == (condition.status == "True")
 }

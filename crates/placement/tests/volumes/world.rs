@@ -9,11 +9,11 @@ use kube::api::ObjectMeta;
 use serde_json::json;
 use std::collections::BTreeMap;
 use strand_api::{
-    Attachment, AttachmentPhase, Drive, DriveHealth, DriveOperation, DriveOperationStatus,
-    DrivePhase, ExportedLeg, LegCopy, LegExport, LegMove, LegPhase, MemoryPool, OperationPhase,
-    PlacedLeg, PoolLeg, PoolLegSpec, PoolLegStatus, PoolSnapshot, PoolSnapshotSpec,
-    PoolSnapshotStatus, PoolVolume, PoolVolumeSpec, PoolVolumeStatus, Provisioning, VolumeMode,
-    condition, names,
+    ArrayLeg, ArrayRefusal, ArrayStatus, Attachment, AttachmentPhase, Drive, DriveHealth,
+    DriveOperation, DriveOperationStatus, DrivePhase, ExportedLeg, LegCopy, LegExport, LegLack,
+    LegMove, LegPhase, MemoryPool, OperationPhase, PlacedLeg, PoolLeg, PoolLegSpec, PoolLegStatus,
+    PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus, PoolVolume, PoolVolumeSpec,
+    PoolVolumeStatus, Provisioning, VolumeArray, VolumeMode, condition, names,
 };
 use strand_placement::volumes::{self, Action, Storage};
 
@@ -182,14 +182,17 @@ impl World {
         self.operations.push(operation);
     }
 
-    /// `legs=NAME@DRIVE[:UUID][>NAME@DRIVE]`
-    fn placed(words: &mut Words) -> Vec<PlacedLeg> {
+    /// `legs=NAME@DRIVE[:UUID][>NAME@DRIVE][!PHASE/REASON/GENERATION/SECONDS],…`
+    fn placed(&self, words: &mut Words) -> Vec<PlacedLeg> {
         let Some(text) = words.take("legs") else {
             return Vec::new();
         };
         text.split(',')
             .enumerate()
             .map(|(index, leg)| {
+                let (leg, lack) = leg
+                    .split_once('!')
+                    .map_or((leg, None), |(l, lack)| (l, Some(self.lack(lack))));
                 let (leg, to) = leg
                     .split_once('>')
                     .map_or((leg, None), |(l, to)| (l, Some(to)));
@@ -210,14 +213,48 @@ impl World {
                     drive: drive.into(),
                     uuid: id.map(uuid),
                     moving,
-                    lack: None,
+                    lack,
                 }
             })
             .collect()
     }
 
+    fn lack(&self, text: &str) -> LegLack {
+        let parts: Vec<&str> = text.split('/').collect();
+        LegLack {
+            phase: serde_json::from_value(json!(parts[0])).unwrap(),
+            reason: parts[1].into(),
+            generation: parts[2].parse().unwrap(),
+            since: self.ago(parts[3].parse().unwrap()),
+        }
+    }
+
+    /// `told=NODE/GENERATION[,UUID/HOLDING/SECONDS[/PERCENT]]…`
+    fn told(&self, text: &str, refused: Option<&str>) -> ArrayStatus {
+        let mut parts = text
+            .split(',')
+            .map(|part| part.split('/').collect::<Vec<_>>());
+        let head = parts.next().unwrap();
+        ArrayStatus {
+            node: head[0].into(),
+            generation: head[1].parse().unwrap(),
+            legs: parts
+                .map(|leg| ArrayLeg {
+                    uuid: uuid(leg[0]),
+                    holding: serde_json::from_value(json!(leg[1])).unwrap(),
+                    since: self.ago(leg[2].parse().unwrap()),
+                    percent: leg.get(3).map(|percent| percent.parse().unwrap()),
+                })
+                .collect(),
+            refused: refused.map(|reason| ArrayRefusal {
+                reason: reason.into(),
+                message: "words of the agent".into(),
+            }),
+        }
+    }
+
     /// `volume NAME size=… [thin] [node=N|prefer=N] [from=volume:V|snapshot:S] [attach=N[:ro],…] [attached=N:GEN[:ro][:exporting|:fencing],…]
-    /// [generation=N] [legs=…] [marked] [age=SECONDS] [redundancy=R]`
+    /// [generation=N] [legs=…] [marked] [age=SECONDS] [redundancy=R] [array=UUID[:formed]] [told=…] [refused=REASON] [waiting=SECONDS]`
     fn volume(&mut self, name: &str, words: &mut Words) {
         let mut spec = json!({"pool": words.take("pool").unwrap_or("default"), "size": words.take("size").unwrap_or("10Gi"), "volumeMode": "Filesystem"});
         if words.flag("thin") {
@@ -247,7 +284,16 @@ impl World {
         }
         spec["deletionMark"] = json!(words.flag("marked"));
         let mut spec: PoolVolumeSpec = serde_json::from_value(spec).unwrap();
-        spec.legs = Self::placed(words);
+        spec.legs = self.placed(words);
+        spec.array = words.take("array").map(|text| {
+            let (id, formed) = text
+                .split_once(':')
+                .map_or((text, false), |(u, _)| (u, true));
+            VolumeArray {
+                uuid: uuid(id),
+                formed,
+            }
+        });
         let mut volume = PoolVolume::new(name, spec);
         volume.metadata = self.meta(name, format!("uid-{name}"));
         let age = words.take("age").unwrap_or("600").parse().unwrap();
@@ -280,6 +326,17 @@ impl World {
                 attachments,
                 ..Default::default()
             });
+        }
+        if let Some(told) = words.take("told") {
+            let refused = words.take("refused");
+            volume.status.get_or_insert_default().array = Some(self.told(told, refused));
+        }
+        if let Some(since) = words.take("waiting") {
+            let at = self.ago(since.parse().unwrap());
+            let waiting =
+                condition::condition(&[], &at, names::ATTACHED, false, "NodeNotReady", "", None);
+            let status = volume.status.get_or_insert_default();
+            status.conditions.push(waiting);
         }
         self.volumes.push(volume);
     }
@@ -367,7 +424,7 @@ impl World {
     fn snapshot(&mut self, name: &str, words: &mut Words) {
         let spec = PoolSnapshotSpec {
             volume: words.take("of").unwrap().into(),
-            legs: Self::placed(words),
+            legs: self.placed(words),
             group: None,
             deletion_mark: words.flag("marked"),
         };
@@ -405,9 +462,14 @@ impl World {
     /// Does to the objects what the API server would; false where it would refuse.
     pub fn apply(&mut self, action: &Action) -> bool {
         match action.clone() {
-            Action::PlaceVolume { volume, legs } => {
+            Action::PlaceVolume {
+                volume,
+                legs,
+                array,
+            } => {
                 let volume = self.volume_mut(&volume).unwrap();
                 volume.spec.legs = legs;
+                volume.spec.array = array;
                 *volume.metadata.generation.as_mut().unwrap() += 1;
             }
             Action::PlaceSnapshot { snapshot, legs } => {
@@ -440,7 +502,9 @@ impl World {
             }
             Action::DropLeg { leg } => self.legs.retain(|l| !named(&l.metadata, &leg)),
             Action::SetVolumeStatus { volume, status } => {
-                self.volume_mut(&volume).unwrap().status = Some(*status);
+                let volume = self.volume_mut(&volume).unwrap();
+                let array = volume.status.as_mut().and_then(|s| s.array.take());
+                volume.status = Some(PoolVolumeStatus { array, ..*status });
             }
             Action::SetSnapshotStatus { snapshot, status } => {
                 let found = self

@@ -1,26 +1,19 @@
 //! The next step of one leg: where it goes to, its copy, and that this takes its place.
 
 use super::super::{
-    Action, Owner, Pass,
+    Action, Owner, Pass, array,
     claim::{self, Source},
     ledger, place,
     state::ailment,
 };
 use super::{succession::before, wait, words};
 use strand_api::{
-    ByteQuantity, LegCopy, LegMove, LegPhase, PlacedLeg, PoolLeg, PoolLegSpec, condition, names,
+    ByteQuantity, LegCopy, LegMove, LegPhase, PlacedLeg, PoolLeg, PoolLegSpec, Redundancy,
+    condition, names,
 };
 
 /// Copies from one drive at once, besides those that fail.
 const AT_ONCE: usize = 1;
-
-/// What becomes of an entry of an owner's `spec.legs`.
-pub enum Step {
-    /// It stays.
-    Stay,
-    /// It is this from now on.
-    Record(PlacedLeg),
-}
 
 /// What keeps an owner's legs where they are, if anything does.
 fn bound(pass: &Pass, owner: Owner) -> Option<String> {
@@ -33,6 +26,12 @@ fn bound(pass: &Pass, owner: Owner) -> Option<String> {
         Owner::Volume(volume) => volume,
     };
     let name = owner.name();
+    if volume.spec.redundancy != Redundancy::None {
+        return Some(format!(
+            "volume {name} has redundancy {}, and its legs are not moved: take the drive out and forget it, and a new leg is made elsewhere",
+            array::words(volume.spec.redundancy)
+        ));
+    }
     let wished = volume.spec.attach_to.iter().map(|a| &a.node);
     let granted = volume.status.iter().flat_map(|s| &s.attachments);
     if let Some(node) = wished.chain(granted.map(|a| &a.node)).next() {
@@ -42,33 +41,33 @@ fn bound(pass: &Pass, owner: Owner) -> Option<String> {
     copied.then(|| format!("volume {name} is being copied"))
 }
 
-/// Decides on a leg that is there and whole.
+/// Decides on a leg that is there and whole: what its entry of the owner's `spec.legs` becomes, if that changes.
 pub fn step<'a>(
     pass: &mut Pass<'_, 'a>,
     owner: Owner<'a>,
     placed: &PlacedLeg,
     leg: &'a PoolLeg,
-) -> Step {
+) -> Option<PlacedLeg> {
     let drive = leg.spec.drive.as_str();
     let bound = bound(pass, owner);
     let Some(rate) = pass.evacuations.0.get(drive).map(|e| e.rate) else {
         return match placed.moving {
             Some(_) => stop(placed),
-            None => Step::Stay,
+            None => None,
         };
     };
     match (&placed.moving, bound) {
         (moving, Some(why)) => {
             wait(pass, drive, false, why);
-            moving.as_ref().map_or(Step::Stay, |_| stop(placed))
+            moving.as_ref().and_then(|_| stop(placed))
         }
         (None, None) => begin(pass, owner, placed, leg),
         (Some(moving), None) => go_on(pass, owner, placed, leg, moving, rate),
     }
 }
 
-fn stop(placed: &PlacedLeg) -> Step {
-    Step::Record(PlacedLeg {
+fn stop(placed: &PlacedLeg) -> Option<PlacedLeg> {
+    Some(PlacedLeg {
         moving: None,
         ..placed.clone()
     })
@@ -80,11 +79,11 @@ fn begin<'a>(
     owner: Owner<'a>,
     placed: &PlacedLeg,
     leg: &'a PoolLeg,
-) -> Step {
+) -> Option<PlacedLeg> {
     let drive = leg.spec.drive.as_str();
     if let Some((true, why)) = ailment(pass, leg) {
         wait(pass, drive, false, why.message);
-        return Step::Stay;
+        return None;
     }
     let earlier = leg.spec.copy.as_ref();
     if earlier.is_some_and(|copy| before(pass, owner, copy).is_some()) {
@@ -94,11 +93,9 @@ fn begin<'a>(
             true,
             format!("{} has just moved here", words(owner)),
         );
-        return Step::Stay;
+        return None;
     }
-    let Some(pool) = pass.ledger.of(drive).map(|account| account.pool) else {
-        return Step::Stay;
-    };
+    let pool = pass.ledger.of(drive).map(|account| account.pool)?;
     let tried = pass.claims.all(owner).map(|leg| leg.spec.drive.as_str());
     let request = place::Request {
         pool,
@@ -113,12 +110,10 @@ fn begin<'a>(
         Ok(to) => to,
         Err(misfit) => {
             wait(pass, drive, false, format!("{}: {misfit}", words(owner)));
-            return Step::Stay;
+            return None;
         }
     };
-    let Some(evacuation) = pass.evacuations.0.get_mut(drive) else {
-        return Step::Stay;
-    };
+    let evacuation = pass.evacuations.0.get_mut(drive)?;
     if evacuation.moving >= AT_ONCE {
         wait(
             pass,
@@ -126,12 +121,12 @@ fn begin<'a>(
             true,
             format!("{} waits for its turn", words(owner)),
         );
-        return Step::Stay;
+        return None;
     }
     evacuation.moving += 1;
     pass.ledger
         .promise(to, leg.spec.provisioning, ledger::size(leg));
-    Step::Record(PlacedLeg {
+    Some(PlacedLeg {
         moving: Some(LegMove {
             name: owner.leg_name(placed.index, |name| pass.claims.taken(name)),
             drive: to.into(),
@@ -147,7 +142,7 @@ fn go_on<'a>(
     leg: &'a PoolLeg,
     moving: &LegMove,
     rate: ByteQuantity,
-) -> Step {
+) -> Option<PlacedLeg> {
     let Some(uuid) = claim::uuid(leg) else {
         return stop(placed);
     };
@@ -173,7 +168,7 @@ fn go_on<'a>(
                 ..leg.spec.clone()
             }),
         });
-        return Step::Stay;
+        return None;
     };
     let ours = copy.spec.owner_uid == owner.uid()
         && copy.spec.drive == moving.drive
@@ -193,7 +188,7 @@ fn go_on<'a>(
     let of = ByteQuantity(ledger::size(leg)).rounded();
     match (status.phase, claim::uuid(copy)) {
         (Some(LegPhase::Ready), Some(uuid)) if status.size.0 >= ledger::size(leg) => {
-            Step::Record(PlacedLeg {
+            Some(PlacedLeg {
                 name: moving.name.clone(),
                 index: placed.index,
                 node_name: copy.spec.node_name.clone(),
@@ -209,7 +204,7 @@ fn go_on<'a>(
             let why = told.map_or("its agent gives no reason", |c| c.message.as_str());
             let words = words(owner);
             wait(pass, &leg.spec.drive, false, format!("{words}: {why}"));
-            Step::Stay
+            None
         }
         _ => {
             let there = status.copied.unwrap_or_default().rounded();
@@ -219,7 +214,7 @@ fn go_on<'a>(
                 moving.drive
             );
             wait(pass, &leg.spec.drive, false, why);
-            Step::Stay
+            None
         }
     }
 }

@@ -1,0 +1,320 @@
+//! A volume of several legs: what is seen of each, and what is recorded of it next.
+
+use super::{
+    Owner, Pass, claim, ledger,
+    leg::Standing,
+    loss::{self, Demand, Next, Reach},
+    shape, site,
+    state::Why,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use strand_api::{
+    ArrayLeg, ArrayStatus, Attachment, DrivePhase, LackPhase, LegArray, LegHolding, LegLack,
+    PlacedLeg, PoolLeg, PoolVolume, Redundancy, VolumeArray, condition, names,
+};
+
+/// Reason of an array that its agent puts together as soon as its legs are there, or recorded out.
+const ASSEMBLING: &str = "Assembling";
+/// Reason of a leg whose drive does not answer, as its agent tells it.
+const DRIVE_FAILED: &str = "DriveFailed";
+
+/// The array of a volume that is just placed.
+pub(super) fn new(volume: &PoolVolume) -> Option<VolumeArray> {
+    (volume.spec.redundancy != Redundancy::None).then(|| VolumeArray {
+        uuid: Owner::Volume(volume).uid().into(),
+        formed: false,
+    })
+}
+
+/// What each leg of a volume says of its array.
+pub(super) fn of_leg(volume: &PoolVolume) -> Option<LegArray> {
+    let array = volume.spec.array.as_ref()?;
+    Some(LegArray {
+        uuid: array.uuid.clone(),
+        redundancy: volume.spec.redundancy,
+        legs: i32::try_from(volume.spec.legs.len()).unwrap_or(i32::MAX),
+    })
+}
+
+/// What is known of a leg's drive and node.
+pub(super) fn reach(pass: &Pass, placed: &PlacedLeg, standing: &Standing) -> Reach {
+    let Some(drive) = pass.drives.get(placed.drive.as_str()) else {
+        return Reach::Gone;
+    };
+    if !ledger::ready(pass.storage.nodes.get(placed.node_name.as_str()).copied()) {
+        return Reach::Away;
+    }
+    let missing = drive.status.as_ref().and_then(|s| s.phase) == Some(DrivePhase::Missing);
+    let failed = |leg: &PoolLeg| {
+        let conditions = leg.status.as_ref().map_or(&[][..], |s| &s.conditions);
+        let told = condition::find(conditions, names::HEALTHY);
+        told.is_some_and(|c| c.status == "False" && c.reason == DRIVE_FAILED)
+    };
+    let silent = missing || matches!(standing, Standing::Usable(leg) if failed(leg));
+    match standing {
+        // It may answer again, and is not given up before somebody needs it to.
+        _ if silent && placed.lack.is_none() => Reach::Away,
+        _ if silent => Reach::Gone,
+        Standing::Broken(_) => Reach::Gone,
+        Standing::Progress(_) if placed.uuid.is_some() => Reach::Away,
+        _ => Reach::Well,
+    }
+}
+
+/// What somebody has or wants of a volume.
+fn demand(volume: &PoolVolume) -> Demand {
+    let Some(status) = &volume.status else {
+        return match volume.spec.attach_to.is_empty() {
+            true => Demand::None,
+            false => Demand::Wanted(None),
+        };
+    };
+    let wishes = &volume.spec.attach_to;
+    let wished = |a: &Attachment| {
+        let same =
+            |wish: &strand_api::AttachTo| wish.node == a.node && wish.read_only == a.read_only;
+        a.phase != strand_api::AttachmentPhase::Fencing && wishes.iter().any(same)
+    };
+    if !status.attachments.iter().all(wished) {
+        return Demand::Fencing;
+    }
+    let mut granted = status.attachments.iter().filter(|a| a.phase.is_granted());
+    match granted.next() {
+        Some(reader) if reader.read_only => Demand::Readers,
+        Some(writer) => Demand::Writer(writer.generation),
+        None if wishes.is_empty() => Demand::None,
+        None => {
+            let told = condition::find(&status.conditions, names::ATTACHED);
+            let told = told.filter(|c| c.status == "False");
+            Demand::Wanted(told.map(|c| c.last_transition_time.0))
+        }
+    }
+}
+
+/// What the agent of the node says that has a volume attached for writing now.
+fn told(volume: &PoolVolume) -> Option<&ArrayStatus> {
+    let status = volume.status.as_ref()?;
+    let told = status.array.as_ref()?;
+    let by_writer = |a: &Attachment| {
+        a.phase.is_granted()
+            && !a.read_only
+            && a.generation == told.generation
+            && a.node == told.node
+    };
+    status.attachments.iter().any(by_writer).then_some(told)
+}
+
+fn told_of<'a>(told: Option<&'a ArrayStatus>, placed: &PlacedLeg) -> Option<&'a ArrayLeg> {
+    let uuid = placed.uuid.as_ref()?;
+    told?.legs.iter().find(|leg| leg.uuid == *uuid)
+}
+
+/// Decides what is recorded of a volume's legs; gives why one that is out has nothing in its place.
+pub(super) fn decide<'a>(
+    pass: &mut Pass<'_, 'a>,
+    volume: &'a PoolVolume,
+    reach: &[Reach],
+    record: &mut [PlacedLeg],
+    array: &mut VolumeArray,
+) -> Option<Why> {
+    let demand = demand(volume);
+    let told = told(volume);
+    if !array.formed {
+        array.formed = runs(volume, told);
+        if !array.formed {
+            remake(pass, volume, demand, reach, record);
+        }
+        return None;
+    }
+    let placed = &volume.spec.legs;
+    let legs: Vec<loss::Leg> = placed
+        .iter()
+        .zip(reach)
+        .map(|(placed, reach)| loss::Leg {
+            lack: placed.lack.as_ref(),
+            reach: *reach,
+            told: told_of(told, placed),
+        })
+        .collect();
+    let generation = match demand {
+        Demand::Writer(generation) => generation,
+        // Nobody writes, so that no attachment's bitmap has what it is about to miss.
+        _ => 0,
+    };
+    let mut obstacle = None;
+    // What has lost too much is not copied from any more.
+    let gone = legs.iter().filter(|leg| leg.reach == Reach::Gone).count();
+    let repaired = gone <= shape::losses(volume.spec.redundancy);
+    let next = loss::next(volume.spec.redundancy, &legs, demand, pass.now);
+    for ((next, placed), record) in next.into_iter().zip(placed).zip(record) {
+        let earlier = placed.lack.clone();
+        let on = |phase| earlier.clone().map(|lack| LegLack { phase, ..lack });
+        match next {
+            Next::Stay => {}
+            Next::Replace if !repaired => {}
+            Next::In => record.lack = None,
+            Next::Out(reason) => {
+                record.lack = Some(LegLack {
+                    phase: LackPhase::Out,
+                    reason: reason.into(),
+                    since: Time(pass.now),
+                    generation,
+                });
+            }
+            Next::Returning => record.lack = on(LackPhase::Returning),
+            Next::Rebuilding => record.lack = on(LackPhase::Rebuilding),
+            Next::Replace => match site::another(pass, volume, placed.index) {
+                Ok(other) => {
+                    *record = PlacedLeg {
+                        lack: on(LackPhase::Rebuilding),
+                        ..other
+                    }
+                }
+                Err(why) => obstacle = Some(why),
+            },
+        }
+    }
+    obstacle
+}
+
+/// Whether the array was made: it runs over all legs that are recorded.
+fn runs(volume: &PoolVolume, told: Option<&ArrayStatus>) -> bool {
+    let is_whole = |placed: &PlacedLeg| {
+        told_of(told, placed).is_some_and(|leg| leg.holding == LegHolding::Whole)
+    };
+    told.is_some_and(|told| told.refused.is_none()) && volume.spec.legs.iter().all(is_whole)
+}
+
+/// Of an array that was never made, legs that are lost are made elsewhere: nobody has written to them.
+fn remake<'a>(
+    pass: &mut Pass<'_, 'a>,
+    volume: &'a PoolVolume,
+    demand: Demand,
+    reach: &[Reach],
+    record: &mut [PlacedLeg],
+) {
+    // A consumer that was let in may be making it now.
+    let waited = match demand {
+        Demand::Writer(_) | Demand::Readers | Demand::Fencing => return,
+        Demand::Wanted(Some(since)) => loss::passed(since, loss::WAIT, pass.now),
+        Demand::None | Demand::Wanted(None) => false,
+    };
+    for ((reach, placed), record) in reach.iter().zip(&volume.spec.legs).zip(record) {
+        let lost = *reach == Reach::Gone || (*reach == Reach::Away && waited);
+        if placed.uuid.is_some()
+            && lost
+            && let Ok(other) = site::another(pass, volume, placed.index)
+        {
+            *record = other;
+        }
+    }
+}
+
+/// Why a volume whose array its consumer cannot run is not to be used, as that tells it.
+pub(super) fn refused(volume: &PoolVolume) -> Option<Why> {
+    let told = told(volume)?;
+    let refused = told.refused.as_ref()?;
+    let waits = |leg: &ArrayLeg| matches!(leg.holding, LegHolding::Away | LegHolding::Stale);
+    let reason = match told.legs.iter().any(waits) {
+        true => ASSEMBLING,
+        false => refused.reason.as_str(),
+    };
+    Some(Why::new(reason, &refused.message))
+}
+
+/// That more is lost than a volume outlives.
+pub(super) fn too_much(volume: &PoolVolume, why: Why) -> Why {
+    let words = format!(
+        "more is lost than redundancy {} outlives: {}. Bring the drive back, or restore the volume from a backup",
+        words(volume.spec.redundancy),
+        why.message
+    );
+    Why::new(names::TOO_MUCH_LOST, words)
+}
+
+/// As StorageClasses call it.
+pub(super) fn words(redundancy: Redundancy) -> &'static str {
+    match redundancy {
+        Redundancy::None => "none",
+        Redundancy::Stripe => "stripe",
+        Redundancy::Mirror => "mirror",
+        Redundancy::Raid6 => "raid6",
+    }
+}
+
+/// Which legs lack writes, why, and what is done about it. `obstacle` is why one that is out has nothing in its place.
+pub(super) fn degraded(volume: &PoolVolume, obstacle: Option<&Why>) -> Option<Why> {
+    let told = told(volume);
+    let lacking = volume.spec.legs.iter();
+    let lacking: Vec<(&PlacedLeg, &LegLack)> = lacking
+        .filter_map(|placed| Some((placed, placed.lack.as_ref()?)))
+        .collect();
+    let (_, first) = lacking.first()?;
+    let reason = match first.phase {
+        LackPhase::Out => first.reason.as_str(),
+        LackPhase::Returning => "Returning",
+        LackPhase::Rebuilding => "Rebuilding",
+    };
+    let legs: Vec<String> = lacking
+        .iter()
+        .map(|(placed, lack)| lacks(placed, lack, told, obstacle))
+        .collect();
+    Some(Why::new(reason, legs.join("; ")))
+}
+
+fn lacks(
+    placed: &PlacedLeg,
+    lack: &LegLack,
+    told: Option<&ArrayStatus>,
+    obstacle: Option<&Why>,
+) -> String {
+    let place = format!(
+        "leg {} on drive {} of node {}",
+        placed.name, placed.drive, placed.node_name
+    );
+    let percent = told_of(told, placed).and_then(|leg| leg.percent);
+    let percent = percent.map_or_else(String::new, |percent| format!(", {percent} % done"));
+    match lack.phase {
+        LackPhase::Out => {
+            let (why, next) = match lack.reason.as_str() {
+                loss::GONE => ("its bytes are gone", DEAD),
+                loss::WRITES_FAILED => ("it failed a write", DEAD),
+                loss::UNREACHABLE => ("it could not be reached", AWAY),
+                loss::STALE => ("it has missed writes", AWAY),
+                loss::INTERRUPTED => ("copying to it was broken off", AWAY),
+                other => (other, DEAD),
+            };
+            match obstacle {
+                Some(no) => format!(
+                    "{place} is out: {why}; no other takes its place: {}",
+                    no.message
+                ),
+                None => format!("{place} is out: {why}; {next}"),
+            }
+        }
+        LackPhase::Returning => format!("{place} is back, and copied what it has missed{percent}"),
+        LackPhase::Rebuilding if placed.uuid.is_none() => {
+            format!("{place} is being made, in the place of one that was lost")
+        }
+        LackPhase::Rebuilding if told.is_none() => {
+            format!("{place} is copied to once the volume is attached for writing")
+        }
+        LackPhase::Rebuilding => format!("{place} is copied to from end to end{percent}"),
+    }
+}
+
+const DEAD: &str = "another takes its place within a minute or two";
+const AWAY: &str = "it is copied to when it is back, and after 20 minutes another takes its place";
+
+/// Whether the legs that a volume names have all of its bytes, so that nothing else has to be kept.
+pub(super) fn is_whole(pass: &Pass, volume: &PoolVolume) -> bool {
+    let owner = Owner::Volume(volume);
+    let there = |placed: &PlacedLeg| {
+        let leg = pass.claims.of(owner, placed);
+        placed.lack.is_none()
+            && placed.uuid.is_some()
+            && leg.is_some_and(|leg| claim::uuid(leg).is_some() && !leg.spec.deletion_mark)
+    };
+    let formed = volume.spec.array.as_ref().is_some_and(|array| array.formed);
+    formed && volume.spec.legs.iter().all(there)
+}
