@@ -16,7 +16,8 @@ use serde_json::json;
 use strand_api::{Drive, MemoryPool};
 use strand_embedded_api as embedded;
 
-use crate::guest::Guest;
+use crate::csi::CsiNode;
+use crate::guest::{Guest, SERVICE};
 use crate::image::IN_GUEST;
 use crate::rack::Rack;
 use crate::wait;
@@ -185,6 +186,26 @@ impl Cluster {
             )
             .await?;
         self.agent(guest, "--volumes-dir /run/volumes").await
+    }
+
+    /// Starts the CSI driver's node part in a guest, for the volumes of a pool.
+    ///
+    /// # Errors
+    /// When it does not answer within two minutes.
+    pub async fn start_csi(&self, guest: &Guest, pool: &str) -> Result<CsiNode> {
+        guest.sh("modprobe ext4").await?;
+        let socket = "/run/strand/csi.sock";
+        let command = format!(
+            "{IN_GUEST}/csi-driver --mode node --endpoint unix://{socket} --node-name {} --fabric {pool} --listen 127.0.0.1:9467",
+            guest.name()
+        );
+        guest.start(&command).await?;
+        let bound = Duration::from_secs(120);
+        let there = format!("[ -S {socket} ]");
+        guest.until("the CSI driver listens", bound, &there).await?;
+        let relay = format!("socat TCP-LISTEN:{SERVICE},fork,reuseaddr UNIX-CONNECT:{socket}");
+        guest.start(&relay).await?;
+        CsiNode::connect(guest, bound).await
     }
 
     async fn agent(&self, guest: &Guest, more: &str) -> Result<u32> {

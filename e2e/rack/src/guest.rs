@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -20,6 +21,8 @@ use crate::wait;
 const SPARE_SLOTS: usize = 2;
 /// Memory of a machine, in MiB.
 const MEMORY_MIB: u32 = 640;
+/// Port of every machine that the host reaches, as [`Guest::service`] says.
+pub const SERVICE: u16 = 9100;
 /// Longest that a machine may take to come up, on a busy host.
 const BOOT: Duration = Duration::from_secs(180);
 /// Longest that a script may take where nothing else is said.
@@ -37,6 +40,8 @@ pub struct Guest {
     /// By slot.
     slots: Vec<Option<Drive>>,
     running: Option<Running>,
+    /// Port of the host's that leads to [`SERVICE`].
+    service: u16,
 }
 
 /// What a machine has while its power is on.
@@ -75,6 +80,8 @@ impl Guest {
             slots.push(Some(drive));
         }
         slots.resize(drives.len() + SPARE_SLOTS, None);
+        // One that was free a moment ago.
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         Ok(Self {
             name,
             port,
@@ -83,6 +90,7 @@ impl Guest {
             image,
             slots,
             running: None,
+            service: free.port(),
         })
     }
 
@@ -94,6 +102,11 @@ impl Guest {
     /// Its address on the network between the guests.
     pub fn address(&self) -> String {
         format!("10.77.0.{}", self.port + 1)
+    }
+
+    /// Where the host reaches what listens at [`SERVICE`] in the machine.
+    pub fn service(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.service).into()
     }
 
     /// The drive with this serial number, as the host has it.
@@ -418,7 +431,11 @@ impl Guest {
             format!("-qmp unix:{dir}/qmp,server=on,wait=off"),
             format!("-chardev socket,id=control,path={dir}/control,server=on,wait=off"),
             "-device virtio-serial-pci -device virtserialport,chardev=control,name=control".into(),
-            format!("-netdev user,id={}", Cable::Host.device()),
+            format!(
+                "-netdev user,id={},hostfwd=tcp:{}-:{SERVICE}",
+                Cable::Host.device(),
+                self.service()
+            ),
             format!(
                 "-device virtio-net-pci,romfile=,netdev={},mac=52:54:00:00:00:{number:02x}",
                 Cable::Host.device()
@@ -448,7 +465,7 @@ impl Guest {
         add(
             "-append",
             format!(
-                "console=ttyS0 quiet mitigations=off nokaslr panic=-1 rack.name={} rack.address={}",
+                "console=ttyS0 quiet mitigations=off nokaslr panic=-1 security=selinux selinux=1 rack.name={} rack.address={}",
                 self.name,
                 self.address()
             ),

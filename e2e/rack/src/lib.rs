@@ -18,6 +18,7 @@
 pub mod cluster;
 pub mod control;
 pub mod cpio;
+pub mod csi;
 pub mod drive;
 pub mod guest;
 pub mod image;
@@ -29,6 +30,7 @@ pub mod wait;
 
 pub use cluster::Cluster;
 pub use control::Said;
+pub use csi::CsiNode;
 pub use drive::DrivePlan;
 pub use guest::Guest;
 pub use rack::Rack;

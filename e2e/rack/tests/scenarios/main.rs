@@ -15,6 +15,8 @@ mod arrays;
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
+mod csi;
+#[cfg(test)]
 mod fabric;
 #[cfg(test)]
 mod pool;

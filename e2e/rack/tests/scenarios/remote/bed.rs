@@ -16,10 +16,10 @@ const AT: &str = "/mnt/v";
 /// Where the bytes of every volume here lie, unless the scenario wants it otherwise: the machine with a drive.
 pub const HOLDER: usize = 0;
 
-/// Machines of which the first alone has a drive, in a pool; and a volume on it.
-pub async fn rack(name: &str, machines: usize, pool: Value) -> (Rack, Cluster) {
+/// Machines of which the first alone has a drive, in the pool `default`; each with an agent.
+pub async fn pool_on(name: &str, machines: usize, bytes: u64, pool: Value) -> (Rack, Cluster) {
     let mut plans = vec![vec![DrivePlan {
-        bytes: 2 << 30,
+        bytes,
         ..DrivePlan::new("G1D0")
     }]];
     plans.resize(machines, Vec::new());
@@ -42,6 +42,12 @@ pub async fn rack(name: &str, machines: usize, pool: Value) -> (Rack, Cluster) {
         })
         .await
         .unwrap();
+    (rack, cluster)
+}
+
+/// The same, with a volume on that drive.
+pub async fn rack(name: &str, machines: usize, pool: Value) -> (Rack, Cluster) {
+    let (rack, cluster) = pool_on(name, machines, 2 << 30, pool).await;
     let volume = serde_json::from_value(json!({
         "apiVersion": "strand.dev/v1alpha1", "kind": "PoolVolume", "metadata": {"name": VOLUME},
         "spec": {"pool": "default", "size": "512Mi", "volumeMode": "Filesystem"},

@@ -1,6 +1,6 @@
 //! Volumes on other machines than the one that holds their bytes: real operator, real agents, and a consumer that writes files and
 //! notes their sums.
 
-mod bed;
+pub mod bed;
 mod losses;
 mod moves;
