@@ -69,7 +69,9 @@ impl Volumes {
         loop {
             let begun = Instant::now();
             let snapshot = observed.snapshot();
-            let plan = snapshot.plan_storage(Timestamp::now());
+            let now = Timestamp::now();
+            let plan = snapshot.plan_storage(now);
+            let next = volumes::due(&snapshot.storage(), now);
             let planned = begun.elapsed();
             self.metrics.observe(&snapshot, planned);
             let (due, held) = self.due(plan, &snapshot);
@@ -83,6 +85,9 @@ impl Volumes {
             tokio::time::sleep(GATHER.max(planned * DUTY)).await;
             let idle = if held { ECHO } else { IDLE };
             let idle = self.retry().map_or(idle, |retry| retry.min(idle));
+            let next = next.map(|at| at.duration_since(Timestamp::now()));
+            let next: Option<Duration> = next.map(|left| left.try_into().unwrap_or_default());
+            let idle = next.map_or(idle, |next| idle.min(next));
             tokio::select! {
                 () = observed.storage_change() => {}
                 () = tokio::time::sleep(idle) => {}

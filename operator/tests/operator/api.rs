@@ -101,8 +101,21 @@ pub async fn report<K>(client: &Client, name: &str, status: Value) -> kube::Resu
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
+    report_as::<K>(client, names::AGENT_MANAGER, name, status).await
+}
+
+/// Writes a part of a status as an agent does, under a field manager of its own.
+pub async fn report_as<K>(
+    client: &Client,
+    manager: &str,
+    name: &str,
+    status: Value,
+) -> kube::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
     let patch = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": {"name": name}, "status": status});
-    let params = PatchParams::apply(names::AGENT_MANAGER).force();
+    let params = PatchParams::apply(manager).force();
     let api: Api<K> = Api::all(client.clone());
     api.patch_status(name, &params, &Patch::Apply(patch))
         .await

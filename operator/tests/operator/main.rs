@@ -9,6 +9,7 @@
 )]
 
 mod api;
+mod arrays;
 mod rack;
 mod volumes;
 mod webhook;

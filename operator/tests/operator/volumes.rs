@@ -19,15 +19,15 @@ use prometheus::Registry;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     ops::Deref,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 use strand_api::{
-    Drive, LegPhase, MemoryPool, PoolLeg, PoolLegSpec, PoolLegStatus, PoolSnapshot, PoolVolume,
-    VolumePhase, condition, names,
+    Drive, ExportedLeg, LegExport, LegPhase, MemoryPool, PoolLeg, PoolLegSpec, PoolLegStatus,
+    PoolSnapshot, PoolVolume, VolumePhase, condition, names,
 };
 
 const POOL_ID: &str = "a1000000-0000-4000-8000-000000000000";
@@ -35,9 +35,13 @@ const POOL_ID: &str = "a1000000-0000-4000-8000-000000000000";
 /// Bytes on drives, by UUID: the record beside each.
 type Disks = Arc<Mutex<BTreeMap<String, (String, PoolLegSpec)>>>;
 
-struct Cluster {
+/// Nodes that nobody reaches.
+pub type Down = Arc<Mutex<BTreeSet<String>>>;
+
+pub struct Cluster {
     bed: Bed,
-    disks: Disks,
+    pub disks: Disks,
+    pub down: Down,
 }
 
 impl Deref for Cluster {
@@ -51,34 +55,43 @@ impl Deref for Cluster {
 impl Cluster {
     /// One pool with two drives of 100 GiB of storage on each of two nodes.
     async fn start() -> Self {
+        Self::of(&["gpu-1", "gpu-2"]).await
+    }
+
+    /// The same, on these nodes.
+    pub async fn of(nodes: &[&str]) -> Self {
         let cluster = Self {
             bed: Bed::start().await,
             disks: Disks::default(),
+            down: Down::default(),
         };
         cluster
             .make::<MemoryPool>(json!({"metadata": {"name": "default"}, "spec": {"drives": {"models": ["*"]}, "poolID": POOL_ID}}))
             .await;
-        for node in ["gpu-1", "gpu-2"] {
-            cluster
-                .make::<Node>(json!({"metadata": {"name": node}}))
-                .await;
-            for drive in ["a", "b"] {
-                let name = format!("{node}-{drive}");
-                cluster
-                    .make::<Drive>(json!({"metadata": {"name": name}, "spec": {"nodeName": node, "pool": "default", "poolID": POOL_ID}}))
-                    .await;
-                let status = json!({
-                    "verdict": "Pooled", "phase": "Ready", "size": "200Gi",
-                    "label": {"pool": "default", "poolID": POOL_ID, "driveID": POOL_ID, "generation": 1},
-                    "partitions": [{"role": "Storage", "start": 0, "size": "101Gi", "usable": "100Gi"}],
-                });
-                cluster.report::<Drive>(&name, status).await;
-            }
+        for node in nodes {
+            cluster.add(node).await;
         }
         cluster
     }
 
-    async fn volume(&self, name: &str, spec: Value) -> PoolVolume {
+    /// One more node.
+    pub async fn add(&self, node: &str) {
+        self.make::<Node>(json!({"metadata": {"name": node}})).await;
+        for drive in ["a", "b"] {
+            let name = format!("{node}-{drive}");
+            self
+                .make::<Drive>(json!({"metadata": {"name": name}, "spec": {"nodeName": node, "pool": "default", "poolID": POOL_ID}}))
+                .await;
+            let status = json!({
+                "verdict": "Pooled", "phase": "Ready", "size": "200Gi",
+                "label": {"pool": "default", "poolID": POOL_ID, "driveID": POOL_ID, "generation": 1},
+                "partitions": [{"role": "Storage", "start": 0, "size": "101Gi", "usable": "100Gi"}],
+            });
+            self.report::<Drive>(&name, status).await;
+        }
+    }
+
+    pub async fn volume(&self, name: &str, spec: Value) -> PoolVolume {
         let mut full = json!({"pool": "default", "size": "10Gi", "volumeMode": "Filesystem"});
         for (key, value) in spec.as_object().unwrap() {
             full[key] = value.clone();
@@ -87,7 +100,7 @@ impl Cluster {
             .await
     }
 
-    async fn patch<K>(&self, name: &str, patch: Value)
+    pub async fn patch<K>(&self, name: &str, patch: Value)
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
@@ -105,7 +118,7 @@ impl Cluster {
         api.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
-    async fn ready(&self, name: &str) -> PoolVolume {
+    pub async fn ready(&self, name: &str) -> PoolVolume {
         self.until(name, "ready", |v: &PoolVolume| {
             phase(v) == Some(VolumePhase::Ready)
         })
@@ -117,7 +130,7 @@ impl Cluster {
         all.unwrap().items
     }
 
-    fn operate(&self) -> Running {
+    pub fn operate(&self) -> Running {
         let client = self.client.clone();
         let (observed, watches) = Observed::watch(&client);
         let metrics = VolumeMetrics::register(&Registry::new()).unwrap();
@@ -129,11 +142,11 @@ impl Cluster {
     }
 
     /// The agents of all nodes.
-    fn agents(&self) -> Running {
-        let (client, disks) = (self.client.clone(), self.disks.clone());
+    pub fn agents(&self) -> Running {
+        let (client, disks, down) = (self.client.clone(), self.disks.clone(), self.down.clone());
         let acting = async move {
             loop {
-                act(&client, &disks).await;
+                act(&client, &disks, &down).await;
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -141,12 +154,20 @@ impl Cluster {
     }
 }
 
-fn phase(volume: &PoolVolume) -> Option<VolumePhase> {
+fn exported(export: &LegExport) -> ExportedLeg {
+    ExportedLeg {
+        generation: export.generation,
+        address: "10.0.0.1".into(),
+        port: 4420,
+    }
+}
+
+pub fn phase(volume: &PoolVolume) -> Option<VolumePhase> {
     volume.status.as_ref()?.phase
 }
 
-/// What an agent does: makes, grows and deletes as asked, lists what has no object.
-async fn act(client: &Client, disks: &Disks) {
+/// What agents of nodes that are up do: make, grow, export and delete as asked, list what has no object.
+async fn act(client: &Client, disks: &Disks, down: &Down) {
     let api: Api<PoolLeg> = Api::all(client.clone());
     let Ok(legs) = api.list(&ListParams::default()).await else {
         return;
@@ -156,6 +177,10 @@ async fn act(client: &Client, disks: &Disks) {
         let name = leg.name_any();
         let told = leg.status.clone().unwrap_or_default();
         let wanted = leg.spec.uuid.clone().or(told.uuid.clone());
+        if down.lock().unwrap().contains(&leg.spec.node_name) {
+            listed.extend(wanted);
+            continue;
+        }
         let status = {
             let mut disks = disks.lock().unwrap();
             let found = match &wanted {
@@ -193,6 +218,7 @@ async fn act(client: &Client, disks: &Disks) {
                     }),
                     uuid: Some(id),
                     size: leg.spec.size,
+                    exports: leg.spec.exports.iter().map(exported).collect(),
                     observed_generation: leg.metadata.generation,
                     // In the API, times have whole seconds.
                     taken_at: taken

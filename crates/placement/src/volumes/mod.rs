@@ -8,6 +8,7 @@ mod array;
 mod attach;
 mod capacity;
 mod claim;
+mod due;
 mod evacuate;
 mod growth;
 pub mod ledger;
@@ -34,6 +35,7 @@ use strand_api::{
 
 pub use capacity::{Capacity, Kind, capacity};
 pub use claim::stored_legs;
+pub use due::due;
 pub use story::{snapshot_stories, stories};
 
 /// Logical block size of every leg, in bytes.
