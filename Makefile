@@ -7,7 +7,7 @@ help:
 	@echo "make rack-test   scenarios on virtual machines with real NVMe drives; as root, and about ten minutes once built"
 	@echo "make crash-test  1,000 volumes come and go while driver, agent and operator are killed; as root, about half an hour"
 	@echo "make bench   measurements, in the release profile; installs what it measures against"
-	@echo "make crds    writes crds/, and the chart's, from the types in crates/api"
+	@echo "make crds    writes crds/, the chart's, and docs/reference, from the types and the source"
 
 demo:
 	@scripts/need cc=build-essential
@@ -32,6 +32,7 @@ bench:
 crds:
 	cargo run --locked -p strand-api --bin crdgen crds
 	cargo run --locked -p strand-api --bin crdgen charts/strand/files/crds
+	UPDATE_GOLDEN=1 cargo test --quiet --locked -p strand-e2e --test chart reference
 
 e2e:
 	scripts/e2e

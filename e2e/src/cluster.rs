@@ -23,15 +23,19 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster of nodes with these drives (bytes), in `dir`, inside of the bed's namespaces.
+    /// Starts a cluster of nodes with these drives (bytes), in `dir`, inside of the bed's namespaces. The last `spare` of them stay off.
     ///
     /// # Errors
     /// When something does not start, or the nodes are not ready in time.
-    pub fn start(dir: &Path, images: &Path, drives: &[&[u64]]) -> Result<Self> {
+    pub fn start(dir: &Path, images: &Path, drives: &[&[u64]], spare: usize) -> Result<Self> {
         enter::network()?;
         let mut nodes = Vec::new();
-        for (number, drives) in (1..).zip(drives) {
-            nodes.push(Node::start(dir, number, images, drives)?);
+        for (number, sizes) in (1..).zip(drives) {
+            let node = Node::make(dir, number, images, sizes)?;
+            if usize::from(number) + spare <= drives.len() {
+                node.power_on()?;
+            }
+            nodes.push(node);
         }
         let names: Vec<&str> = nodes.iter().map(Node::name).collect();
         let control_plane = ControlPlane::start(&dir.join("control-plane"), &names)?;
@@ -40,17 +44,26 @@ impl Cluster {
             dir: dir.to_owned(),
             nodes,
         };
-        for node in &cluster.nodes {
-            let name = format!("node/{}", node.name());
-            cluster.kubectl(&["wait", "--for=create", &name, "--timeout=120s"])?;
-            cluster.kubectl(&["wait", "--for=condition=Ready", &name, "--timeout=120s"])?;
+        for node in cluster.nodes() {
+            cluster.joined(node)?;
         }
         Ok(cluster)
     }
 
-    /// The nodes, `node-1` first.
-    pub fn nodes(&self) -> &[Node] {
-        &self.nodes
+    /// Waits until a node that is on is Ready.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub fn joined(&self, node: &Node) -> Result<()> {
+        let name = format!("node/{}", node.name());
+        self.kubectl(&["wait", "--for=create", &name, "--timeout=120s"])?;
+        self.kubectl(&["wait", "--for=condition=Ready", &name, "--timeout=120s"])?;
+        Ok(())
+    }
+
+    /// The nodes that are on, `node-1` first.
+    pub fn nodes(&self) -> Vec<&Node> {
+        self.nodes.iter().filter(|node| node.is_on()).collect()
     }
 
     /// A node by its name.

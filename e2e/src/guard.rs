@@ -93,11 +93,7 @@ fn clean(dir: &Path) -> Result<()> {
                 let _ = process::run(Command::new("losetup").arg("-d").arg(&device));
                 left.push(device);
             }
-            for group in control_groups() {
-                if let Err(error) = remove_group(&group) {
-                    left.push(format!("{}: {error}", group.display()));
-                }
-            }
+            left.extend(remove_control_groups(""));
             if left.is_empty() {
                 Ok(())
             } else {
@@ -119,6 +115,16 @@ fn clean(dir: &Path) -> Result<()> {
 /// # Errors
 /// When the machine's loop devices cannot be listed.
 pub fn loops(dir: &Path) -> Result<Vec<String>> {
+    let nodes = fs::read_dir(dir).into_iter().flatten().flatten();
+    let drives = nodes.map(|node| node.path().join("lib").join(crate::node::DRIVES));
+    loops_over(&drives.collect::<Vec<_>>())
+}
+
+/// Loop devices over the files in these directories, and over files on those; what lies on another comes first.
+///
+/// # Errors
+/// When the machine's loop devices cannot be listed.
+pub fn loops_over(dirs: &[PathBuf]) -> Result<Vec<String>> {
     let mut command = Command::new("losetup");
     command.args([
         "--list",
@@ -135,7 +141,7 @@ pub fn loops(dir: &Path) -> Result<Vec<String>> {
         .as_array()
         .cloned()
         .unwrap_or_default();
-    let drives: Vec<(String, u64)> = stand_ins(dir).iter().map(|file| place(file)).collect();
+    let drives: Vec<(String, u64)> = stand_ins(dirs).iter().map(|file| place(file)).collect();
     let mut ours: Vec<&Value> = Vec::new();
     loop {
         let more: Vec<&Value> = all
@@ -188,11 +194,9 @@ fn place(file: &Path) -> (String, u64) {
     )
 }
 
-/// Files that stand for drives, of all nodes.
-fn stand_ins(dir: &Path) -> Vec<PathBuf> {
-    let nodes = fs::read_dir(dir).into_iter().flatten().flatten();
-    let drives = nodes.map(|node| node.path().join("lib").join(crate::node::DRIVES));
-    drives
+/// Files that stand for drives.
+fn stand_ins(dirs: &[PathBuf]) -> Vec<PathBuf> {
+    dirs.iter()
         .flat_map(|drives| fs::read_dir(drives).into_iter().flatten().flatten())
         .map(|file| file.path())
         .collect()
@@ -210,6 +214,20 @@ fn control_groups() -> Vec<PathBuf> {
         .chain([root.to_owned()])
         .map(|path| path.join(CONTROL_GROUP));
     all.filter(|group| group.is_dir()).collect()
+}
+
+/// Removes the bed's control groups, or those of the node of that name; what stays, and why.
+pub fn remove_control_groups(node: &str) -> Vec<String> {
+    let mut left = Vec::new();
+    for group in control_groups() {
+        let group = group.join(node);
+        if group.is_dir()
+            && let Err(error) = remove_group(&group)
+        {
+            left.push(format!("{}: {error}", group.display()));
+        }
+    }
+    left
 }
 
 fn remove_group(group: &Path) -> std::io::Result<()> {

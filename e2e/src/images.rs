@@ -13,6 +13,8 @@ use crate::{repository, tool};
 
 /// Repository and tag of Strand's image.
 pub const STRAND: (&str, &str) = ("localhost/strand", "e2e");
+/// The same of the revision that `e2e/previous` names, which is upgraded from.
+pub const PREVIOUS: (&str, &str) = ("localhost/strand", "previous");
 /// The image of tests' pods: Python, and redis-py as Debian has it.
 pub const CLIENT: &str = "localhost/client:e2e";
 /// What every pod's sandbox runs.
@@ -63,20 +65,16 @@ pub fn make() -> Result<PathBuf> {
     let parts = [context.join("Dockerfile"), base.clone()];
     builder.build(CLIENT, &parts, &context, &[])?;
 
-    let programs = builder.programs()?;
-    let dockerfile = repository().join("Dockerfile");
-    let mut parts = vec![dockerfile, base];
-    parts.extend(PROGRAMS.map(|name| programs.join("out/bin").join(name)));
-    let from = format!("build={}", programs.display());
-    let name = format!("{}:{}", STRAND.0, STRAND.1);
-    let flags = [
-        "--build-context",
-        &from,
-        "--build-arg",
-        "RUN_BASE=localhost/base",
-    ];
-    builder.build(&name, &parts, &repository(), &flags)?;
+    builder.strand(STRAND, &builder.programs()?, &base)?;
+    if previous().is_dir() {
+        builder.strand(PREVIOUS, &previous(), &base)?;
+    }
     Ok(out)
+}
+
+/// Where `scripts/e2e` puts programs and chart of the revision that is upgraded from; it is not there if there is no such revision.
+pub fn previous() -> PathBuf {
+    repository().join(".cache/e2e/previous")
 }
 
 /// The tag that the chart's values give a sidecar.
@@ -150,6 +148,22 @@ impl Builder {
             }
         }
         Ok(dir)
+    }
+
+    /// Strand's image, of the programs in `from/out/bin`.
+    fn strand(&self, name: (&str, &str), from: &Path, base: &Path) -> Result<()> {
+        let dockerfile = repository().join("Dockerfile");
+        let mut parts = vec![dockerfile, base.to_owned()];
+        parts.extend(PROGRAMS.map(|program| from.join("out/bin").join(program)));
+        let context = format!("build={}", from.display());
+        let name = format!("{}:{}", name.0, name.1);
+        let flags = [
+            "--build-context",
+            &context,
+            "--build-arg",
+            "RUN_BASE=localhost/base",
+        ];
+        self.build(&name, &parts, &repository(), &flags)
     }
 
     /// An image of one static program.

@@ -1,15 +1,17 @@
 //! A node: containerd and a kubelet, in a network, mounts and processes of their own.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::control_plane::{GATEWAY, kubeconfig};
-use crate::guard::CONTROL_GROUP;
-use crate::process::{Process, run};
+use crate::guard::{self, CONTROL_GROUP};
+use crate::process::{Process, attempt, run};
 use crate::tool;
+use crate::wait::{self, PATIENCE};
 
 /// Below `/var/lib` of a node: the files that stand for its drives.
 pub const DRIVES: &str = "drives";
@@ -20,16 +22,18 @@ const INIT: &str = include_str!("node.sh");
 pub struct Node {
     name: String,
     dir: PathBuf,
+    images: PathBuf,
     number: u8,
-    init: Process,
+    /// While it is powered on.
+    init: RefCell<Option<Process>>,
 }
 
 impl Node {
-    /// Starts the node of this number, with these images, and sparse files of this size in place of drives.
+    /// Makes the node of this number, with these images, and sparse files of this size in place of drives. It is off.
     ///
     /// # Errors
-    /// When it cannot be wired, or its first process not be started.
-    pub fn start(bed: &Path, number: u8, images: &Path, drives: &[u64]) -> Result<Self> {
+    /// When it cannot be wired.
+    pub fn make(bed: &Path, number: u8, images: &Path, drives: &[u64]) -> Result<Self> {
         let name = format!("node-{number}");
         let dir = bed.join(&name);
         fs::create_dir_all(dir.join("lib").join(DRIVES))?;
@@ -47,7 +51,24 @@ impl Node {
         fs::write(dir.join("kubeconfig"), kubeconfig(&name))?;
         fs::write(dir.join("init"), INIT)?;
         wire(&name, number)?;
+        Ok(Self {
+            name,
+            dir,
+            images: images.to_owned(),
+            number,
+            init: RefCell::new(None),
+        })
+    }
 
+    /// Powers it on. What it had in memory when it was powered off is gone, its files are as they were.
+    ///
+    /// # Errors
+    /// When it is on, or its first process cannot be started.
+    pub fn power_on(&self) -> Result<()> {
+        let name = &self.name;
+        ensure!(!self.is_on(), "{name} is on");
+        // Devices that a kernel of its own would have lost; and the network that containers had.
+        let _ = attempt(Command::new("ip").args(["-n", name, "link", "delete", "cni0"]));
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net=/run/netns/{name}"))
@@ -60,17 +81,54 @@ impl Node {
                 "--kill-child",
                 "--mount-proc",
             ])
-            .args(["bash".as_ref(), dir.join("init").as_os_str()])
-            .args([&dir, images])
-            .args([&name, &format!("10.255.0.1{number}"), CONTROL_GROUP])
+            .args(["bash".as_ref(), self.dir.join("init").as_os_str()])
+            .args([&self.dir, &self.images])
+            .args([name, &format!("10.255.0.1{}", self.number), CONTROL_GROUP])
             .arg(tool("kubelet"));
-        let init = Process::start(&mut command, &dir.join("init.log"))?;
-        Ok(Self {
-            name,
-            dir,
-            number,
-            init,
+        let init = Process::start(&mut command, &self.dir.join("init.log"))?;
+        *self.init.borrow_mut() = Some(init);
+        Ok(())
+    }
+
+    /// Pulls its plug: every process is killed at once, and its mounts, loop devices and control groups go. Pages that were written
+    /// and not flushed stay, since the kernel does.
+    ///
+    /// # Errors
+    /// When it is off, or something of it does not go.
+    pub fn power_off(&self) -> Result<()> {
+        let first = self.first()?;
+        drop(self.init.borrow_mut().take());
+        let name = &self.name;
+        // The first process of a space ends when all others in it have.
+        wait::until(&format!("{name} has no process"), PATIENCE, || {
+            let Ok(stat) = fs::read_to_string(format!("/proc/{first}/stat")) else {
+                return Ok(());
+            };
+            let state = stat.rsplit(") ").next().unwrap_or_default().to_owned();
+            if state.starts_with('Z') {
+                Ok(())
+            } else {
+                Err(state)
+            }
+        })?;
+        wait::until(&format!("{name} has lost its devices"), PATIENCE, || {
+            let drives = [self.lib().join(DRIVES)];
+            let mut left = guard::loops_over(&drives).map_err(|error| format!("{error:#}"))?;
+            for device in &left {
+                let _ = run(Command::new("losetup").arg("-d").arg(device));
+            }
+            left.extend(guard::remove_control_groups(name));
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(left.join(", "))
+            }
         })
+    }
+
+    /// Whether it is powered on.
+    pub fn is_on(&self) -> bool {
+        self.init.borrow().is_some()
     }
 
     /// Its name, as its Node object has it.
@@ -108,7 +166,11 @@ impl Node {
 
     /// The node's first process, as it is numbered here: the child of the program that made its namespaces.
     fn first(&self) -> Result<u32> {
-        let id = self.init.id();
+        let init = self.init.borrow();
+        let id = init
+            .as_ref()
+            .with_context(|| format!("{} is off", self.name))?
+            .id();
         let path = format!("/proc/{id}/task/{id}/children");
         let children = fs::read_to_string(&path).with_context(|| path.clone())?;
         let child = children.split_whitespace().next();

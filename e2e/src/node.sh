@@ -14,6 +14,9 @@ for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/p
 	echo "${setting#*=}" >"$file"
 	mount --bind "$file" "/proc/sys/${setting%=*}"
 done
+# A start is told from the one before by this.
+cat /proc/sys/kernel/random/uuid >"$dir/boot_id"
+mount --bind "$dir/boot_id" /proc/sys/kernel/random/boot_id
 for hierarchy in /sys/fs/cgroup/ /sys/fs/cgroup/*/; do
 	[ ! -e "$hierarchy/cgroup.procs" ] || mkdir -p "$hierarchy/$group/$name"
 done
@@ -31,9 +34,12 @@ forever() {
 }
 forever containerd.log containerd --config "$dir/containerd.toml" &
 until ctr version >/dev/null 2>&1; do sleep 0.1; done
-for image in "$images"/*.tar; do
-	ctr -n k8s.io images import "$image"
-done
+if [ ! -e "$dir/imported" ]; then
+	for image in "$images"/*.tar; do
+		ctr -n k8s.io images import "$image"
+	done
+	touch "$dir/imported"
+fi
 forever kubelet.log "$kubelet" --config="$dir/kubelet.yaml" --kubeconfig="$dir/kubeconfig" \
 	--hostname-override="$name" --node-ip="$address" &
 wait

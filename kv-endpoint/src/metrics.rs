@@ -63,10 +63,12 @@ impl<S: Store> AgentUp<S> {
     /// # Errors
     /// Never, but its parts say so.
     pub fn new(store: S) -> prometheus::Result<Self> {
-        let help = "1 while there is an agent behind this endpoint";
         Ok(Self {
             store,
-            up: IntGauge::new("strand_kv_endpoint_agent_up", help)?,
+            up: IntGauge::new(
+                "strand_kv_endpoint_agent_up",
+                "1 while there is an agent behind this endpoint",
+            )?,
         })
     }
 }

@@ -1,7 +1,10 @@
 //! What the operator observes: local copies of the objects it decides from, kept by watches.
 
 use futures::{FutureExt, StreamExt, future::BoxFuture};
-use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
+use k8s_openapi::{
+    api::core::v1::{Node, NodeSpec},
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
     runtime::{
@@ -229,10 +232,13 @@ fn by_name<K: ResourceExt>(objects: &[Arc<K>]) -> BTreeMap<&str, &K> {
         .collect()
 }
 
-/// A node weighs several KiB; decisions need its labels and whether it is ready.
+/// A node weighs several KiB; decisions need its labels, whether it is ready, and whether it is cordoned.
 fn strip_node(node: &mut Node) {
     node.metadata.annotations = None;
-    node.spec = None;
+    node.spec = node.spec.take().map(|spec| NodeSpec {
+        unschedulable: spec.unschedulable,
+        ..NodeSpec::default()
+    });
     if let Some(status) = &mut node.status {
         let conditions = status.conditions.take();
         *status = Default::default();

@@ -88,12 +88,28 @@ fn screen(seconds_later: i64, change: impl FnOnce(&mut cluster::Cluster)) -> Str
     change(&mut cluster);
     let lease: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     let now = Timestamp::from_second(lease.as_second() + seconds_later).unwrap();
-    status::screen(Style::PLAIN, &cluster, now)
+    status::screen(Style::PLAIN, &cluster, now, 40)
 }
 
 #[test]
 fn the_rack_on_one_screen() {
     compare("status.txt", &screen(3, |_| {}));
+}
+
+#[test]
+fn the_rack_as_objects_has_pools_and_drives() {
+    let fixture = fixture();
+    let (pools, drives) = (fixture.pools.len(), fixture.drives.len());
+    let cluster = cluster::Cluster {
+        pools: fixture.pools,
+        drives: fixture.drives,
+        nodes: fixture.nodes,
+        operator: None,
+    };
+    let list = status::objects(&cluster).unwrap();
+    assert_eq!(list["kind"], "List");
+    assert_eq!(list["items"].as_array().unwrap().len(), pools + drives);
+    assert!(!list.to_string().contains("managedFields"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod drives;
 #[cfg(test)]
 mod golden;
 mod kv;
+mod node;
 mod preflight;
 mod scrape;
 mod standing;
@@ -38,6 +39,8 @@ enum Command {
     Drives(drives::DrivesArgs),
     /// Empty one drive
     Drive(drive::DriveArgs),
+    /// Empty a node of work before its machine goes away, and take it back
+    Node(node::NodeArgs),
     /// List volumes, take back those that nobody owns, or check that one can be had
     Volumes(volumes::VolumesArgs),
     /// Tell whether this machine can be a node, before anything is installed
@@ -63,6 +66,7 @@ async fn main() -> ExitCode {
         Command::Status(args) => (done(status::run(args).await), ExitCode::FAILURE),
         Command::Drives(args) => (done(drives::run(args).await), ExitCode::FAILURE),
         Command::Drive(args) => (done(drive::run(args).await), ExitCode::FAILURE),
+        Command::Node(args) => (done(node::run(args).await), ExitCode::FAILURE),
         Command::Volumes(args) => (done(volumes::run(args).await), ExitCode::FAILURE),
         Command::Preflight(args) => (preflight::run(args).await, ExitCode::FAILURE),
         Command::Kv(args) => (kv::run(args).await, ExitCode::from(2)),

@@ -2,6 +2,7 @@
 
 use crate::{
     cluster::{Cluster, Target, natural},
+    drives::{self, Output},
     standing::{Word, side, standing},
     text::{Style, Tone, bar, count, table},
 };
@@ -11,6 +12,7 @@ use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::Node},
     jiff::Timestamp,
 };
+use serde_json::Value;
 use std::collections::BTreeMap;
 use strand_api::{
     Drive, DriveVerdict, MemoryPool, MemoryPoolStatus, PartitionRole, SideStatus, condition, names,
@@ -21,22 +23,48 @@ use strand_api::{
 pub struct StatusArgs {
     #[command(flatten)]
     target: Target,
+    /// Another form: wide shows every node, json and yaml are the pools and drives as a Kubernetes List
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
 }
 
 /// Runs `strandctl status`.
 pub async fn run(args: StatusArgs) -> Result<()> {
     let cluster = Cluster::read(&args.target.client().await?).await?;
-    print!("{}", screen(Style::of_stdout(), &cluster, Timestamp::now()));
+    let screen = |rows| screen(Style::of_stdout(), &cluster, Timestamp::now(), rows);
+    let text = match args.output {
+        None => screen(ROWS),
+        Some(Output::Wide) => screen(usize::MAX),
+        Some(Output::Json) => format!("{:#}\n", objects(&cluster)?),
+        Some(Output::Yaml) => serde_yaml::to_string(&objects(&cluster)?)?,
+    };
+    print!("{text}");
     Ok(())
 }
 
-/// Nodes shown; of a larger cluster those with something to tell come first.
+/// Pools and drives as a Kubernetes List, without the bookkeeping of field managers.
+pub fn objects(cluster: &Cluster) -> Result<Value> {
+    let mut list = drives::objects(&cluster.drives)?;
+    let mut items = Vec::new();
+    for pool in &cluster.pools {
+        let mut pool = pool.clone();
+        pool.metadata.managed_fields = None;
+        items.push(serde_json::to_value(pool)?);
+    }
+    if let Some(all) = list["items"].as_array_mut() {
+        items.append(all);
+    }
+    list["items"] = items.into();
+    Ok(list)
+}
+
+/// Nodes shown if all are not asked for; of a larger cluster those with something to tell come first.
 const ROWS: usize = 40;
 /// Characters of a drive in the picture.
 const CELL: usize = 10;
 
-/// The screen.
-pub fn screen(style: Style, cluster: &Cluster, now: Timestamp) -> String {
+/// The screen, with so many nodes at most.
+pub fn screen(style: Style, cluster: &Cluster, now: Timestamp, rows: usize) -> String {
     let mut text = String::new();
     for pool in &cluster.pools {
         text.push_str(&story(style, pool));
@@ -45,7 +73,7 @@ pub fn screen(style: Style, cluster: &Cluster, now: Timestamp) -> String {
     if cluster.pools.is_empty() {
         text.push_str("No MemoryPool yet: nothing is taken into use. Apply one to begin.\n\n");
     }
-    text.push_str(&picture(style, &cluster.nodes, &cluster.drives));
+    text.push_str(&picture(style, &cluster.nodes, &cluster.drives, rows));
     text.push('\n');
     text.push_str(&operator(style, cluster.operator.as_ref(), now));
     text
@@ -103,7 +131,7 @@ fn use_of(side: &SideStatus) -> String {
 }
 
 /// Nodes by drives: how each is carved, how worn it is, or in a word why it is out.
-fn picture(style: Style, nodes: &[Node], drives: &[Drive]) -> String {
+fn picture(style: Style, nodes: &[Node], drives: &[Drive], most: usize) -> String {
     let mut by_node: BTreeMap<_, (String, String, Vec<&Drive>)> = BTreeMap::new();
     for node in nodes {
         let name = node.metadata.name.clone().unwrap_or_default();
@@ -122,9 +150,9 @@ fn picture(style: Style, nodes: &[Node], drives: &[Drive]) -> String {
         ready == "yes" && drives.iter().all(|d| standing(d).word == Word::In)
     };
     let mut hidden = 0;
-    if all > ROWS {
+    if all > most {
         rows.sort_by_key(quiet);
-        hidden = rows.split_off(ROWS).len();
+        hidden = rows.split_off(most).len();
     }
     let rows: Vec<Vec<String>> = rows
         .into_iter()
@@ -136,7 +164,7 @@ fn picture(style: Style, nodes: &[Node], drives: &[Drive]) -> String {
     let mut text = table(style, &["NODE", "READY", "DRIVES"], &rows);
     if hidden > 0 {
         text.push_str(&format!(
-            "and {}; `strandctl drives` lists all drives\n",
+            "and {}; `-o wide` shows all\n",
             count(hidden, "more node")
         ));
     }
@@ -150,7 +178,10 @@ fn picture(style: Style, nodes: &[Node], drives: &[Drive]) -> String {
 fn readiness(node: &Node) -> &'static str {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
     let ready = conditions.and_then(|all| all.iter().find(|c| c.type_ == "Ready"));
+    let spec = node.spec.as_ref();
+    let cordoned = spec.and_then(|spec| spec.unschedulable) == Some(true);
     match ready.map(|ready| ready.status.as_str()) {
+        Some("True") if cordoned => "cordoned",
         Some("True") => "yes",
         Some("False") => "no",
         _ => "unknown",

@@ -159,11 +159,17 @@ pub(crate) fn metadata_causes(object: &Value, rule: NameRule) -> Vec<Cause> {
 
 fn owner_causes(owners: &Value, causes: &mut Vec<Cause>) {
     let mut controllers = 0;
-    for (i, owner) in owners.as_array().into_iter().flatten().enumerate() {
-        let path = format!("metadata.ownerReferences[{i}]");
-        for field in ["apiVersion", "kind", "name", "uid"] {
+    for owner in owners.as_array().into_iter().flatten() {
+        for (field, why) in [
+            ("apiVersion", "version must not be empty"),
+            ("kind", "must not be empty"),
+            ("name", "must not be empty"),
+            ("uid", "must not be empty"),
+        ] {
             if owner[field].as_str().unwrap_or_default().is_empty() {
-                causes.push(Cause::required(format!("{path}.{field}"), ""));
+                // The real server does not say which reference.
+                let path = format!("metadata.ownerReferences.{field}");
+                causes.push(Cause::invalid(path, &"".into(), why));
             }
         }
         controllers += usize::from(owner["controller"] == true);

@@ -12,4 +12,5 @@ mod golden;
 mod helm;
 mod kinds;
 mod privileges;
+mod reference;
 mod values;

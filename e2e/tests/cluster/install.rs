@@ -3,20 +3,13 @@
 use std::time::{Duration, Instant};
 
 use crate::rack::{NAMESPACE, Rack, seconds};
-use serde_json::json;
 use strand_e2e::wait::PATIENCE;
 
 /// `helm install` and one MemoryPool: all drives of both nodes serve.
 pub fn a_pool_is_ready_after_helm_install(rack: &Rack) {
     let begun = Instant::now();
     rack.helm("install", &["--create-namespace"]);
-    rack.apply(json!({
-        "apiVersion": "strand.dev/v1alpha1", "kind": "MemoryPool", "metadata": {"name": "rack"},
-        "spec": {"drives": {"models": ["*"]}, "carve": {"contextMemory": "50%"},
-            // Small drives: at their endurance hardly a block a second would be kept.
-            "contextMemory": {"driveWritesPerDay": 100},
-        },
-    }));
+    rack.pool();
     rack.cluster
         .until(
             &["mpool", "rack"],

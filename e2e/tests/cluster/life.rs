@@ -1,10 +1,11 @@
 //! Strand comes, is renewed and goes, while pods use it.
 
 use serde_json::{Value, json};
+use strand_e2e::process::run;
 use strand_e2e::wait::{self, PATIENCE};
-use strand_e2e::{guard, repository};
+use strand_e2e::{guard, images};
 
-use crate::rack::{NAMESPACE, Pod, Rack};
+use crate::rack::{NAMESPACE, Pod, Rack, strandctl};
 use crate::running::Running;
 
 const WORKLOADS: [&str; 3] = [
@@ -19,13 +20,14 @@ fn rolled_out(rack: &Rack) {
     }
 }
 
-fn all_drives_serve(rack: &Rack) {
+/// Waits until this many drives serve.
+pub fn all_drives_serve(rack: &Rack, count: usize) {
     rack.cluster
         .until(
             &["drives"],
             "{.items[*].status.phase}",
             2 * PATIENCE,
-            |phases| phases.split(' ').filter(|phase| *phase == "Ready").count() == 8,
+            |phases| phases.split(' ').filter(|phase| *phase == "Ready").count() == count,
         )
         .unwrap();
 }
@@ -64,7 +66,7 @@ pub fn reinstalling_takes_everything_back(rack: &Rack) {
     client.seen().is_unharmed();
     rack.helm("install", &[]);
     rolled_out(rack);
-    all_drives_serve(rack);
+    all_drives_serve(rack, 8);
     client.goes_on();
     client.seen().is_unharmed();
     assert_eq!(drives(rack), before);
@@ -115,9 +117,10 @@ pub fn deleted_definitions_lose_no_volume(rack: &Rack) {
     rack.apply(json!({
         "apiVersion": "strand.dev/v1alpha1", "kind": "MemoryPool", "metadata": {"name": "rack"}, "spec": pool["spec"],
     }));
-    all_drives_serve(rack);
+    all_drives_serve(rack, 8);
     wait::until("the legs are told of, and taken back", PATIENCE, || {
-        strandctl(rack, &["volumes", "import", "--all"]).map_err(|error| format!("{error:#}"))?;
+        run(&mut strandctl(rack, &["volumes", "import", "--all"]))
+            .map_err(|error| format!("{error:#}"))?;
         let volumes = rack.cluster.ask(&["get", "pvol", "-o", "name"])?;
         if volumes.is_empty() {
             Err("no PoolVolume".into())
@@ -137,15 +140,6 @@ pub fn deleted_definitions_lose_no_volume(rack: &Rack) {
     rack.until(&["pvol"], "{.items[*].metadata.name}", |names| {
         !names.contains("pvc-")
     });
-}
-
-fn strandctl(rack: &Rack, args: &[&str]) -> anyhow::Result<String> {
-    let mut command = std::process::Command::new(repository().join("target/debug/strandctl"));
-    command
-        .args(args)
-        .arg("--kubeconfig")
-        .arg(rack.cluster.kubeconfig());
-    strand_e2e::process::run(&mut command)
 }
 
 /// With `deletionPolicy: Release` and then `helm uninstall`, nothing stays: no object, mount, loop device, or mark on a drive.
@@ -198,5 +192,43 @@ pub fn release_and_uninstall_leave_nothing(rack: &Rack) {
         );
         let marks = "for d in /var/lib/drives/*.img; do head -c 16M $d | tr -d '\\0' | wc -c; done | sort -u";
         assert_eq!(node.sh(marks).unwrap().trim(), "0", "drives are blank");
+    }
+}
+
+/// From the chart and the programs of an earlier revision to these: pods keep what they have while every process is replaced.
+pub fn an_upgrade_from_the_previous_chart_harms_nobody(rack: &Rack) {
+    let previous = images::previous();
+    if !previous.is_dir() {
+        println!(
+            "    left out: this repository has no revision {:?}",
+            previous
+        );
+        return;
+    }
+    let tag = format!("image.tag={}", images::PREVIOUS.1);
+    let chart = previous.join("chart");
+    rack.helm_of(&chart, "install", &["--create-namespace", "--set", &tag]);
+    rack.pool();
+    rolled_out(rack);
+    all_drives_serve(rack, 8);
+    let clients = ["node-1", "node-2"]
+        .map(|node| Running::start(rack, "team-a", &format!("busy-{node}"), node));
+    rack.redis(
+        "team-a",
+        "busy-node-1",
+        "print(r.set('kept', b'z' * 500000))",
+    );
+    rack.helm("upgrade", &[]);
+    rolled_out(rack);
+    for client in &clients {
+        client.goes_on();
+        let seen = client.seen();
+        println!("    client, upgrade from the previous chart: {seen:?}");
+        seen.is_unharmed();
+    }
+    let kept = "print(r.get('kept') == b'z' * 500000)";
+    assert_eq!(rack.redis("team-a", "busy-node-1", kept), "True", "warm");
+    for client in clients {
+        client.end();
     }
 }

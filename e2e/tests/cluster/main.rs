@@ -1,4 +1,4 @@
-//! What is promised of an installed Strand, each promise as a scenario on a real cluster of two nodes: real kubelets, containerd, the
+//! What is promised of an installed Strand, each promise as a scenario on a real cluster of two nodes, and a third that joins: real kubelets, containerd, the
 //! stock CSI sidecars, the chart with its RBAC. `make e2e` runs them, as root; by themselves they are left out.
 //!
 //! One cluster for all, in the order in which a user meets them; parts of scenarios' names as arguments run those that match, and
@@ -11,10 +11,12 @@
     reason = "a test that meets what it did not expect stops there"
 )]
 
+mod corpus;
 mod faults;
 mod figures;
 mod install;
 mod life;
+mod nodes;
 mod pods;
 mod rack;
 mod running;
@@ -80,6 +82,19 @@ const SCENARIOS: &[Scenario] = &[
         "faults::a_pod_deleted_by_force_leaves_nothing",
         faults::a_pod_deleted_by_force_leaves_nothing,
     ),
+    ("nodes::a_node_reboots", nodes::a_node_reboots),
+    (
+        "nodes::a_node_is_lost_and_found",
+        nodes::a_node_is_lost_and_found,
+    ),
+    (
+        "nodes::a_node_joins_is_drained_and_leaves",
+        nodes::a_node_joins_is_drained_and_leaves,
+    ),
+    (
+        "corpus::the_embedded_api_server_answers_like_the_real_one",
+        corpus::the_embedded_api_server_answers_like_the_real_one,
+    ),
     (
         "life::an_upgrade_harms_nobody",
         life::an_upgrade_harms_nobody,
@@ -103,6 +118,10 @@ const SCENARIOS: &[Scenario] = &[
     (
         "life::release_and_uninstall_leave_nothing",
         life::release_and_uninstall_leave_nothing,
+    ),
+    (
+        "life::an_upgrade_from_the_previous_chart_harms_nobody",
+        life::an_upgrade_from_the_previous_chart_harms_nobody,
     ),
 ];
 

@@ -1,6 +1,7 @@
-//! The cluster as the scenarios see it: two nodes of four drives each, Strand by Helm, and pods of tests.
+//! The cluster as the scenarios see it: two nodes of four drives each and one in reserve, Strand by Helm, and pods of tests.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -22,7 +23,7 @@ impl Rack {
             .canonicalize()
             .unwrap()
             .join(".cache/e2e/images");
-        let cluster = Cluster::start(dir, &images, &[DRIVES, DRIVES]).unwrap();
+        let cluster = Cluster::start(dir, &images, &[DRIVES; 3], 1).unwrap();
         std::fs::write(dir.join("values.yaml"), values().to_string()).unwrap();
         Self { cluster }
     }
@@ -37,19 +38,32 @@ impl Rack {
 
     /// `helm VERB strand CHART` with the bed's values.
     pub fn helm(&self, verb: &str, more: &[&str]) -> String {
+        self.helm_of(&repository().join("charts/strand"), verb, more)
+    }
+
+    /// The same with a chart of another revision.
+    pub fn helm_of(&self, chart: &Path, verb: &str, more: &[&str]) -> String {
         let values = self
             .cluster
             .dir()
             .join("values.yaml")
             .to_string_lossy()
             .into_owned();
-        let chart = repository()
-            .join("charts/strand")
-            .to_string_lossy()
-            .into_owned();
+        let chart = chart.to_string_lossy().into_owned();
         let mut args = vec![verb, "strand", &chart, "-n", NAMESPACE, "-f", &values];
         args.extend(more);
         self.cluster.helm(&args).unwrap()
+    }
+
+    /// A pool of all drives, split in half.
+    pub fn pool(&self) {
+        self.apply(json!({
+            "apiVersion": "strand.dev/v1alpha1", "kind": "MemoryPool", "metadata": {"name": "rack"},
+            "spec": {"drives": {"models": ["*"]}, "carve": {"contextMemory": "50%"},
+                // Small drives: at their endurance hardly a block a second would be kept.
+                "contextMemory": {"driveWritesPerDay": 100},
+            },
+        }));
     }
 
     pub fn until(&self, object: &[&str], jsonpath: &str, look: impl Fn(&str) -> bool) -> String {
@@ -157,6 +171,16 @@ impl Rack {
             "--timeout=90s",
         ]);
     }
+}
+
+/// `strandctl` on the cluster, as an administrator runs it.
+pub fn strandctl(rack: &Rack, args: &[&str]) -> Command {
+    let mut command = Command::new(repository().join("target/debug/strandctl"));
+    command
+        .args(args)
+        .arg("--kubeconfig")
+        .arg(rack.cluster.kubeconfig());
+    command
 }
 
 /// Values that differ from the chart's own: where images are, and that files stand for drives.

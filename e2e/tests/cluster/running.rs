@@ -1,5 +1,7 @@
 //! A pod that uses its endpoint and its volume without a pause, and tells what it saw.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use strand_e2e::wait::{self, PATIENCE};
 
@@ -64,8 +66,13 @@ impl<'a> Running<'a> {
 
     /// Waits until it hits again, and writes to its volume.
     pub fn goes_on(&self) {
+        self.goes_on_within(PATIENCE);
+    }
+
+    /// The same, for at most `bound`.
+    pub fn goes_on_within(&self, bound: Duration) {
         let mut before: Option<(u64, u64)> = None;
-        wait::until("the client hits, and writes", PATIENCE, || {
+        wait::until("the client hits, and writes", bound, || {
             let text = self
                 .rack
                 .cluster

@@ -43,6 +43,8 @@ pub enum Closed {
     Failing,
     /// Its node is not ready.
     NodeNotReady,
+    /// Its node is cordoned: what could as well lie elsewhere does not go there.
+    NodeCordoned,
 }
 
 impl Closed {
@@ -53,6 +55,7 @@ impl Closed {
             Self::NotServing => "does not serve",
             Self::Failing => "is about to fail",
             Self::NodeNotReady => "is on a node that is not ready",
+            Self::NodeCordoned => "is on a node that is cordoned",
         }
     }
 }
@@ -70,6 +73,8 @@ pub struct Account<'a> {
     pub domain: &'a str,
     /// Why it gets no new legs, if it does not.
     pub closed: Option<Closed>,
+    /// Whether its node is cordoned.
+    pub node_cordoned: bool,
     /// Percent of its endurance used.
     pub wear: u64,
     /// Legs of volumes that are attached.
@@ -271,6 +276,7 @@ fn account<'a>(storage: &Storage<'a>, drive: &'a Drive) -> Option<Account<'a>> {
         pool: drive.spec.pool.as_deref()?,
         domain: domain(storage, drive),
         closed: closed(storage, drive),
+        node_cordoned: node_cordoned(storage, drive),
         wear: health.map_or(0, |h| u64::try_from(h.percentage_used).unwrap_or(0)),
         busy: 0,
         usable: side.usable.map_or_else(|| estimate(side.size.0), |u| u.0),
@@ -314,6 +320,12 @@ fn closed(storage: &Storage, drive: &Drive) -> Option<Closed> {
     } else {
         None
     }
+}
+
+fn node_cordoned(storage: &Storage, drive: &Drive) -> bool {
+    let node = storage.nodes.get(drive.spec.node_name.as_str());
+    let spec = node.and_then(|node| node.spec.as_ref());
+    spec.and_then(|spec| spec.unschedulable) == Some(true)
 }
 
 /// A new leg would wait for its node's agent, so the node has to be there now.

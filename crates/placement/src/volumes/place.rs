@@ -183,7 +183,7 @@ pub fn spread<'l, 'a>(
 pub fn rooms(ledger: &Ledger, request: &Request, apart: Apart) -> (Vec<u64>, u64) {
     let mut best: BTreeMap<&str, u64> = BTreeMap::new();
     let mut sum = 0u64;
-    for account in accounts(ledger, request).filter(|a| a.closed.is_none()) {
+    for account in accounts(ledger, request).filter(|a| closed(a, request).is_none()) {
         let room = account.largest(request.provisioning);
         let best = best.entry(apart.of(account)).or_default();
         *best = room.max(*best);
@@ -226,8 +226,15 @@ enum Obstacle {
     Refused,
 }
 
+/// Why a drive gets nothing new of this kind. A cordoned node keeps what can only be there: its pods, and copies of what it has, need it.
+fn closed(account: &Account, request: &Request) -> Option<Closed> {
+    let tied = matches!(request.node, Node::Only(_)) || request.beside.is_some();
+    let cordoned = account.node_cordoned && !tied;
+    account.closed.or(cordoned.then_some(Closed::NodeCordoned))
+}
+
 fn obstacle(account: &Account, request: &Request) -> Option<Obstacle> {
-    if let Some(closed) = account.closed {
+    if let Some(closed) = closed(account, request) {
         return Some(Obstacle::Closed(closed));
     }
     if !account.takes(request.provisioning) {
@@ -316,7 +323,7 @@ fn closest(accounts: &[&Account], request: &Request) -> Option<String> {
 fn shut(accounts: &[&Account], request: &Request) -> Option<String> {
     let fits = |a: &&&Account| a.largest(request.provisioning) >= request.size;
     let mut with_room = accounts.iter().filter(fits);
-    let (account, closed) = with_room.find_map(|a| Some((a, a.closed?)))?;
+    let (account, closed) = with_room.find_map(|a| Some((a, closed(a, request)?)))?;
     Some(format!(
         "; {} has more, but {}",
         account.drive,

@@ -1,7 +1,7 @@
 //! Objects from a line each, and an API server that does what plans ask.
 
 use k8s_openapi::{
-    api::core::v1::{Node, NodeCondition, NodeStatus},
+    api::core::v1::{Node, NodeCondition, NodeSpec, NodeStatus},
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
@@ -103,12 +103,16 @@ impl World {
             status: status.into(),
             ..Default::default()
         };
+        let cordoned = NodeSpec {
+            unschedulable: Some(words.flag("cordoned")),
+            ..Default::default()
+        };
         self.nodes.push(Node {
             metadata: ObjectMeta {
                 name: Some(name.into()),
                 ..Default::default()
             },
-            spec: None,
+            spec: Some(cordoned),
             status: Some(NodeStatus {
                 conditions: Some(vec![ready]),
                 ..Default::default()
