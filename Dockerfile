@@ -18,9 +18,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     done
 
 FROM ${RUN_BASE}
-# What the agent and the CSI node run: file systems made, checked and grown. Nothing else needs a program.
+# What the agent and the CSI node run: file systems made, checked and grown, arrays put together. Nothing else needs a program.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends e2fsprogs xfsprogs util-linux mount ca-certificates \
+    && apt-get install -y --no-install-recommends e2fsprogs xfsprogs mdadm util-linux mount ca-certificates \
     && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/debconf/*
 COPY --from=build /out/bin/ /usr/bin/
 COPY --from=build /out/sbom/ /usr/share/sbom/

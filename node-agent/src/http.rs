@@ -9,6 +9,7 @@ use axum::routing::{get, put};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use strand_api::{DrivePhase, DriveReason, DriveVerdict};
+use strand_arrays::ArrayError;
 use strand_drives::{OwnedDrive, SeenDrive};
 use strand_fabric::FabricError;
 use strand_volumes::VolumeError;
@@ -162,6 +163,12 @@ impl IntoResponse for Unattached {
             | AttachError::Volume(VolumeError::NotOpen { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             AttachError::Refused { .. }
             | AttachError::Busy { .. }
+            | AttachError::Several { .. }
+            | AttachError::Array {
+                source:
+                    ArrayError::Busy { .. } | ArrayError::Refused(_) | ArrayError::NoModule { .. },
+                ..
+            }
             | AttachError::Fabric(FabricError::NoModule { .. })
             | AttachError::Volume(VolumeError::Stale { .. } | VolumeError::Busy { .. }) => {
                 StatusCode::CONFLICT
@@ -171,9 +178,10 @@ impl IntoResponse for Unattached {
                 StatusCode::INSUFFICIENT_STORAGE
             }
             AttachError::Volume(VolumeError::BadName { .. }) => StatusCode::BAD_REQUEST,
-            AttachError::Volume(_) | AttachError::Fabric(_) | AttachError::Record { .. } => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            AttachError::Volume(_)
+            | AttachError::Fabric(_)
+            | AttachError::Array { .. }
+            | AttachError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, format!("{error}\n")).into_response()
     }

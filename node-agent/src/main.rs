@@ -16,6 +16,7 @@ use node_agent::context::{ContextConfig, Prefill};
 use node_agent::peer_key::PeerKey;
 use node_agent::volumes::{FabricConfig, VolumesConfig};
 use node_agent::{Agent, AgentConfig, http};
+use strand_arrays::Host;
 use strand_drives::{HostConfig, KernelHost, Roots};
 use strand_process::{LogArgs, connect, start_on, stopped};
 use tokio::net::{TcpListener, UnixListener, lookup_host};
@@ -140,6 +141,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
             root,
             control_groups: args.sysfs_root.join("fs/cgroup"),
             fabric,
+            // Beside the socket, which ends with the next boot too.
+            arrays: Host::new(args.socket.parent().unwrap_or_else(|| Path::new("/run"))),
         }),
         rescan: Duration::from_secs(args.rescan_seconds),
     };

@@ -56,6 +56,12 @@ impl Arrays {
             .collect()
     }
 
+    /// The array with this UUID, once it was started. Takes no lock of md's: it does not hang where a leg does.
+    pub fn find(&self, array: Uuid) -> Option<Running> {
+        let mut all = self.all().into_iter();
+        all.find(|running| running.array == Some(array) && running.started())
+    }
+
     /// Looks at a volume's array and legs. Legs are read only while they are in no array.
     ///
     /// # Errors

@@ -87,6 +87,21 @@ pub enum Refusal {
     Taken(String),
 }
 
+impl Refusal {
+    /// A code in CamelCase.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Away(_) => "LegsAway",
+            Self::Behind(_) => "LegsBehind",
+            Self::Foreign { .. } => "Foreign",
+            Self::NotReturning { .. } => "NotReturning",
+            Self::TooMuchLost { .. } => "TooMuchLost",
+            Self::NeedsDecision => "NeedsDecision",
+            Self::Taken(_) => "Taken",
+        }
+    }
+}
+
 fn list(places: &[usize]) -> String {
     let words: Vec<String> = places.iter().map(ToString::to_string).collect();
     words.join(", ")

@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FabricError, Nqn, Secret, Transport};
 
-/// A dead target is noticed after about this long without an answer.
+/// Seconds without an answer after which a target is taken for dead, at the earliest.
 const KEEP_ALIVE: u64 = 5;
+/// The same where somebody decides on what becomes of what waits: he shall learn of it soon.
+const KEEP_ALIVE_DECIDED: u64 = 2;
 /// Seconds between attempts to connect again.
 const RECONNECT: u64 = 1;
 
@@ -37,8 +39,12 @@ impl Remote {
     /// What is written to `/dev/nvme-fabrics`.
     fn options(&self) -> String {
         let host = self.nqn.host();
+        let keep_alive = match self.patience {
+            Some(_) => KEEP_ALIVE,
+            None => KEEP_ALIVE_DECIDED,
+        };
         let mut options = format!(
-            "nqn={},transport={},traddr={},trsvcid={},hostnqn={host},hostid={},keep_alive_tmo={KEEP_ALIVE},reconnect_delay={RECONNECT},ctrl_loss_tmo={}",
+            "nqn={},transport={},traddr={},trsvcid={},hostnqn={host},hostid={},keep_alive_tmo={keep_alive},reconnect_delay={RECONNECT},ctrl_loss_tmo={}",
             self.nqn,
             self.transport.name(),
             self.address,
@@ -64,6 +70,13 @@ pub struct Connection {
     pub device: Option<PathBuf>,
     /// The kernel's word for each of its controllers: `live`, `connecting`, `deleting` and others.
     pub states: Vec<String>,
+}
+
+impl Connection {
+    /// Whether its target answers, as far as is known.
+    pub fn is_live(&self) -> bool {
+        self.states.iter().any(|state| state == "live")
+    }
 }
 
 /// The NVMe host of this node.
@@ -268,7 +281,11 @@ mod tests {
             patience: None,
             ..remote
         };
-        assert!(waits.options().ends_with("ctrl_loss_tmo=-1"));
+        let options = waits.options();
+        assert!(
+            options.ends_with("keep_alive_tmo=2,reconnect_delay=1,ctrl_loss_tmo=-1"),
+            "{options}"
+        );
     }
 
     /// As sysfs shows them, with native multipath and without.

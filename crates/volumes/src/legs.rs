@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::drive::{DELETING, Drive, Inside, LEGS, MAKING, names, write_record};
 use crate::error::VolumeError;
 use crate::loops::BLOCK;
-use crate::record::{self, LegRecord, Provisioning, Redundancy, VolumeMode};
+use crate::record::{self, ArrayRecord, LegRecord, Provisioning, Redundancy, VolumeMode};
 
 /// Name of a leg's bytes in its directory.
 pub(crate) const DATA: &str = "data";
@@ -39,6 +39,8 @@ pub struct LegOrder {
     pub provisioning: Provisioning,
     /// What it is a part of.
     pub redundancy: Redundancy,
+    /// Of which array; none where its bytes are the volume's.
+    pub array: Option<ArrayRecord>,
     /// What its volume is used as, if that is known.
     pub mode: Option<VolumeMode>,
     /// What it begins as.
@@ -146,6 +148,7 @@ impl Drive {
             index: order.index,
             size,
             redundancy: order.redundancy,
+            array: order.array,
             provisioning: order.provisioning,
             mode: order.mode,
             source,

@@ -37,5 +37,7 @@ pub use health::Health;
 pub use ledger::{Ledger, NoRoom, cost};
 pub use legs::{LegOrder, LegSource, LegState};
 pub use limits::{IoLimits, LimitError, Throttle};
-pub use record::{AttachmentRecord, DriveRecord, LegRecord, Provisioning, Redundancy, VolumeMode};
+pub use record::{
+    ArrayRecord, AttachmentRecord, DriveRecord, LegRecord, Provisioning, Redundancy, VolumeMode,
+};
 pub use storage::Storage;

@@ -41,6 +41,16 @@ pub enum Redundancy {
     Raid6,
 }
 
+/// Of which array a leg is a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArrayRecord {
+    /// The array's UUID, as in the superblock on the leg.
+    pub uuid: Uuid,
+    /// How many legs it has.
+    pub legs: u32,
+}
+
 /// What a volume is used as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -100,6 +110,9 @@ pub struct LegRecord {
     pub size: u64,
     /// What it is a part of.
     pub redundancy: Redundancy,
+    /// Of which array; none where its bytes are the volume's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<ArrayRecord>,
     /// Whether its space is reserved.
     pub provisioning: Provisioning,
     /// What its volume is used as; none in records from before that was written.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use kube::ResourceExt;
-use strand_api::{ByteQuantity, PoolLeg, PoolLegSpec, Provisioning, VolumeMode};
-use strand_volumes::{CopyOrder, IoLimits, LegOrder, LegRecord, LegSource};
+use strand_api::{
+    ByteQuantity, LegArray, PoolLeg, PoolLegSpec, Provisioning, Redundancy, VolumeMode,
+};
+use strand_volumes::{ArrayRecord, CopyOrder, IoLimits, LegOrder, LegRecord, LegSource};
 use uuid::Uuid;
 
 /// What is to be done about a leg.
@@ -68,9 +70,14 @@ impl<'a> Here<'a> {
 
     /// What limits the legs that lie there, by name.
     pub fn limits(&self) -> BTreeMap<String, IoLimits> {
-        let known = self.objects.iter().filter_map(|(name, leg)| {
+        // What limits a volume of several legs limits its array.
+        let whole = self
+            .objects
+            .iter()
+            .filter(|(_, leg)| leg.spec.array.is_none());
+        let known = whole.filter_map(|(name, leg)| {
             let bytes = self.bytes_of(name)?;
-            Some((bytes.name.clone(), limits(leg)))
+            Some((bytes.name.clone(), limits(leg.spec.limits.as_ref())))
         });
         known.collect()
     }
@@ -135,7 +142,13 @@ impl<'a> Here<'a> {
             index: spec.index.unsigned_abs(),
             size: spec.size.0,
             provisioning: kind(spec.provisioning),
-            redundancy: strand_volumes::Redundancy::None,
+            redundancy: spec
+                .array
+                .as_ref()
+                .map_or(strand_volumes::Redundancy::None, |array| {
+                    redundancy(array.redundancy)
+                }),
+            array: spec.array.as_ref().and_then(array_record),
             mode: spec.volume_mode.map(mode),
             source,
         })
@@ -187,7 +200,11 @@ fn orphan(record: &LegRecord, node: &str, drive: &str, uuid: String) -> PoolLegS
             strand_volumes::VolumeMode::Filesystem => VolumeMode::Filesystem,
             strand_volumes::VolumeMode::Block => VolumeMode::Block,
         }),
-        array: None,
+        array: record.array.map(|array| LegArray {
+            uuid: array.uuid.to_string(),
+            redundancy: told_redundancy(record.redundancy),
+            legs: i32::try_from(array.legs).unwrap_or(i32::MAX),
+        }),
         source: None,
         copy: None,
         uuid: Some(uuid),
@@ -198,9 +215,8 @@ fn orphan(record: &LegRecord, node: &str, drive: &str, uuid: String) -> PoolLegS
     }
 }
 
-/// The limits of a leg as drives know them.
-pub fn limits(leg: &PoolLeg) -> IoLimits {
-    let limits = leg.spec.limits.as_ref();
+/// The limits of a volume or leg as drives know them.
+pub fn limits(limits: Option<&strand_api::IoLimits>) -> IoLimits {
     let positive = |limit: i64| u64::try_from(limit).ok().filter(|limit| *limit > 0);
     IoLimits {
         iops: limits.and_then(|l| l.iops).and_then(positive),
@@ -225,6 +241,31 @@ pub fn mode(mode: VolumeMode) -> strand_volumes::VolumeMode {
     match mode {
         VolumeMode::Filesystem => strand_volumes::VolumeMode::Filesystem,
         VolumeMode::Block => strand_volumes::VolumeMode::Block,
+    }
+}
+
+fn array_record(array: &LegArray) -> Option<ArrayRecord> {
+    Some(ArrayRecord {
+        uuid: Uuid::parse_str(&array.uuid).ok()?,
+        legs: array.legs.unsigned_abs(),
+    })
+}
+
+fn redundancy(redundancy: Redundancy) -> strand_volumes::Redundancy {
+    match redundancy {
+        Redundancy::None => strand_volumes::Redundancy::None,
+        Redundancy::Stripe => strand_volumes::Redundancy::Stripe,
+        Redundancy::Mirror => strand_volumes::Redundancy::Mirror,
+        Redundancy::Raid6 => strand_volumes::Redundancy::Raid6,
+    }
+}
+
+fn told_redundancy(redundancy: strand_volumes::Redundancy) -> Redundancy {
+    match redundancy {
+        strand_volumes::Redundancy::None => Redundancy::None,
+        strand_volumes::Redundancy::Stripe => Redundancy::Stripe,
+        strand_volumes::Redundancy::Mirror => Redundancy::Mirror,
+        strand_volumes::Redundancy::Raid6 => Redundancy::Raid6,
     }
 }
 

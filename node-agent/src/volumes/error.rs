@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use strand_arrays::ArrayError;
 use strand_fabric::FabricError;
 use strand_volumes::VolumeError;
 
@@ -14,6 +15,12 @@ pub enum AttachError {
         "no leg of volume {volume} lies on this node's drives; see where it lies with `kubectl get poolvolume {volume}`"
     )]
     NotHere {
+        /// The volume.
+        volume: String,
+    },
+    /// Its bytes are in an array, of which this node has a leg.
+    #[error("volume {volume} has several legs: no leg is attached by itself")]
+    Several {
         /// The volume.
         volume: String,
     },
@@ -66,6 +73,14 @@ pub enum AttachError {
     /// The drive or leg did not do it.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// Its array was not put together, or not taken down.
+    #[error("volume {volume}: {source}")]
+    Array {
+        /// The volume.
+        volume: String,
+        /// Why.
+        source: ArrayError,
+    },
     /// The fabric did not do it.
     #[error(transparent)]
     Fabric(#[from] FabricError),

@@ -57,6 +57,11 @@ pub fn to_attach(
             volume: volume.to_owned(),
         });
     }
+    if found.iter().any(|(_, record)| record.array.is_some()) {
+        return Err(AttachError::Several {
+            volume: volume.to_owned(),
+        });
+    }
     let object = |record: &LegRecord| {
         let id = record.uuid.to_string();
         objects.iter().find(|leg| match uuid(leg) {
@@ -86,11 +91,11 @@ pub fn to_attach(
         (Some(((name, drive), record)), true) => Ok(Found {
             drive,
             name,
-            limits: object(&record).map_or_else(IoLimits::default, |leg| limits(leg)),
+            limits: limits(object(&record).and_then(|leg| leg.spec.limits.as_ref())),
             leg: record.name,
         }),
         (Some(_), false) => Err(refused(
-            "this node has several of its legs, and this version attaches volumes of one leg"
+            "this node has several legs of it that are no array; see `strandctl volumes list`"
                 .into(),
         )),
         (None, _) => {

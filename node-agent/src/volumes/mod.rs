@@ -11,6 +11,7 @@
 //! that a drive that hangs keeps no other waiting.
 
 mod ailment;
+mod arrays;
 mod connections;
 mod decide;
 mod error;
@@ -32,12 +33,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use strand_api::Redundancy;
+use strand_arrays::Host;
 use strand_drives::{DriveHost, OwnedDrive};
 use strand_volumes::{Storage, Throttle, VolumeError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::effects::Writer;
 use crate::peer_key::PeerKey;
+use arrays::Arrayed;
 use connections::Connections;
 pub use error::AttachError;
 use exports::Exports;
@@ -55,6 +59,8 @@ pub struct VolumesConfig {
     pub control_groups: PathBuf,
     /// How other nodes reach this one's legs, and it theirs.
     pub fabric: FabricConfig,
+    /// Where the files are that arrays of several legs need.
+    pub arrays: Host,
 }
 
 /// How legs are reached across nodes.
@@ -150,6 +156,7 @@ pub struct Volumes {
     standing: watch::Receiver<BTreeMap<String, StorageStanding>>,
     storage: Arc<Storage>,
     connections: Connections,
+    arrayed: Arrayed,
     metrics: VolumeMetrics,
 }
 
@@ -170,6 +177,13 @@ impl Volumes {
         let storage = Arc::new(storage);
         let key = config.fabric.key.clone();
         let connections = Connections::new(client.clone(), node, key, state_dir, throttle);
+        let arrayed = Arrayed::start(
+            node,
+            client.clone(),
+            connections.clone(),
+            config.arrays.clone(),
+            asks.clone(),
+        );
         let serving = Serving::new(Parts {
             node: node.to_owned(),
             client,
@@ -188,6 +202,7 @@ impl Volumes {
             standing,
             storage,
             connections,
+            arrayed,
             metrics,
         }
     }
@@ -231,8 +246,12 @@ impl Volumes {
             answer,
         });
         let found = match found.await.unwrap_or_else(|_| Err(ending(volume))) {
-            Err(AttachError::NotHere { .. }) => {
-                return self.connections.attach(volume, &request).await;
+            Err(AttachError::NotHere { .. } | AttachError::Several { .. }) => {
+                let granted = self.connections.granted(volume, &request).await?;
+                return match granted.object.spec.redundancy {
+                    Redundancy::None => self.connections.attach(&granted).await,
+                    _ => self.arrayed.attach(granted).await,
+                };
             }
             found => found?,
         };
@@ -269,7 +288,7 @@ impl Volumes {
     /// # Errors
     /// [`AttachError`]; [`AttachError::NotHere`] says that nothing of it is attached.
     pub async fn detach(&self, volume: &str) -> Result<(), AttachError> {
-        if self.connections.detach(volume).await? {
+        if self.arrayed.detach(volume).await? || self.connections.detach(volume).await? {
             return Ok(());
         }
         let (answer, found) = oneshot::channel();

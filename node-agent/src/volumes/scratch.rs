@@ -214,6 +214,7 @@ fn order(id: &str, request: ScratchRequest, provisioning: Provisioning) -> LegOr
         size: request.size,
         provisioning,
         redundancy: Redundancy::None,
+        array: None,
         mode: Some(VolumeMode::Filesystem),
         source: LegSource::Zeroes,
     }

@@ -16,6 +16,7 @@ use strand_api::{
     DrivePhase, LegPhase, OperationPhase, OperationType, PartitionRole, PoolLeg, PoolLegSpec,
     PoolLegStatus, condition, names,
 };
+use strand_arrays::Host;
 use strand_drives::{HostConfig, KernelHost, WatchTimes};
 use strand_volumes::Throttle;
 
@@ -122,6 +123,11 @@ pub fn agent_with(cluster: &Cluster, ground: &Ground, control_groups: &Path) -> 
             fabric: FabricConfig {
                 listen: Some(([127, 0, 0, 1], 4420).into()),
                 key: None,
+            },
+            // The machine's own udev is told nothing.
+            arrays: Host {
+                udev: ground.path("udev"),
+                ..Host::new(ground.path("run"))
             },
         }),
         ..AgentConfig::new(NODE)

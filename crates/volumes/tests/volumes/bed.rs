@@ -203,6 +203,7 @@ pub fn leg(name: &str, size: u64) -> LegOrder {
         size,
         provisioning: Provisioning::Thick,
         redundancy: Redundancy::None,
+        array: None,
         mode: None,
         source: LegSource::Zeroes,
     }

@@ -32,25 +32,36 @@ pub struct Local {
 impl Local {
     /// Connects to a leg, as a record says; its device. What is connected so stays as it is.
     pub fn attach(&self, record: &Record, remote: &Remote) -> Result<PathBuf, AttachError> {
-        let initiator = Initiator::open()?;
-        let nqn = remote.nqn;
-        // What this node had of the leg in earlier attachments.
-        for old in initiator.connections()? {
-            if old.nqn.uuid() == nqn.uuid() && old.nqn != nqn {
-                self.end(&initiator, &record.volume, &old)?;
-            }
-        }
-        record::put(&self.records, record).map_err(|source| AttachError::Record {
-            path: self.records.clone(),
-            source,
-        })?;
-        initiator.connect(remote)?;
-        let device = device(&initiator, &record.volume, nqn)?;
+        self.put(record)?;
+        let initiator = self.connect(&record.volume, remote)?;
+        let device = device(&initiator, &record.volume, remote.nqn)?;
         if record.read_only {
             strand_volumes::set_read_only(&device)?;
         }
         self.limit(&device, record.limits());
         Ok(device)
+    }
+
+    /// Keeps a record, which has to be there before what it speaks of is made.
+    pub fn put(&self, record: &Record) -> Result<(), AttachError> {
+        record::put(&self.records, record).map_err(|source| AttachError::Record {
+            path: self.records.clone(),
+            source,
+        })
+    }
+
+    /// Connects to a leg, whose device comes soon after.
+    pub fn connect(&self, volume: &str, remote: &Remote) -> Result<Initiator, AttachError> {
+        let initiator = Initiator::open()?;
+        let nqn = remote.nqn;
+        // What this node had of the leg in earlier attachments.
+        for old in initiator.connections()? {
+            if old.nqn.uuid() == nqn.uuid() && old.nqn != nqn {
+                self.end(&initiator, volume, &old)?;
+            }
+        }
+        initiator.connect(remote)?;
+        Ok(initiator)
     }
 
     /// Takes a volume's connections away; whether it had any.
@@ -97,6 +108,7 @@ impl Local {
                     // Control groups come with pods.
                     let limits = record.limits();
                     if let Some(device) = &connection.device
+                        && record.array.is_none()
                         && limits != IoLimits::default()
                     {
                         self.limit(device, limits);
@@ -110,8 +122,9 @@ impl Local {
                 },
             }
         }
-        let is_live = |nqn: &Nqn| connections.iter().any(|c| c.nqn == *nqn && live(c));
-        known.retain(|record| !record.legs.iter().all(is_live));
+        let is_live = |nqn: &Nqn| connections.iter().any(|c| c.nqn == *nqn && c.is_live());
+        // Arrays have a task each that sees to them.
+        known.retain(|record| record.array.is_none() && !record.legs.iter().all(is_live));
         Ok(known)
     }
 
@@ -147,7 +160,7 @@ impl Local {
     }
 
     /// A volume is of more use without its limits than not at all.
-    fn limit(&self, device: &Path, limits: IoLimits) {
+    pub fn limit(&self, device: &Path, limits: IoLimits) {
         let Ok(metadata) = fs::metadata(device) else {
             return;
         };
@@ -160,16 +173,12 @@ impl Local {
     }
 }
 
-fn live(connection: &Connection) -> bool {
-    connection.states.iter().any(|state| state == "live")
-}
-
 /// The device of a leg, as soon as it is there.
 fn device(initiator: &Initiator, volume: &str, nqn: Nqn) -> Result<PathBuf, AttachError> {
     let begun = Instant::now();
     loop {
         let found = initiator.find(nqn)?;
-        let there = found.as_ref().filter(|found| live(found));
+        let there = found.as_ref().filter(|found| found.is_live());
         if let Some(device) = there.and_then(|found| found.device.clone()) {
             return Ok(device);
         }
@@ -212,6 +221,7 @@ mod tests {
             generation: 3,
             read_only: false,
             legs: vec![Nqn::leg(Uuid::from_u128(1), 3)],
+            array: None,
             iops: Some(100),
             bandwidth: None,
         };

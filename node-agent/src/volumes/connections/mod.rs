@@ -12,25 +12,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use strand_api::{Attachment, ExportedLeg, LegExport, PlacedLeg, PoolLeg, PoolVolume};
-use strand_fabric::{Nqn, Remote, Secret, Transport};
-use strand_volumes::Throttle;
+use strand_fabric::{Initiator, Nqn, Remote, Secret, Transport};
+use strand_volumes::{IoLimits, Throttle};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use super::decide::{limits, uuid};
 use super::{AttachError, AttachRequest, AttachedVolume, blocking};
 use crate::peer_key::PeerKey;
-use local::Local;
-use record::{Record, is_name};
+pub use local::Local;
+pub use record::Record;
+use record::is_name;
 
 /// How long I/O waits for a node that went away: a reboot is no error.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A leg to connect to, and what is noted of it.
-struct Reached {
-    remote: Remote,
-    record: Record,
+/// How long a node may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// A volume that this node may attach.
+#[derive(Clone)]
+pub struct Granted {
+    /// Its object.
+    pub object: PoolVolume,
+    /// By which it may.
+    pub attachment: Attachment,
 }
 
 /// The connections of this node. Clones are the same.
@@ -64,23 +72,55 @@ impl Connections {
         }
     }
 
-    /// Makes a volume whose leg lies on another node a device of this one.
+    /// What this node keeps of attachments, and does about them.
     ///
     /// # Errors
-    /// [`AttachError`].
-    pub async fn attach(
-        &self,
-        volume: &str,
-        request: &AttachRequest,
-    ) -> Result<AttachedVolume, AttachError> {
-        let local = self.local.clone().ok_or_else(|| AttachError::Refused {
+    /// [`AttachError::Refused`] where it keeps nothing.
+    pub fn local(&self, volume: &str) -> Result<Local, AttachError> {
+        self.local.clone().ok_or_else(|| AttachError::Refused {
             volume: volume.to_owned(),
             why:
                 "its bytes lie on another node, and this agent keeps no state; give it --state-dir"
                     .into(),
-        })?;
-        let Reached { remote, record } = self.reached(volume, request).await?;
-        let device = blocking(volume, move || local.attach(&record, &remote));
+        })
+    }
+
+    /// All records of what this node has attached.
+    pub fn records(&self) -> Vec<Record> {
+        let local = self.local.as_ref();
+        local.map_or_else(Vec::new, |local| record::all(&local.records))
+    }
+
+    /// Makes a volume whose leg lies on another node a device of this one.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub async fn attach(&self, granted: &Granted) -> Result<AttachedVolume, AttachError> {
+        let Granted { object, attachment } = granted;
+        let volume = object.name_any();
+        let local = self.local(&volume)?;
+        let [placed] = object.spec.legs.as_slice() else {
+            return Err(AttachError::NotYet {
+                volume,
+                why: "its legs are not placed yet".into(),
+            });
+        };
+        if placed.node_name == self.node {
+            return Err(AttachError::NotHere { volume });
+        }
+        let (remote, limits) = self
+            .remote(&volume, placed, attachment, Some(PATIENCE))
+            .await?;
+        let record = Record {
+            volume: volume.clone(),
+            generation: remote.nqn.generation(),
+            read_only: attachment.read_only,
+            legs: vec![remote.nqn],
+            array: None,
+            iops: limits.iops,
+            bandwidth: limits.bandwidth,
+        };
+        let device = blocking(&volume, move || local.attach(&record, &remote));
         Ok(AttachedVolume {
             device: device.await?,
         })
@@ -98,21 +138,24 @@ impl Connections {
         blocking(volume, move || local.detach(&name)).await
     }
 
-    /// What the API says of a volume's leg, and how this node reaches it.
-    async fn reached(&self, volume: &str, request: &AttachRequest) -> Result<Reached, AttachError> {
+    /// What the API says of a volume that is granted to this node.
+    ///
+    /// # Errors
+    /// [`AttachError`]; [`AttachError::NotHere`] where there is no such volume.
+    pub async fn granted(
+        &self,
+        volume: &str,
+        request: &AttachRequest,
+    ) -> Result<Granted, AttachError> {
         let not_yet = |why: String| AttachError::NotYet {
             volume: volume.to_owned(),
             why,
         };
-        let refused = |why: String| AttachError::Refused {
-            volume: volume.to_owned(),
-            why,
-        };
-        let away =
-            |error: kube::Error| not_yet(format!("the API does not tell where it lies ({error})"));
         let volumes: Api<PoolVolume> = Api::all(self.client.clone());
         let object = match is_name(volume) {
-            true => volumes.get_opt(volume).await.map_err(away)?,
+            true => volumes.get_opt(volume).await.map_err(|error| {
+                not_yet(format!("the API does not tell where it lies ({error})"))
+            })?,
             false => None,
         };
         let Some(object) = object else {
@@ -125,22 +168,36 @@ impl Connections {
         let attachment =
             attachment.ok_or_else(|| not_yet("it is not granted to this node now".into()))?;
         if attachment.read_only != request.read_only {
-            return Err(refused(
-                "it is granted in another way than it is asked for".into(),
-            ));
-        }
-        let [placed] = object.spec.legs.as_slice() else {
-            return Err(refused(
-                "it has several legs, and this version attaches volumes of one".into(),
-            ));
-        };
-        if placed.node_name == self.node {
-            return Err(AttachError::NotHere {
+            return Err(AttachError::Refused {
                 volume: volume.to_owned(),
+                why: "it is granted in another way than it is asked for".into(),
             });
         }
+        Ok(Granted {
+            attachment: attachment.clone(),
+            object,
+        })
+    }
+
+    /// How this node reaches a leg in an attachment, and what limits it.
+    ///
+    /// # Errors
+    /// [`AttachError::NotYet`] while its node does not export it, or does not answer.
+    pub async fn remote(
+        &self,
+        volume: &str,
+        placed: &PlacedLeg,
+        attachment: &Attachment,
+        patience: Option<Duration>,
+    ) -> Result<(Remote, IoLimits), AttachError> {
+        let not_yet = |why: String| AttachError::NotYet {
+            volume: volume.to_owned(),
+            why,
+        };
         let legs: Api<PoolLeg> = Api::all(self.client.clone());
-        let leg = legs.get_opt(&placed.name).await.map_err(away)?;
+        let leg = legs.get_opt(&placed.name).await;
+        let leg =
+            leg.map_err(|error| not_yet(format!("the API does not tell where it lies ({error})")))?;
         let waits = || {
             not_yet(format!(
                 "leg {} is not exported by node {} yet",
@@ -151,32 +208,35 @@ impl Connections {
         let (bytes, export, there) = exported(&leg, placed, attachment).ok_or_else(waits)?;
         let nqn = Nqn::leg(bytes, attachment.generation.unsigned_abs());
         let address: IpAddr = there.address.parse().map_err(|_| waits())?;
+        let port = u16::try_from(there.port).map_err(|_| waits())?;
         let secret = match (&self.key, export.insecure) {
             (_, true) => None,
             (Some(key), false) => Some(Secret::derived(key.bytes(), nqn)),
             (None, false) => {
-                let why = "this node's agent has no --peer-key-file to make its key of";
-                return Err(refused(why.into()));
+                return Err(AttachError::Refused {
+                    volume: volume.to_owned(),
+                    why: "this node's agent has no --peer-key-file to make its key of".into(),
+                });
             }
         };
-        Ok(Reached {
-            remote: Remote {
-                nqn,
-                transport: Transport::Tcp,
-                address,
-                port: u16::try_from(there.port).map_err(|_| waits())?,
-                secret,
-                patience: Some(PATIENCE),
-            },
-            record: Record {
-                volume: volume.to_owned(),
-                generation: nqn.generation(),
-                read_only: attachment.read_only,
-                legs: vec![nqn],
-                iops: limits(&leg).iops,
-                bandwidth: limits(&leg).bandwidth,
-            },
-        })
+        Initiator::open()?;
+        // The kernel makes one connection at a time, and waits minutes for a host that is down.
+        let answers = tokio::time::timeout(ANSWER, TcpStream::connect((address, port))).await;
+        if !matches!(answers, Ok(Ok(_))) {
+            return Err(not_yet(format!(
+                "node {} does not answer at {address} port {port}",
+                placed.node_name
+            )));
+        }
+        let remote = Remote {
+            nqn,
+            transport: Transport::Tcp,
+            address,
+            port,
+            secret,
+            patience,
+        };
+        Ok((remote, limits(leg.spec.limits.as_ref())))
     }
 
     /// Finds connections that nobody has any more, and takes them away; returns at once.

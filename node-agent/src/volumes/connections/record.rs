@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use strand_fabric::Nqn;
 use strand_volumes::IoLimits;
+use uuid::Uuid;
 
-/// A volume that this node reaches on others.
+/// A volume that this node reaches on others, or of which it has several legs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -17,6 +18,9 @@ pub struct Record {
     #[serde(default)]
     pub read_only: bool,
     pub legs: Vec<Nqn>,
+    /// The array that its legs are, those on this node among them; none where its one leg is all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<Uuid>,
     /// Operations a second that its consumer may do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iops: Option<u64>,

@@ -28,6 +28,12 @@ pub enum Ask {
         volume: String,
         answer: oneshot::Sender<Result<Found, AttachError>>,
     },
+    /// The leg with these bytes.
+    FindLeg {
+        volume: String,
+        uuid: Uuid,
+        answer: oneshot::Sender<Result<Found, AttachError>>,
+    },
     FindAttached {
         volume: String,
         answer: oneshot::Sender<Attachments>,

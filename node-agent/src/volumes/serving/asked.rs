@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use strand_api::PoolLeg;
 use strand_volumes::IoLimits;
+use uuid::Uuid;
 
 use super::{Attachments, Serving, Unserved};
 use crate::volumes::AttachError;
@@ -18,6 +19,27 @@ impl Serving {
         let there = find::of_volume(&self.open_drives(), volume);
         let found = find::to_attach(volume, there, &objects, self.legs.synced());
         found.map_err(|error| self.not_yet(volume, error))
+    }
+
+    /// The leg of a volume that has these bytes.
+    pub(super) fn leg(&self, volume: &str, uuid: Uuid) -> Result<Found, AttachError> {
+        let there = find::of_volume(&self.open_drives(), volume);
+        let mut there = there.into_iter();
+        match there.find(|(_, record)| record.uuid == uuid) {
+            Some(((name, drive), record)) => Ok(Found {
+                drive,
+                name,
+                leg: record.name,
+                // What limits the volume limits its array.
+                limits: IoLimits::default(),
+            }),
+            None => {
+                let error = AttachError::NotHere {
+                    volume: volume.to_owned(),
+                };
+                Err(self.not_yet(volume, error))
+            }
+        }
     }
 
     /// The legs of a volume that may be attached.

@@ -235,6 +235,11 @@ impl Serving {
             }
             // Who does not wait any more needs no answer.
             Ask::Find { volume, answer } => drop(answer.send(self.to_attach(&volume))),
+            Ask::FindLeg {
+                volume,
+                uuid,
+                answer,
+            } => drop(answer.send(self.leg(&volume, uuid))),
             Ask::FindAttached { volume, answer } => drop(answer.send(self.attachments(&volume))),
             Ask::Scratch(answer) => drop(answer.send(self.ground())),
             Ask::Drives(answer) => drop(answer.send(self.open_drives())),

@@ -1,0 +1,644 @@
+//! One volume: what it needs next, once a second and whenever something is heard. Nothing here waits for a leg: what may wait is done beside
+//! it, and a leg that is recorded out is let go of while others are still waited for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use serde_json::json;
+use strand_api::{ArrayStatus, Attachment, AttachmentPhase, GROUP, PoolVolume, VERSION, names};
+use strand_arrays::{ArrayError, Present, Running, Seen, Standing, Wanted};
+use strand_fabric::{Connection, Nqn};
+use strand_volumes::IoLimits;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::told::{self, Trouble};
+use super::wanted::{bytes, is_reached, level, standing, wanted};
+use super::{Asked, Parts, Sight};
+use crate::volumes::AttachError;
+use crate::volumes::connections::Record;
+
+/// How often it looks by itself.
+const LOOK: Duration = Duration::from_secs(1);
+/// And while somebody waits for it.
+const SOON: Duration = Duration::from_millis(200);
+/// How often everything is looked over, whether or not something has changed.
+const OVER: Duration = Duration::from_secs(10);
+/// An answer of the API later than this is none.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long a leg may take to be reached before it is told as away.
+const REACHED: Duration = Duration::from_secs(3);
+
+/// How a volume is, to whoever asked for it.
+#[derive(Clone, Debug)]
+pub(super) enum Shown {
+    Waits(String),
+    Refused(String),
+    Device(PathBuf),
+}
+
+/// What is done beside the task; each once at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Job {
+    /// The array is brought to what the volume says.
+    Keep,
+    /// Something is told to the API.
+    Tell,
+    /// Its record is kept.
+    Note,
+    /// A leg is reached, or let go of.
+    Leg(Uuid),
+    /// Devices of legs that are not the volume's any more are taken away.
+    TakeBack,
+    /// Everything is given back.
+    GiveBack,
+}
+
+/// What came of it.
+enum Done {
+    Kept(Box<Wanted>, Result<Box<Seen>, ArrayError>),
+    Told(Box<ArrayStatus>, Result<(), String>),
+    Noted(Box<Record>, Result<(), AttachError>),
+    Reached(Uuid, Result<Option<PathBuf>, AttachError>),
+    Cut(Result<(), AttachError>),
+    TakenBack(BTreeSet<Uuid>, Result<(), AttachError>),
+    GivenBack(Result<(), AttachError>),
+}
+
+/// The array as it was kept last, and when.
+struct Kept {
+    wanted: Wanted,
+    array: Option<Running>,
+    at: Instant,
+}
+
+pub(super) struct Task {
+    parts: Arc<Parts>,
+    record: Record,
+    /// The record as it is kept.
+    noted: Option<Record>,
+    begun: Instant,
+    object: Option<PoolVolume>,
+    /// Somebody asked this process for it: only then is it put together.
+    asked_for: bool,
+    /// Legs that lie here.
+    here: BTreeMap<Uuid, PathBuf>,
+    /// The legs for which devices here were looked through last.
+    legs_here: BTreeSet<Uuid>,
+    /// Of legs in no array: what was on them when they were looked at.
+    contents: BTreeMap<Uuid, Present>,
+    kept: Option<Kept>,
+    trouble: Option<Trouble>,
+    /// Why legs are not reached, in words.
+    waits_for: BTreeMap<Uuid, String>,
+    told: Option<ArrayStatus>,
+    jobs: JoinSet<(Job, Done)>,
+    under_way: BTreeSet<Job>,
+    /// Jobs that failed, and when they may be tried again.
+    later: BTreeMap<Job, Instant>,
+    giving_back: Vec<oneshot::Sender<Result<(), AttachError>>>,
+    shown: watch::Sender<Shown>,
+}
+
+impl Task {
+    pub(super) fn new(parts: Arc<Parts>, record: Record, shown: watch::Sender<Shown>) -> Self {
+        Self {
+            parts,
+            record,
+            noted: None,
+            begun: Instant::now(),
+            object: None,
+            asked_for: false,
+            here: BTreeMap::new(),
+            legs_here: BTreeSet::new(),
+            contents: BTreeMap::new(),
+            kept: None,
+            trouble: None,
+            waits_for: BTreeMap::new(),
+            told: None,
+            jobs: JoinSet::new(),
+            under_way: BTreeSet::new(),
+            later: BTreeMap::new(),
+            giving_back: Vec::new(),
+            shown,
+        }
+    }
+
+    /// Sees to the volume until it was given back.
+    pub(super) async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Asked>) {
+        let volumes = Api::<PoolVolume>::all(self.parts.client.clone());
+        let config =
+            watcher::Config::default().fields(&format!("metadata.name={}", self.record.volume));
+        let mut objects = watcher(volumes, config).default_backoff().boxed();
+        loop {
+            self.step().await;
+            let waited_for = matches!(*self.shown.borrow(), Shown::Waits(_)) && self.asked_for;
+            let pause = if waited_for { SOON } else { LOOK };
+            tokio::select! {
+                ask = asked.recv() => match ask {
+                    Some(ask) => self.take(ask),
+                    None => return,
+                },
+                Some(news) = objects.next() => self.hear(news),
+                Some(done) = self.jobs.join_next() => {
+                    // A job that broke off has said so.
+                    if let Ok((job, done)) = done
+                        && self.done(job, done)
+                    {
+                        break;
+                    }
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        // Whoever asks from now on begins anew.
+        asked.close();
+        while let Ok(ask) = asked.try_recv() {
+            if let Asked::Detach(answer) = ask {
+                self.giving_back.push(answer);
+            }
+        }
+        for answer in self.giving_back {
+            // Who does not wait any more needs no answer.
+            let _ = answer.send(Ok(()));
+        }
+    }
+
+    fn take(&mut self, ask: Asked) {
+        match ask {
+            Asked::Attach(granted) => {
+                self.asked_for = true;
+                self.object = Some(granted.object);
+                // What was refused is tried again for whoever asks again.
+                self.later.clear();
+                self.shown.send_if_modified(|shown| {
+                    let again = matches!(shown, Shown::Refused(_));
+                    if again {
+                        *shown = Shown::Waits("it is looked at again".into());
+                    }
+                    again
+                });
+                if self.trouble.as_ref().is_some_and(|trouble| trouble.lasts) {
+                    self.trouble = None;
+                }
+            }
+            Asked::Detach(answer) => {
+                self.later.remove(&Job::GiveBack);
+                self.giving_back.push(answer);
+            }
+        }
+    }
+
+    fn hear(&mut self, news: Result<Event<PoolVolume>, watcher::Error>) {
+        match news {
+            Ok(Event::Apply(object) | Event::InitApply(object)) => self.object = Some(object),
+            // An object that is gone says nothing: what is attached stays.
+            Ok(Event::Delete(_) | Event::Init | Event::InitDone) => {}
+            Err(error) => {
+                let volume = &self.record.volume;
+                tracing::warn!(volume, %error, "watching a volume failed; it is tried again, and what is known stays");
+            }
+        }
+    }
+
+    /// Begins a job, unless it is under way or has failed a moment ago.
+    fn start(&mut self, job: Job, work: impl Future<Output = Done> + Send + 'static) {
+        if self.is_due(job) {
+            self.under_way.insert(job);
+            self.jobs.spawn(async move { (job, work.await) });
+        }
+    }
+
+    fn is_due(&self, job: Job) -> bool {
+        let waits = self.later.get(&job).is_some_and(|at| *at > Instant::now());
+        !self.under_way.contains(&job) && !waits
+    }
+
+    fn again(&mut self, job: Job, after: Duration) {
+        self.later.insert(job, Instant::now() + after);
+    }
+
+    /// Takes what came of a job; whether everything is given back.
+    fn done(&mut self, job: Job, done: Done) -> bool {
+        self.under_way.remove(&job);
+        self.later.remove(&job);
+        let volume = self.record.volume.clone();
+        match done {
+            Done::Kept(wanted, Ok(seen)) => {
+                let looked = wanted.legs.iter().zip(seen.legs);
+                for (leg, present) in looked {
+                    match present.filter(|present| present.content.is_some()) {
+                        Some(present) => drop(self.contents.insert(leg.uuid, present)),
+                        None => drop(self.contents.remove(&leg.uuid)),
+                    }
+                }
+                self.trouble = None;
+                self.kept = Some(Kept {
+                    wanted: *wanted,
+                    array: still(seen.array.as_ref()),
+                    at: Instant::now(),
+                });
+            }
+            Done::Kept(_, Err(error)) => {
+                let trouble = Trouble::of(&error);
+                if self.trouble.as_ref() != Some(&trouble) {
+                    tracing::info!(volume, %error, "its array is not as it shall be; it is tried again");
+                }
+                self.again(job, if trouble.lasts { OVER } else { LOOK });
+                self.trouble = Some(trouble);
+                self.kept = None;
+            }
+            Done::Told(status, Ok(())) => self.told = Some(*status),
+            Done::Told(_, Err(error)) => {
+                tracing::debug!(
+                    volume,
+                    error,
+                    "what its legs are was not told; it is tried again"
+                );
+                self.again(job, LOOK);
+            }
+            Done::Noted(record, Ok(())) => self.noted = Some(*record),
+            Done::Noted(record, Err(error)) => {
+                self.again(job, LOOK);
+                self.waits_for
+                    .insert(record.array.unwrap_or_default(), error.to_string());
+            }
+            Done::Reached(uuid, Ok(device)) => {
+                self.waits_for.remove(&uuid);
+                self.here.extend(device.map(|device| (uuid, device)));
+            }
+            Done::Reached(uuid, Err(error)) => {
+                let waits = self.asked_for && matches!(*self.shown.borrow(), Shown::Waits(_));
+                self.again(job, if waits { LOOK / 2 } else { 2 * LOOK });
+                self.waits_for.insert(uuid, error.to_string());
+            }
+            Done::Cut(Ok(())) => tracing::info!(volume, "a leg was let go of"),
+            Done::Cut(Err(error)) => {
+                tracing::warn!(volume, %error, "a leg is not let go of; it is tried again");
+                self.again(job, LOOK);
+            }
+            Done::TakenBack(legs, Ok(())) => self.legs_here = legs,
+            Done::TakenBack(_, Err(error)) => {
+                tracing::debug!(volume, %error, "a device of an earlier leg stays");
+                self.again(job, OVER);
+            }
+            Done::GivenBack(Ok(())) => return true,
+            Done::GivenBack(Err(error)) => {
+                self.again(job, OVER / 2);
+                let mut answers = std::mem::take(&mut self.giving_back).into_iter();
+                if let Some(answer) = answers.next() {
+                    // Who does not wait any more needs no answer.
+                    let _ = answer.send(Err(error));
+                }
+                for answer in answers {
+                    let why = "it was asked for twice, and is still in use".into();
+                    let volume = volume.clone();
+                    let _ = answer.send(Err(AttachError::NotYet { volume, why }));
+                }
+            }
+        }
+        false
+    }
+
+    /// Begins what is needed next.
+    async fn step(&mut self) {
+        let sight = self.parts.sight().await;
+        let array = self.record.array;
+        let running = sight
+            .arrays
+            .iter()
+            .find(|found| found.array == array && found.started());
+        let Some(object) = self.object.clone() else {
+            if !self.giving_back.is_empty() {
+                self.give_back();
+            }
+            return;
+        };
+        let attachment = attachment(&object, &self.parts.node, self.record.generation);
+        if !self.giving_back.is_empty() || attachment.is_none() {
+            self.give_back();
+        }
+        let Some(attachment) = attachment.cloned() else {
+            self.show(Shown::Waits("it is not granted to this node now".into()));
+            return;
+        };
+        let ends = !self.giving_back.is_empty();
+        if self.asked_for || running.is_some() {
+            self.reach(&object, &attachment, &sight, running, ends);
+        }
+        let now = self.wanted(&object, &sight);
+        let Some(now) = now else {
+            self.show(Shown::Waits(
+                "its record does not say yet what it is".into(),
+            ));
+            return;
+        };
+        if !ends {
+            self.keep(&now, running);
+        }
+        if !self.record.read_only {
+            self.tell(&now, running);
+        }
+        self.show_how(&now, running, ends);
+    }
+
+    fn give_back(&mut self) {
+        // What is being made would be left over.
+        if self
+            .under_way
+            .iter()
+            .any(|job| !matches!(job, Job::Tell | Job::GiveBack))
+        {
+            return;
+        }
+        let (parts, record) = (Arc::clone(&self.parts), self.record.clone());
+        self.start(Job::GiveBack, async move {
+            Done::GivenBack(parts.give_back(record).await)
+        });
+    }
+
+    /// Connects to what shall be reached, and lets go of what is out.
+    fn reach(
+        &mut self,
+        object: &PoolVolume,
+        attachment: &Attachment,
+        sight: &Sight,
+        running: Option<&Running>,
+        ends: bool,
+    ) {
+        let Record {
+            generation,
+            read_only,
+            ..
+        } = self.record;
+        let mut nqns = BTreeSet::new();
+        let mut shall = BTreeSet::new();
+        let known = |name: &str| {
+            let of = |path: &PathBuf| path.file_name().is_some_and(|file| file == name);
+            let connected = sight
+                .connections
+                .iter()
+                .filter(|c| self.record.legs.contains(&c.nqn));
+            connected.filter_map(|c| c.device.as_ref()).any(of) || self.here.values().any(of)
+        };
+        let left_over = running.is_some_and(|array| array.members.iter().any(|m| !known(&m.name)));
+        let mut cuts = Vec::new();
+        let mut reaches = Vec::new();
+        for leg in &object.spec.legs {
+            let Some(uuid) = bytes(leg) else { continue };
+            let nqn = Nqn::leg(uuid, generation);
+            let is_here = leg.node_name == self.parts.node;
+            if !is_here {
+                nqns.insert(nqn);
+            }
+            if !is_reached(leg, generation, read_only) {
+                continue;
+            }
+            shall.insert(uuid);
+            let is_out = standing(leg, generation) == Standing::Out;
+            let connection = sight.connections.iter().find(|c| c.nqn == nqn);
+            match connection {
+                // What waits for it goes on without it. Later it is connected again, to see whether it can return.
+                Some(found) if is_out && (!found.is_live() || is_member(running, found)) => {
+                    cuts.push((uuid, nqn));
+                }
+                Some(_) => {}
+                None if is_here && self.here.contains_key(&uuid) => {}
+                None if ends || (is_out && left_over) => {}
+                None => reaches.push((uuid, leg.clone())),
+            }
+        }
+        for found in &sight.connections {
+            let uuid = found.nqn.uuid();
+            if self.record.legs.contains(&found.nqn) && !shall.contains(&uuid) {
+                cuts.push((uuid, found.nqn));
+            }
+        }
+        let connected = sight.connections.iter().map(|found| found.nqn);
+        nqns.extend(connected.filter(|nqn| self.record.legs.contains(nqn)));
+        self.here.retain(|uuid, _| shall.contains(uuid));
+        self.waits_for.retain(|uuid, _| shall.contains(uuid));
+        let nqns: Vec<Nqn> = nqns.into_iter().collect();
+        if !ends && nqns != self.record.legs {
+            self.record.legs = nqns;
+        }
+        let volume = self.record.volume.clone();
+        for (uuid, nqn) in cuts {
+            let (parts, volume) = (Arc::clone(&self.parts), volume.clone());
+            self.start(Job::Leg(uuid), async move {
+                Done::Cut(parts.cut(&volume, nqn).await)
+            });
+        }
+        let Some(level) = level(object.spec.redundancy) else {
+            return;
+        };
+        if !reaches.is_empty() && self.noted.as_ref() != Some(&self.record) {
+            let (parts, record) = (Arc::clone(&self.parts), self.record.clone());
+            self.start(Job::Note, async move {
+                let noted = parts.note(record.clone()).await;
+                Done::Noted(Box::new(record), noted)
+            });
+            return;
+        }
+        for (uuid, leg) in reaches {
+            let (parts, volume) = (Arc::clone(&self.parts), volume.clone());
+            let attachment = attachment.clone();
+            self.start(Job::Leg(uuid), async move {
+                let reached = parts.reach(&volume, &leg, uuid, &attachment, level).await;
+                Done::Reached(uuid, reached)
+            });
+        }
+        if !ends && self.legs_here != shall {
+            let (parts, shall) = (Arc::clone(&self.parts), shall.clone());
+            self.start(Job::TakeBack, async move {
+                let taken = parts.take_back(&volume, shall.clone()).await;
+                Done::TakenBack(shall, taken)
+            });
+        }
+    }
+
+    /// What the array shall be, with the legs that answer now.
+    fn wanted(&self, object: &PoolVolume, sight: &Sight) -> Option<Wanted> {
+        let Record {
+            generation,
+            read_only,
+            ..
+        } = self.record;
+        let device = |uuid: Uuid| {
+            if let Some(device) = self.here.get(&uuid) {
+                return Some(device.clone());
+            }
+            let nqn = Nqn::leg(uuid, generation);
+            let mut connections = sight.connections.iter();
+            let found = connections.find(|found| found.nqn == nqn && found.is_live())?;
+            found.device.clone()
+        };
+        wanted(&self.record.volume, object, (generation, read_only), device)
+    }
+
+    /// Has the array brought to what it shall be, where that or it has changed.
+    fn keep(&mut self, now: &Wanted, running: Option<&Running>) {
+        if running.is_none() {
+            if !self.asked_for {
+                return;
+            }
+            let words: Vec<&str> = self.waits_for.values().map(String::as_str).collect();
+            let words = match words.as_slice() {
+                [] => "its legs are being reached".to_owned(),
+                words => words.join("; "),
+            };
+            if let Some(away) = Trouble::away(now, &words) {
+                self.trouble = Some(away);
+                self.kept = None;
+                return;
+            }
+        }
+        let is_so = |kept: &Kept| {
+            kept.wanted == *now && kept.array == still(running) && kept.at.elapsed() < OVER
+        };
+        if self.kept.as_ref().is_some_and(is_so) {
+            return;
+        }
+        let Ok(arrays) = self.parts.arrays.clone() else {
+            return;
+        };
+        let (wanted, limits) = (now.clone(), self.record.limits());
+        let local = self.parts.connections.local(&self.record.volume).ok();
+        self.start(Job::Keep, async move {
+            let by = Box::new(wanted.clone());
+            let kept = tokio::task::spawn_blocking(move || {
+                let seen = arrays.keep(&wanted)?;
+                if let (Some(array), Some(local)) = (&seen.array, local)
+                    && limits != IoLimits::default()
+                {
+                    // Control groups come with pods.
+                    local.limit(&array.device(), limits);
+                }
+                Ok(Box::new(seen))
+            });
+            let broken = |_| {
+                Err(ArrayError::Restless {
+                    array: by.array,
+                    rounds: 0,
+                    next: "nothing: the work on it broke off; please report this".into(),
+                })
+            };
+            let kept = kept.await.unwrap_or_else(broken);
+            Done::Kept(by, kept)
+        });
+    }
+
+    /// Tells what it sees, where that is not what was told.
+    fn tell(&mut self, now: &Wanted, running: Option<&Running>) {
+        // A leg that is not reached any more may come back as something else.
+        for leg in now.legs.iter().filter(|leg| leg.device.is_none()) {
+            self.contents.remove(&leg.uuid);
+        }
+        let trouble = self.trouble.as_ref().filter(|_| running.is_none());
+        if running.is_none() && (trouble.is_none() || self.begun.elapsed() < REACHED) {
+            return;
+        }
+        let (node, generation) = (&self.parts.node, self.record.generation);
+        let mine = |status: &&ArrayStatus| {
+            status.node == *node && status.generation.unsigned_abs() == generation
+        };
+        // What an earlier process told.
+        let before = self
+            .object
+            .as_ref()
+            .and_then(|object| object.status.as_ref()?.array.as_ref());
+        let before = self.told.as_ref().or(before).filter(mine);
+        let behind = trouble.map_or(&[][..], |trouble| &trouble.behind);
+        let status = ArrayStatus {
+            node: node.clone(),
+            generation: i64::try_from(generation).unwrap_or(i64::MAX),
+            legs: told::legs(
+                now,
+                running,
+                &self.contents,
+                behind,
+                before.map_or(&[], |before| &before.legs),
+                &Time(Timestamp::now()),
+            ),
+            refused: trouble.map(|trouble| trouble.refusal.clone()),
+        };
+        if before == Some(&status) {
+            return;
+        }
+        let patch = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": "PoolVolume",
+            "metadata": {"name": self.record.volume},
+            "status": {"array": status},
+        });
+        let volumes = Api::<PoolVolume>::all(self.parts.client.clone());
+        let volume = self.record.volume.clone();
+        self.start(Job::Tell, async move {
+            let params = PatchParams::apply(names::AGENT_MANAGER).force();
+            let patch = Patch::Apply(patch);
+            let answer = volumes.patch_status(&volume, &params, &patch);
+            let told = match tokio::time::timeout(ANSWER, answer).await {
+                Ok(answer) => answer.map(|_| ()).map_err(|error| error.to_string()),
+                Err(_) => Err(format!("no answer in {} s", ANSWER.as_secs())),
+            };
+            Done::Told(Box::new(status), told)
+        });
+    }
+
+    fn show_how(&self, now: &Wanted, running: Option<&Running>, ends: bool) {
+        let waits = |why: &str| Shown::Waits(why.to_owned());
+        self.show(match (running, &self.trouble) {
+            _ if ends => waits("it is being given back"),
+            (Some(array), _) if now.formed => Shown::Device(array.device()),
+            (Some(_), _) => waits("that its array was made is not recorded yet"),
+            (None, Some(trouble)) if trouble.lasts => {
+                Shown::Refused(trouble.refusal.message.clone())
+            }
+            (None, Some(trouble)) => Shown::Waits(trouble.refusal.message.clone()),
+            (None, None) => waits("its array is being put together"),
+        });
+    }
+
+    fn show(&self, how: Shown) {
+        self.shown.send_replace(how);
+    }
+}
+
+/// The attachment of this generation, as long as its node may use the volume.
+fn attachment<'a>(volume: &'a PoolVolume, node: &str, generation: u64) -> Option<&'a Attachment> {
+    let mut attachments = volume.status.iter().flat_map(|status| &status.attachments);
+    attachments.find(|attachment| {
+        attachment.node == node
+            && attachment.generation.unsigned_abs() == generation
+            && attachment.phase != AttachmentPhase::Fencing
+    })
+}
+
+fn is_member(running: Option<&Running>, connection: &Connection) -> bool {
+    let device = connection
+        .device
+        .as_ref()
+        .and_then(|device| device.file_name());
+    let name = device.map(|name| name.to_string_lossy().into_owned());
+    let member = |array: &Running| name.is_some_and(|name| array.member(&name).is_some());
+    running.is_some_and(member)
+}
+
+/// An array without what changes all the time.
+fn still(array: Option<&Running>) -> Option<Running> {
+    let mut array = array.cloned()?;
+    if let Some(sync) = &mut array.sync {
+        sync.thousandths = None;
+    }
+    Some(array)
+}
