@@ -45,7 +45,11 @@ pub fn how_long_admission_takes(rack: &Rack) {
     let waited = || Histogram::of(&rack.kubectl(&["get", "--raw", "/metrics"]), WAITED, HOOK);
     let before = waited();
     let pods: Vec<String> = (0..500)
-        .map(|n| Pod::new("team-a", &format!("p{n}")).object().to_string())
+        .map(|n| {
+            Pod::new("team-a", &format!("asked-{n}"))
+                .object()
+                .to_string()
+        })
         .collect();
     let list = pods.join("\n");
     rack.cluster

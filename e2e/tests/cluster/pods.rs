@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::rack::{Pod, Rack, claim};
-use serde_json::json;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
 use strand_e2e::wait;
 
 /// A pod of a labelled namespace, with a claim: it gets a volume, and an endpoint that it never asked for in its manifest.
@@ -75,6 +76,7 @@ pub fn blocks_are_found_on_other_nodes_by_their_namespace_alone(rack: &Rack) {
 /// From a pod's creation until it is Ready, its volume made and mounted and its endpoint up, with the images there.
 pub fn pods_start_soon(rack: &Rack) {
     rack.team("team-a");
+    let mut steps = Vec::new();
     let mut times: Vec<Duration> = (0..9)
         .map(|number| {
             let (name, node) = (format!("soon-{number}"), format!("node-{}", number % 2 + 1));
@@ -88,6 +90,9 @@ pub fn pods_start_soon(rack: &Rack) {
             );
             rack.ready("team-a", &name);
             let took = begun.elapsed();
+            steps.push(steps_of(
+                &rack.cluster.get(&["pod", &name, "-n", "team-a"]).unwrap(),
+            ));
             rack.kubectl(&[
                 "delete",
                 "-n",
@@ -104,5 +109,35 @@ pub fn pods_start_soon(rack: &Rack) {
         "    created to Ready: p50 {:.1?}, slowest {:.1?}",
         times[4], times[8]
     );
+    for (number, step) in STEPS.iter().enumerate() {
+        let sum: i64 = steps.iter().map(|times| times[number]).sum();
+        let mean = sum as f64 / steps.len() as f64;
+        println!("      {mean:.1} s on the average until {}", step.1);
+    }
     assert!(times[4] < Duration::from_secs(20), "{times:.1?}");
+}
+
+/// What becomes True on the way of a pod, and what that is here.
+const STEPS: [(&str, &str); 4] = [
+    ("PodScheduled", "its volume is made and it has a node"),
+    (
+        "PodReadyToStartContainers",
+        "its volumes are attached and mounted and its sandbox is made",
+    ),
+    ("Initialized", "its endpoint has started"),
+    ("Ready", "its own container runs and it is ready"),
+];
+
+/// Seconds that each step of a pod took; times of conditions are whole seconds.
+fn steps_of(pod: &Value) -> [i64; 4] {
+    let time = |text: &Value| text.as_str().unwrap().parse::<Timestamp>().unwrap();
+    let mut last = time(&pod["metadata"]["creationTimestamp"]);
+    STEPS.map(|(step, _)| {
+        let conditions = pod["status"]["conditions"].as_array().unwrap();
+        let found = conditions.iter().find(|found| found["type"] == step);
+        let at = time(&found.unwrap()["lastTransitionTime"]);
+        let took = at.as_second() - last.as_second();
+        last = at;
+        took
+    })
 }
