@@ -390,6 +390,24 @@ async fn a_volume_lives_and_then_everything_rests() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cordoned_node_gets_only_what_has_to_be_there() {
+    let cluster = Cluster::start().await;
+    let cordon = json!({"spec": {"unschedulable": true}});
+    cluster.patch::<Node>("gpu-1", cordon).await;
+    let _operator = cluster.operate();
+    let _agents = cluster.agents();
+    cluster.volume("any", json!({"nodeName": "gpu-1"})).await;
+    let tied = json!({"nodeName": "gpu-1", "locality": "Node"});
+    cluster.volume("tied", tied).await;
+    assert_eq!(
+        cluster.ready("any").await.spec.legs[0].node_name,
+        "gpu-2",
+        "though it was asked for"
+    );
+    assert_eq!(cluster.ready("tied").await.spec.legs[0].node_name, "gpu-1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_objects_lose_no_bytes() {
     let cluster = Cluster::start().await;
     let _operator = cluster.operate();
