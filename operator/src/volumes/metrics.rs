@@ -3,6 +3,7 @@
 use crate::observe::Snapshot;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry};
 use std::{collections::BTreeMap, time::Duration};
+use strand_api::PoolVolume;
 
 /// Metrics of the storage loop.
 #[derive(Clone)]
@@ -12,6 +13,8 @@ pub struct VolumeMetrics {
     volumes: IntGaugeVec,
     legs: IntGaugeVec,
     snapshots: IntGaugeVec,
+    lacking: IntGaugeVec,
+    copied: IntGaugeVec,
 }
 
 impl VolumeMetrics {
@@ -47,12 +50,24 @@ impl VolumeMetrics {
                 "Snapshots, by whether volumes can be made from them",
                 &["ready"],
             )?,
+            lacking: gauge(
+                "strand_volume_legs_lacking",
+                "Legs of volumes with redundancy that lack writes, by pool and what becomes of them (Out, Returning, Rebuilding)",
+                &["pool", "phase"],
+            )?,
+            copied: gauge(
+                "strand_volume_leg_copied_percent",
+                "How far copying to a leg that lacks writes is, in tens of percent",
+                &["volume", "leg"],
+            )?,
         };
         registry.register(Box::new(metrics.pass.clone()))?;
         registry.register(Box::new(metrics.actions.clone()))?;
         registry.register(Box::new(metrics.volumes.clone()))?;
         registry.register(Box::new(metrics.legs.clone()))?;
         registry.register(Box::new(metrics.snapshots.clone()))?;
+        registry.register(Box::new(metrics.lacking.clone()))?;
+        registry.register(Box::new(metrics.copied.clone()))?;
         Ok(metrics)
     }
 
@@ -80,11 +95,35 @@ impl VolumeMetrics {
         for (phase, count) in legs {
             self.legs.with_label_values(&[&phase]).set(count);
         }
+        self.lacking.reset();
+        self.copied.reset();
+        for volume in &storage.volumes {
+            self.observe_legs(volume);
+        }
         self.snapshots.reset();
         for snapshot in &storage.snapshots {
             let ready = snapshot.status.as_ref().is_some_and(|s| s.ready_to_use);
             let ready = if ready { "true" } else { "false" };
             self.snapshots.with_label_values(&[ready]).inc();
+        }
+    }
+
+    fn observe_legs(&self, volume: &PoolVolume) {
+        let told = volume.status.as_ref().and_then(|s| s.array.as_ref());
+        for leg in &volume.spec.legs {
+            let Some(lack) = &leg.lack else { continue };
+            let phase = format!("{:?}", lack.phase);
+            let labels = [volume.spec.pool.as_str(), &phase];
+            self.lacking.with_label_values(&labels).inc();
+            let mut told = told.iter().flat_map(|array| &array.legs);
+            let told = told.find(|told| Some(&told.uuid) == leg.uuid.as_ref());
+            if let Some(percent) = told.and_then(|told| told.percent) {
+                let labels = [
+                    volume.metadata.name.as_deref().unwrap_or_default(),
+                    &leg.name,
+                ];
+                self.copied.with_label_values(&labels).set(percent);
+            }
         }
     }
 

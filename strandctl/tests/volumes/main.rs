@@ -18,5 +18,6 @@ mod inline;
 mod limits;
 mod rack;
 mod reboot;
+mod redundant;
 mod room;
 mod snapshots;

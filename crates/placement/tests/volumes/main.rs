@@ -6,6 +6,7 @@
 )]
 
 mod agent;
+mod arrays;
 mod fencing;
 #[path = "../golden/mod.rs"]
 mod golden;
