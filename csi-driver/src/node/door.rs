@@ -154,7 +154,7 @@ impl Parts {
         };
         let opened = async {
             self.agent.open_door(id, &door).await?;
-            bind(&directory, &place(target, false)?, true)
+            bind(&directory, &place(target, false)?, Some(&self.aside(id)?))
         };
         let opened = opened.await;
         if opened.is_err() && mounts::at(target)?.is_none() {

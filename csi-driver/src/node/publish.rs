@@ -16,28 +16,44 @@ use crate::error::Error;
 use crate::request::capability::{Access, Capability, Sharing};
 use crate::request::id;
 
-/// Binds `from` to `target` (which is there), or finds it bound.
+/// Binds `from` to `target` (which is there), or finds it bound; for reading only where there is a place `aside` to make that.
 ///
 /// # Errors
-/// The kernel's; [`Error::Exists`] where something else is bound there.
-pub fn bind(from: &Path, target: &Path, read_only: bool) -> Result<(), Error> {
-    if mounts::at(target)?.is_none() {
-        mounts::bind(from, target)?;
-    }
+/// The kernel's; [`Error::Exists`] where it is bound there in the other way.
+pub fn bind(from: &Path, target: &Path, aside: Option<&Path>) -> Result<(), Error> {
     let Some(there) = mounts::at(target)? else {
-        return Err(Error::host("cannot bind a mount to", target)(
-            rustix::io::Errno::NOENT,
-        ));
+        return match aside {
+            None => mounts::bind(from, target),
+            Some(aside) => bind_read_only(from, target, aside),
+        };
     };
-    match (read_only, there.read_only()) {
-        // Also where an earlier call was cut off in between.
-        (true, false) => mounts::make_read_only(&there),
-        (false, true) => Err(Error::Exists {
-            what: format!("a mount at {}", target.display()),
-            why: "reading only".into(),
-        }),
-        _ => Ok(()),
+    let as_it_is = match there.read_only() {
+        true => "reading only",
+        false => "writing too",
+    };
+    if there.read_only() == aside.is_some() {
+        return Ok(());
     }
+    Err(Error::Exists {
+        what: format!("a mount at {}", target.display()),
+        why: as_it_is.into(),
+    })
+}
+
+/// A bind begins as its source is, so the one that refuses writes is made aside: at no moment can a pod's path be written to, and
+/// one that can be was asked for so.
+fn bind_read_only(from: &Path, target: &Path, aside: &Path) -> Result<(), Error> {
+    // What a call that was killed has left.
+    mounts::take_away(aside)?;
+    make_directory(aside)?;
+    mounts::bind(from, aside)?;
+    let made = mounts::at(aside)?;
+    let made =
+        made.ok_or_else(|| Error::host("cannot bind a mount to", aside)(rustix::io::Errno::NOENT))?;
+    mounts::make_read_only(&made)?;
+    mounts::bind(aside, target)?;
+    mounts::take_away(aside)?;
+    remove(aside)
 }
 
 impl Parts {
@@ -102,8 +118,18 @@ impl Parts {
                 why: "another volume".into(),
             });
         }
-        bind(&staged.at, &target, read_only)?;
+        let aside = read_only.then(|| self.aside(volume)).transpose()?;
+        bind(&staged.at, &target, aside.as_deref())?;
         Ok(NodePublishVolumeResponse {})
+    }
+
+    /// Where a mount of this volume is made that refuses writes: out of the sight of pods, and gone with this container.
+    pub(super) fn aside(&self, volume: &str) -> Result<PathBuf, Error> {
+        let all = self.config.doors.with_file_name("publishing");
+        make_directory(&all)?;
+        let all = all.canonicalize();
+        let all = all.map_err(Error::host("cannot look at", &self.config.doors))?;
+        Ok(all.join(volume))
     }
 
     pub(super) fn unpublish(
@@ -122,6 +148,9 @@ impl Parts {
             mounts::take_away(&target)?;
             remove(&target)?;
         }
+        let aside = self.aside(volume)?;
+        mounts::take_away(&aside)?;
+        remove(&aside)?;
         self.doors.leave(volume)?;
         self.sweep.soon();
         Ok(NodeUnpublishVolumeResponse {})

@@ -155,6 +155,43 @@ async fn readers_share_a_volume_that_none_of_them_can_change() {
     nothing_left(&bed).await;
 }
 
+/// A path that pods write to does not become one that they only read from, nor the other way; a volume can have one of each. What a
+/// driver that was killed had begun is no hindrance.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_is_published_in_one_way() {
+    let bed = Bed::new().await;
+    let volume = create(&bed, "v", writer("xfs"), 400 << 20).await;
+    let id = &volume.volume_id;
+    stage(&bed, &volume, writer("xfs")).await;
+    let request = |pod: &str, readonly: bool| NodePublishVolumeRequest {
+        readonly,
+        ..publish_request(&bed, id, pod, writer("xfs"))
+    };
+    // A driver that was killed had made the mount, but not yet for reading only.
+    let aside = bed.path().join("publishing").join(id);
+    fs::create_dir_all(&aside).unwrap();
+    rustix::mount::mount_bind(bed.staging(id), &aside).unwrap();
+    for (pod, readonly) in [("writes", false), ("reads", true)] {
+        for _ in 0..2 {
+            let published = bed.node().node_publish_volume(request(pod, readonly)).await;
+            published.unwrap();
+        }
+        let other = bed
+            .node()
+            .node_publish_volume(request(pod, !readonly))
+            .await;
+        assert_eq!(other.unwrap_err().code(), Code::AlreadyExists);
+        let written = fs::write(format!("{}/file", bed.target(pod)), "bytes");
+        assert_eq!(written.is_err(), readonly, "{written:?}");
+    }
+    assert!(!aside.exists(), "what was left is gone");
+    for pod in ["writes", "reads"] {
+        unpublish(&bed, id, pod).await;
+    }
+    end(&bed, id).await;
+    nothing_left(&bed).await;
+}
+
 /// Unstages and detaches it.
 async fn detach(bed: &Bed, id: &str) {
     let request = NodeUnstageVolumeRequest {

@@ -46,6 +46,7 @@ impl Image {
                 "rack-fabric",
                 "rack-arrays",
                 "node-agent",
+                "csi-driver",
                 "kv-endpoint",
             ] {
                 let path = programs.join(program);
