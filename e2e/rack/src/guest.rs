@@ -462,10 +462,11 @@ impl Guest {
         let mut add = |flag: &str, value: String| {
             arguments.extend([OsString::from(flag), OsString::from(value)]);
         };
+        // On a busy host an emulated timer ticks too late for the kernel's check of it, which would panic.
         add(
             "-append",
             format!(
-                "console=ttyS0 quiet mitigations=off nokaslr panic=-1 security=selinux selinux=1 rack.name={} rack.address={}",
+                "console=ttyS0 quiet mitigations=off nokaslr panic=-1 no_timer_check security=selinux selinux=1 rack.name={} rack.address={}",
                 self.name,
                 self.address()
             ),
