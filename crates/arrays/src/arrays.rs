@@ -21,9 +21,6 @@ use crate::wanted::{Content, Level, Present, Seen, Wanted, kernel_name};
 const ROUNDS: usize = 8;
 /// Linux: somebody has it open, or I/O is under way.
 const EBUSY: i32 = 16;
-/// Linux: the device behind a node has gone.
-const ENXIO: i32 = 6;
-const ENODEV: i32 = 19;
 
 /// The arrays of this node. Blocks; what asks a leg that does not answer waits as long as that leg's driver does.
 #[derive(Debug)]
@@ -62,11 +59,8 @@ impl Arrays {
         all.find(|running| running.array == Some(array) && running.started())
     }
 
-    /// Looks at a volume's array and legs. Legs are read only while they are in no array.
-    ///
-    /// # Errors
-    /// [`ArrayError::Io`].
-    pub fn look(&self, wanted: &Wanted) -> Result<Seen, ArrayError> {
+    /// Looks at a volume's array and legs. Legs are read only while they are in no array; one that cannot be read is as good as away.
+    pub fn look(&self, wanted: &Wanted) -> Seen {
         let devices = wanted.legs.iter().filter_map(|leg| leg.device.as_deref());
         let names: Vec<String> = devices.map(kernel_name).collect();
         let is_it = |array: &Running| {
@@ -75,9 +69,7 @@ impl Arrays {
         };
         let array = self.all().into_iter().find(is_it);
         let legs = wanted.legs.iter().map(|leg| {
-            let Some(device) = &leg.device else {
-                return Ok(None);
-            };
+            let device = leg.device.as_ref()?;
             let name = kernel_name(device);
             let member = array
                 .as_ref()
@@ -85,16 +77,16 @@ impl Arrays {
             let content = match member {
                 true => None,
                 false => match content(device) {
-                    // It has gone since the caller looked.
-                    Err(error) if is_gone(&error) => return Ok(None),
-                    read => Some(read.map_err(ArrayError::io("reading", device))?),
+                    // It has gone since the caller looked, or does not answer. The others are seen to all the same.
+                    Err(_) => return None,
+                    Ok(read) => Some(read),
                 },
             };
             let size = self.size(&name);
-            Ok(Some(Present { size, content }))
+            Some(Present { size, content })
         });
-        let legs = legs.collect::<Result<_, ArrayError>>()?;
-        Ok(Seen { array, legs })
+        let legs = legs.collect();
+        Seen { array, legs }
     }
 
     /// Brings an array to what its volume says, and keeps it there; to be called whenever something may have changed. What was seen
@@ -105,7 +97,7 @@ impl Arrays {
     pub fn keep(&self, wanted: &Wanted) -> Result<Seen, ArrayError> {
         let mut rounds = 0;
         loop {
-            let seen = self.look(wanted)?;
+            let seen = self.look(wanted);
             let steps = plan(wanted, &seen)?;
             let next = match (steps.first(), &seen.array) {
                 (None, Some(_)) => return Ok(seen),
@@ -160,19 +152,22 @@ impl Arrays {
         }
     }
 
-    /// Takes an array down; what was written to it is on its legs. Done already where it does not run.
+    /// Takes an array down, and what a tool that was killed has begun to put together of these devices; what was written to it is on its
+    /// legs. Done already where there is nothing.
     ///
     /// # Errors
     /// [`ArrayError::Busy`] while somebody has its device open.
-    pub fn stop(&self, array: Uuid) -> Result<(), ArrayError> {
-        let running = self
-            .all()
-            .into_iter()
-            .find(|found| found.array == Some(array));
-        match running {
-            Some(running) => self.set(&running.name, "array_state", "clear", "stopping"),
-            None => Ok(()),
+    pub fn stop(&self, array: Uuid, devices: &[PathBuf]) -> Result<(), ArrayError> {
+        let names: Vec<String> = devices.iter().map(|device| kernel_name(device)).collect();
+        let begun = |found: &Running| {
+            !found.started() && names.iter().any(|name| found.member(name).is_some())
+        };
+        for found in self.all() {
+            if found.array == Some(array) || begun(&found) {
+                self.set(&found.name, "array_state", "clear", "stopping")?;
+            }
         }
+        Ok(())
     }
 
     fn create(&self, wanted: &Wanted, legs: &[PathBuf]) -> Result<(), ArrayError> {
@@ -333,10 +328,6 @@ impl Arrays {
             .unwrap_or(0);
         sectors * 512
     }
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::NotFound || matches!(error.raw_os_error(), Some(ENXIO | ENODEV))
 }
 
 fn is_ours(name: &str) -> bool {

@@ -26,7 +26,7 @@ fn main() -> anyhow::Result<()> {
             let wanted = wanted()?;
             let mut left: usize = steps.parse()?;
             while left > 0 {
-                let seen = arrays.look(&wanted)?;
+                let seen = arrays.look(&wanted);
                 let steps = plan(&wanted, &seen)?;
                 if steps.is_empty() {
                     break;
@@ -37,12 +37,12 @@ fn main() -> anyhow::Result<()> {
                 left = left.saturating_sub(steps.len());
             }
         }
-        ["look"] => serde_json::to_writer(out, &arrays.look(&wanted()?)?)?,
+        ["look"] => serde_json::to_writer(out, &arrays.look(&wanted()?))?,
         ["report"] => {
             let wanted = wanted()?;
-            serde_json::to_writer(out, &report(&wanted, &arrays.look(&wanted)?))?;
+            serde_json::to_writer(out, &report(&wanted, &arrays.look(&wanted)))?;
         }
-        ["stop", array] => arrays.stop(array.parse()?)?,
+        ["stop", array] => arrays.stop(array.parse()?, &[])?,
         ["all"] => serde_json::to_writer(out, &arrays.all())?,
         _ => bail!("rack-arrays keep | break-off STEPS | look | report | stop UUID | all"),
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use strand_api::{Attachment, PlacedLeg};
 use strand_arrays::Level;
 use strand_fabric::{Initiator, Nqn};
-use strand_volumes::VolumeError;
+use strand_volumes::{IoLimits, VolumeError};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -123,25 +123,37 @@ impl Parts {
     }
 
     /// Takes down a volume's array and lets go of all its legs, and then of its record. A volume that is in use stays as it is.
-    pub(super) async fn give_back(&self, record: Record) -> Result<(), AttachError> {
+    pub(super) async fn give_back(
+        &self,
+        record: Record,
+        here: Vec<PathBuf>,
+    ) -> Result<(), AttachError> {
         let volume = record.volume.clone();
         let local = self.connections.local(&volume)?;
         if let (Ok(arrays), Some(array)) = (&self.arrays, record.array) {
             let (arrays, local, name) = (Arc::clone(arrays), local.clone(), volume.clone());
             let limited = record.limits();
+            let mut devices = here;
+            let sight = self.sight().await;
+            let connected = sight
+                .connections
+                .iter()
+                .filter(|c| record.legs.contains(&c.nqn));
+            devices.extend(connected.filter_map(|c| c.device.clone()));
             let stopped = blocking(&volume, move || {
-                if let Some(running) = arrays.find(array) {
-                    // They would outlive it, and be somebody else's.
-                    local.limit(&running.device(), strand_volumes::IoLimits::default());
-                    if let Err(source) = arrays.stop(array) {
-                        local.limit(&running.device(), limited);
-                        return Err(AttachError::Array {
-                            volume: name,
-                            source,
-                        });
-                    }
+                let device = arrays.find(array).map(|running| running.device());
+                // They would outlive it, and be somebody else's.
+                if let Some(device) = &device {
+                    local.limit(device, IoLimits::default());
                 }
-                Ok(())
+                let stopped = arrays.stop(array, &devices);
+                if let (Some(device), Err(_)) = (&device, &stopped) {
+                    local.limit(device, limited);
+                }
+                stopped.map_err(|source| AttachError::Array {
+                    volume: name,
+                    source,
+                })
             });
             stopped.await?;
         }

@@ -101,7 +101,7 @@ pub(super) struct Task {
     trouble: Option<Trouble>,
     /// Why legs are not reached, in words.
     waits_for: BTreeMap<Uuid, String>,
-    told: Option<ArrayStatus>,
+    told: Option<(ArrayStatus, Instant)>,
     jobs: JoinSet<(Job, Done)>,
     under_way: BTreeSet<Job>,
     /// Jobs that failed, and when they may be tried again.
@@ -258,7 +258,7 @@ impl Task {
                 self.trouble = Some(trouble);
                 self.kept = None;
             }
-            Done::Told(status, Ok(())) => self.told = Some(*status),
+            Done::Told(status, Ok(())) => self.told = Some((*status, Instant::now())),
             Done::Told(_, Err(error)) => {
                 tracing::debug!(
                     volume,
@@ -362,8 +362,9 @@ impl Task {
             return;
         }
         let (parts, record) = (Arc::clone(&self.parts), self.record.clone());
+        let here = self.here.values().cloned().collect();
         self.start(Job::GiveBack, async move {
-            Done::GivenBack(parts.give_back(record).await)
+            Done::GivenBack(parts.give_back(record, here).await)
         });
     }
 
@@ -552,12 +553,17 @@ impl Task {
         let mine = |status: &&ArrayStatus| {
             status.node == *node && status.generation.unsigned_abs() == generation
         };
-        // What an earlier process told.
-        let before = self
+        // What an earlier process told, or what has been lost since it was told.
+        let there = self
             .object
             .as_ref()
             .and_then(|object| object.status.as_ref()?.array.as_ref());
-        let before = self.told.as_ref().or(before).filter(mine);
+        let there = there.filter(mine);
+        let told = self
+            .told
+            .as_ref()
+            .filter(|(_, at)| there.is_some() || at.elapsed() < OVER);
+        let before = told.map(|(status, _)| status).or(there);
         let behind = trouble.map_or(&[][..], |trouble| &trouble.behind);
         let status = ArrayStatus {
             node: node.clone(),

@@ -82,6 +82,10 @@ pub fn legs(
     };
     let held = report(wanted, &seen);
     let told = wanted.legs.iter().enumerate().filter_map(|(place, leg)| {
+        if leg.uuid.is_nil() {
+            // Its bytes are not there yet.
+            return None;
+        }
         let uuid = leg.uuid.to_string();
         let before = earlier.iter().find(|before| before.uuid == uuid);
         let is_in = leg.standing == Standing::In;
@@ -107,4 +111,136 @@ pub fn legs(
         })
     });
     told.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::jiff::Timestamp;
+    use strand_arrays::{
+        Content, Geometry, Leg, Level, Member, MemberState, State, Superblock, Sync,
+    };
+
+    const ARRAY: Uuid = Uuid::from_u128(7);
+
+    fn wanted(legs: [(Standing, Option<&str>); 3]) -> Wanted {
+        let legs = legs
+            .into_iter()
+            .enumerate()
+            .map(|(place, (standing, device))| Leg {
+                uuid: Uuid::from_u128(place as u128 + 1),
+                standing,
+                device: device.map(Into::into),
+            });
+        Wanted {
+            array: ARRAY,
+            name: "v".into(),
+            level: Level::Mirror,
+            geometry: Geometry {
+                data_offset: 1 << 20,
+                data: 1 << 30,
+                chunk: 128 << 10,
+                bitmap_chunk: 16 << 20,
+            },
+            legs: legs.collect(),
+            formed: true,
+            read_only: false,
+            rate: 1 << 20,
+        }
+    }
+
+    fn running(members: &[(&str, MemberState)]) -> Running {
+        let member = |(name, state): &(&str, MemberState)| Member {
+            name: (*name).into(),
+            state: *state,
+        };
+        Running {
+            name: "md1000".into(),
+            array: Some(ARRAY),
+            state: State::ReadWrite,
+            size: 1 << 30,
+            component: 1 << 30,
+            rate: None,
+            members: members.iter().map(member).collect(),
+            sync: Some(Sync {
+                action: "recover".into(),
+                thousandths: Some(678),
+            }),
+        }
+    }
+
+    fn at(second: i64) -> Time {
+        Time(Timestamp::from_second(second).unwrap())
+    }
+
+    fn held(told: &[ArrayLeg]) -> Vec<LegHolding> {
+        told.iter().map(|leg| leg.holding).collect()
+    }
+
+    #[test]
+    fn a_change_is_dated_and_what_was_not_looked_at_stays_as_it_was_told() {
+        use Standing::{In, Out, Rebuilding};
+        let array = running(&[("a", MemberState::InSync), ("b", MemberState::Behind)]);
+        let legs_now = [
+            (In, Some("/dev/a")),
+            (Rebuilding, Some("/dev/b")),
+            (Out, None),
+        ];
+        let none = BTreeMap::new();
+        let first = legs(&wanted(legs_now), Some(&array), &none, &[], &[], &at(1));
+        assert_eq!(
+            held(&first),
+            [LegHolding::Whole, LegHolding::Behind, LegHolding::Away]
+        );
+        assert_eq!(first[1].percent, Some(60));
+        let again = legs(&wanted(legs_now), Some(&array), &none, &[], &first, &at(2));
+        assert_eq!(again, first);
+        // The first is not reached any more. The third is, and was not looked at yet; then it was.
+        let legs_now = [
+            (In, None),
+            (Rebuilding, Some("/dev/b")),
+            (Out, Some("/dev/c")),
+        ];
+        let third = legs(&wanted(legs_now), Some(&array), &none, &[], &again, &at(3));
+        assert_eq!(
+            held(&third),
+            [LegHolding::Away, LegHolding::Behind, LegHolding::Away]
+        );
+        assert_eq!(
+            (third[0].since.clone(), third[2].since.clone()),
+            (at(3), at(1))
+        );
+        let superblock = Superblock {
+            array: ARRAY,
+            events: 1,
+            clean: true,
+            recovering: false,
+            number: 2,
+            active: vec![true; 3],
+        };
+        let content = Some(Content::Member(superblock));
+        let looked = BTreeMap::from([(Uuid::from_u128(3), Present { size: 1, content })]);
+        let fourth = legs(
+            &wanted(legs_now),
+            Some(&array),
+            &looked,
+            &[],
+            &third,
+            &at(4),
+        );
+        assert_eq!(held(&fourth)[2], LegHolding::Apart);
+    }
+
+    #[test]
+    fn of_an_array_that_does_not_run_only_what_keeps_it_from_that_is_told() {
+        use Standing::{In, Out};
+        let legs_now = [(In, None), (In, Some("/dev/b")), (Out, None)];
+        let none = BTreeMap::new();
+        let told = legs(&wanted(legs_now), None, &none, &[], &[], &at(1));
+        assert_eq!(held(&told), [LegHolding::Away]);
+        let legs_now = [(In, Some("/dev/a")), (In, Some("/dev/b")), (Out, None)];
+        let told = legs(&wanted(legs_now), None, &none, &[1], &[], &at(1));
+        assert_eq!(held(&told), [LegHolding::Stale]);
+        assert_eq!(told[0].uuid, Uuid::from_u128(2).to_string());
+    }
 }

@@ -86,3 +86,46 @@ pub fn wanted(
         rate: RATE,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::jiff::Timestamp;
+    use strand_api::LegLack;
+
+    fn leg(lack: Option<(LackPhase, i64)>) -> PlacedLeg {
+        PlacedLeg {
+            name: "v-0".into(),
+            index: 0,
+            node_name: "n".into(),
+            drive: "d".into(),
+            uuid: None,
+            moving: None,
+            lack: lack.map(|(phase, generation)| LegLack {
+                phase,
+                reason: "Unreachable".into(),
+                since: Time(Timestamp::UNIX_EPOCH),
+                generation,
+            }),
+        }
+    }
+
+    #[test]
+    fn what_was_missed_is_known_only_in_the_attachment_in_which_it_was() {
+        use LackPhase::{Out, Rebuilding, Returning};
+        for (lack, expected, reached) in [
+            (None, Standing::In, true),
+            (Some((Out, 4)), Standing::Out, true),
+            (Some((Out, 3)), Standing::Out, false),
+            (Some((Returning, 4)), Standing::Returning, true),
+            (Some((Returning, 3)), Standing::Out, false),
+            (Some((Rebuilding, 3)), Standing::Rebuilding, true),
+        ] {
+            let leg = leg(lack);
+            assert_eq!(standing(&leg, 4), expected, "{lack:?}");
+            assert_eq!(is_reached(&leg, 4, false), reached, "{lack:?}");
+            assert_eq!(is_reached(&leg, 4, true), lack.is_none(), "{lack:?}");
+        }
+    }
+}
