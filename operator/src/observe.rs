@@ -153,11 +153,6 @@ impl Snapshot {
         )
     }
 
-    /// What to do with volumes.
-    pub fn plan_storage(&self, now: Timestamp) -> Vec<volumes::Action> {
-        volumes::plan(&self.storage(), now)
-    }
-
     /// What volumes are planned from.
     pub fn storage(&self) -> Storage<'_> {
         Storage {
@@ -168,6 +163,7 @@ impl Snapshot {
             legs: self.legs.iter().map(AsRef::as_ref).collect(),
             snapshots: self.snapshots.iter().map(AsRef::as_ref).collect(),
             operations: self.operations.iter().map(AsRef::as_ref).collect(),
+            heard: None,
         }
     }
 

@@ -19,7 +19,7 @@ use std::{
 use strand_api::names;
 use strand_placement::{
     status::Story,
-    volumes::{self, Action},
+    volumes::{self, Action, Heard},
 };
 
 /// Writes in flight at once.
@@ -46,6 +46,7 @@ pub struct Volumes {
     /// anew) and when: until the watch brings a newer one, the plan for them is out of date.
     written: HashMap<(&'static str, String), (Option<String>, Instant)>,
     failures: u32,
+    heard: Heard,
 }
 
 impl Volumes {
@@ -61,6 +62,7 @@ impl Volumes {
             metrics,
             written: HashMap::new(),
             failures: 0,
+            heard: Heard::default(),
         }
     }
 
@@ -70,8 +72,11 @@ impl Volumes {
             let begun = Instant::now();
             let snapshot = observed.snapshot();
             let now = Timestamp::now();
-            let plan = snapshot.plan_storage(now);
-            let next = volumes::due(&snapshot.storage(), now);
+            let mut storage = snapshot.storage();
+            self.heard.take(&storage, now);
+            storage.heard = Some(&self.heard);
+            let plan = volumes::plan(&storage, now);
+            let next = volumes::due(&storage, now);
             let planned = begun.elapsed();
             self.metrics.observe(&snapshot, planned);
             let (due, held) = self.due(plan, &snapshot);

@@ -55,6 +55,7 @@ impl Controller {
             snapshots: snapshots.iter().collect(),
             // What is moved is in the legs.
             operations: Vec::new(),
+            heard: None,
         };
         let provisioning = parameters.provisioning.unwrap_or(policy.provisioning);
         let kind = Kind {

@@ -14,7 +14,11 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use strand_api::{PlacedLeg, PoolLeg, PoolSnapshot, PoolVolume, VolumeMode};
+use strand_api::{
+    ByteQuantity, LegArray, PlacedLeg, PoolLeg, PoolSnapshot, PoolVolume, PoolVolumeSpec,
+    VolumeMode,
+};
+use strand_placement::volumes::shape;
 
 /// Takes back bytes that nobody owns.
 #[derive(Args, Debug)]
@@ -55,6 +59,10 @@ pub async fn run(args: ImportArgs) -> Result<()> {
     let mut any = false;
     for ((snapshot, name), legs) in wanted {
         any = true;
+        if let Some(array) = legs.first().and_then(|leg| leg.spec.array.as_ref()) {
+            take_array(&client, name, array, legs, &args).await?;
+            continue;
+        }
         let [leg] = legs.as_slice() else {
             let places: Vec<_> = legs.iter().map(|leg| leg.name_any()).collect();
             bail!(
@@ -76,31 +84,79 @@ pub async fn run(args: ImportArgs) -> Result<()> {
 }
 
 async fn take_volume(client: &Client, name: &str, leg: &PoolLeg, args: &ImportArgs) -> Result<()> {
-    let mode = leg.spec.volume_mode.unwrap_or(match args.block {
-        true => VolumeMode::Block,
-        false => VolumeMode::Filesystem,
-    });
     let pool = pool_of(client, leg).await?;
     let volume = json!({
         "pool": pool,
         "size": leg.spec.size,
         "provisioning": leg.spec.provisioning,
-        "volumeMode": mode,
+        "volumeMode": mode(leg, args),
         "legs": [placed(leg)],
     });
-    let volume = PoolVolume::new(name, serde_json::from_value(volume)?);
+    own(client, name, volume, args).await
+}
+
+/// Takes back a volume of several legs: all of them, each once. Which of them have missed writes is seen when it is attached, by what md
+/// has written on them.
+async fn take_array(
+    client: &Client,
+    name: &str,
+    array: &LegArray,
+    legs: &[&PoolLeg],
+    args: &ImportArgs,
+) -> Result<()> {
+    let mut legs = legs.to_vec();
+    legs.sort_by_key(|leg| leg.spec.index);
+    let names: Vec<_> = legs.iter().map(|leg| leg.name_any()).collect();
+    let one_array = legs
+        .iter()
+        .all(|leg| leg.spec.array.as_ref() == Some(array));
+    let places = legs.iter().map(|leg| leg.spec.index);
+    let first = match legs.first() {
+        Some(first) if one_array && places.eq(0..array.legs) => *first,
+        _ => bail!(
+            "{name} has {} legs, and these are orphaned: {}. Each of them is needed once: bring the drives of the others back, or, if they are \
+             gone for good, write the object yourself, with the legs that you mean in spec.legs",
+            array.legs,
+            names.join(", ")
+        ),
+    };
+    let size = legs.iter().map(|leg| leg.spec.size.0).min().unwrap_or(0);
+    let volume = json!({
+        "pool": pool_of(client, first).await?,
+        "size": ByteQuantity(shape::volume(array.redundancy, size, legs.len())),
+        "redundancy": array.redundancy,
+        "provisioning": first.spec.provisioning,
+        "volumeMode": mode(first, args),
+        "array": {"uuid": array.uuid, "formed": true},
+        "legs": legs.iter().map(|leg| placed(leg)).collect::<Vec<_>>(),
+    });
+    own(client, name, volume, args).await
+}
+
+fn mode(leg: &PoolLeg, args: &ImportArgs) -> VolumeMode {
+    leg.spec.volume_mode.unwrap_or(match args.block {
+        true => VolumeMode::Block,
+        false => VolumeMode::Filesystem,
+    })
+}
+
+/// Makes a volume of a spec that names bytes.
+async fn own(client: &Client, name: &str, spec: Value, args: &ImportArgs) -> Result<()> {
+    let volume = PoolVolume::new(name, serde_json::from_value(spec)?);
     let made = Api::all(client.clone())
         .create(&PostParams::default(), &volume)
         .await;
     made.map_err(in_words)
         .with_context(|| format!("volume {name} was not taken back"))?;
+    let spec = &volume.spec;
+    let drives: Vec<&str> = spec.legs.iter().map(|leg| leg.drive.as_str()).collect();
     println!(
         "volume {name}: taken back, {} on drive {}",
-        leg.spec.size.rounded(),
-        leg.spec.drive
+        spec.size.rounded(),
+        drives.join(", ")
     );
     if args.pv {
-        persistent_volume(client, name, &pool, leg, mode).await?;
+        persistent_volume(client, name, spec).await?;
         println!("persistentvolume {name}: made, without a claim");
     }
     Ok(())
@@ -149,21 +205,15 @@ async fn pool_of(client: &Client, leg: &PoolLeg) -> Result<String> {
     })
 }
 
-async fn persistent_volume(
-    client: &Client,
-    name: &str,
-    pool: &str,
-    leg: &PoolLeg,
-    mode: VolumeMode,
-) -> Result<()> {
+async fn persistent_volume(client: &Client, name: &str, volume: &PoolVolumeSpec) -> Result<()> {
     let kind = GroupVersionKind::gvk("", "v1", "PersistentVolume");
     let resource = ApiResource::from_gvk(&kind);
     let spec: Value = json!({
-        "capacity": {"storage": leg.spec.size},
+        "capacity": {"storage": volume.size},
         "accessModes": ["ReadWriteOnce"],
         "persistentVolumeReclaimPolicy": "Retain",
-        "volumeMode": mode,
-        "csi": {"driver": strand_api::names::DRIVER, "volumeHandle": name, "volumeAttributes": {"pool": pool}},
+        "volumeMode": volume.volume_mode,
+        "csi": {"driver": strand_api::names::DRIVER, "volumeHandle": name, "volumeAttributes": {"pool": volume.pool}},
     });
     let volume = DynamicObject::new(name, &resource).data(json!({"spec": spec}));
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);

@@ -185,10 +185,14 @@ fn volume(volume: &PoolVolume, held: &Held, wide: bool) -> Vec<String> {
 /// `Good`, or what is wrong with its drive or bytes; nothing while there are none.
 fn health(status: &PoolVolumeStatus) -> String {
     let ill = condition::find(&status.conditions, names::HEALTHY);
+    let degraded = condition::find(&status.conditions, names::DEGRADED);
     match (ill.filter(|c| c.status == "False"), status.phase) {
+        (_, Some(VolumePhase::Degraded)) => {
+            degraded.map_or_else(|| "Degraded".into(), |c| c.reason.clone())
+        }
         (Some(ill), _) => ill.reason.clone(),
         (None, Some(VolumePhase::Failed)) => "Failed".into(),
-        (None, Some(VolumePhase::Ready | VolumePhase::Degraded)) => "Good".into(),
+        (None, Some(VolumePhase::Ready)) => "Good".into(),
         (None, _) => String::new(),
     }
 }
@@ -210,6 +214,7 @@ fn drives(volume: &PoolVolume, held: &Held) -> String {
 
 fn why(conditions: &[Condition]) -> String {
     let told = [
+        names::DEGRADED,
         names::HEALTHY,
         names::READY,
         names::RESIZED,
@@ -219,7 +224,7 @@ fn why(conditions: &[Condition]) -> String {
         .iter()
         .filter_map(|type_| condition::find(conditions, type_));
     wrong
-        .find(|condition| condition.status == "False")
+        .find(|condition| (condition.type_ == names::DEGRADED) == (condition.status == "True"))
         .map(|condition| format!("{}: {}", condition.reason, condition.message))
         .unwrap_or_default()
 }

@@ -1,13 +1,16 @@
 //! Volumes with redundancy, as CSI calls make them: where their legs lie, what fits, and what is refused.
 
 use crate::calls::{Calls, From, Kind, wanted};
-use crate::rack::Rack;
+use crate::rack::{Rack, until};
 use std::collections::{BTreeSet, HashMap};
+use std::fs;
 use strand_api::{PoolLeg, PoolVolume};
 use strand_csi::v1::{CreateSnapshotRequest, GetCapacityRequest};
 use tonic::Code;
 
 const MIB: i64 = 1 << 20;
+
+const RACK: [&str; 6] = ["--nodes", "3", "--drives", "1", "--drive-size", "2Gi"];
 
 /// The largest volume of a StorageClass that there is room for, in MiB.
 async fn largest(calls: &Calls, redundancy: &str) -> i64 {
@@ -24,7 +27,7 @@ async fn largest(calls: &Calls, redundancy: &str) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_told_of_room_fits_in_legs_that_are_apart() {
     let mut rack = Rack::new();
-    rack.up(&["--nodes", "3", "--drives", "1", "--drive-size", "2Gi"]);
+    rack.up(&RACK);
     let calls = Calls::to(&rack);
     for (redundancy, legs) in [("mirror", 2), ("stripe", 3)] {
         let parameters = [("redundancy", redundancy)];
@@ -75,6 +78,40 @@ async fn what_is_told_of_room_fits_in_legs_that_are_apart() {
     assert_eq!(refused.code(), Code::ResourceExhausted);
     let words = "in 4 different failure domains";
     assert!(refused.message().contains(words), "{refused}");
+    rack.has_nothing_of_any_volume().await;
+    rack.ends_with_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_lost_all_its_objects_loses_no_mirror() {
+    let mut rack = Rack::new();
+    rack.up(&RACK);
+    let calls = Calls::to(&rack);
+    let mirror = [("redundancy", "mirror")];
+    let made = calls.create("m", Kind::Block, 64, &mirror, From::Nothing);
+    let made = made.await;
+    let before = rack.all::<PoolVolume>().await.remove(0).spec;
+    assert!(rack.down());
+    fs::remove_dir_all(rack.path("api")).unwrap();
+    rack.up(&RACK);
+    until("both legs are told as orphaned", async || {
+        let legs = rack.all::<PoolLeg>().await;
+        legs.len() == 2 && legs.iter().all(|leg| leg.spec.orphaned)
+    })
+    .await;
+    let (done, said) = rack.strandctl(&["volumes", "import", "m"]);
+    assert!(done, "{said}");
+    until("nothing is orphaned any more", async || {
+        let (_, said) = rack.strandctl(&["volumes", "list"]);
+        !said.contains("ORPHANED")
+    })
+    .await;
+    let after = rack.all::<PoolVolume>().await.remove(0).spec;
+    assert_eq!((&after.legs, after.size), (&before.legs, before.size));
+    let (array, was) = (after.array.unwrap(), before.array.unwrap());
+    assert_eq!(array.uuid, was.uuid);
+    assert!(array.formed, "it is never made again");
+    Calls::to(&rack).delete(&made).await;
     rack.has_nothing_of_any_volume().await;
     rack.ends_with_nothing_left();
 }

@@ -109,6 +109,18 @@ fn told_of<'a>(told: Option<&'a ArrayStatus>, placed: &PlacedLeg) -> Option<&'a 
     told?.legs.iter().find(|leg| leg.uuid == *uuid)
 }
 
+fn by_our_clock(pass: &Pass, volume: &PoolVolume, array: &ArrayStatus, leg: &ArrayLeg) -> ArrayLeg {
+    let name = Owner::Volume(volume).name();
+    let heard = pass.storage.heard;
+    let since = heard.map_or(leg.since.0, |heard| {
+        heard.since(name, array.generation, leg)
+    });
+    ArrayLeg {
+        since: Time(since),
+        ..leg.clone()
+    }
+}
+
 /// Decides what is recorded of a volume's legs; gives why one that is out has nothing in its place.
 pub(super) fn decide<'a>(
     pass: &mut Pass<'_, 'a>,
@@ -127,13 +139,18 @@ pub(super) fn decide<'a>(
         return None;
     }
     let placed = &volume.spec.legs;
+    let told: Vec<Option<ArrayLeg>> = placed
+        .iter()
+        .map(|placed| Some(by_our_clock(pass, volume, told?, told_of(told, placed)?)))
+        .collect();
     let legs: Vec<loss::Leg> = placed
         .iter()
         .zip(reach)
-        .map(|(placed, reach)| loss::Leg {
+        .zip(&told)
+        .map(|((placed, reach), told)| loss::Leg {
             lack: placed.lack.as_ref(),
             reach: *reach,
-            told: told_of(told, placed),
+            told: told.as_ref(),
         })
         .collect();
     let generation = match demand {

@@ -3,21 +3,29 @@
 use super::{Storage, loss};
 use k8s_openapi::jiff::Timestamp;
 use std::time::Duration;
-use strand_api::{PoolVolume, condition, names};
+use strand_api::{ArrayLeg, ArrayStatus, PoolVolume, condition, names};
 
 /// The soonest moment after `now` at which time alone changes what [`super::plan`] does about legs that volumes lose: writes wait for
 /// some of that.
 pub fn due(storage: &Storage, now: Timestamp) -> Option<Timestamp> {
     let arrays = storage.volumes.iter().filter(|v| v.spec.array.is_some());
-    arrays.flat_map(|v| moments(v)).filter(|at| *at > now).min()
+    let moments = arrays.flat_map(|v| moments(storage, v));
+    moments.filter(|at| *at > now).min()
 }
 
-fn moments(volume: &PoolVolume) -> Vec<Timestamp> {
+fn moments(storage: &Storage, volume: &PoolVolume) -> Vec<Timestamp> {
     let after = |since: Timestamp, time: Duration| since.checked_add(time).ok();
     let status = volume.status.as_ref();
     let told = status.and_then(|s| s.array.as_ref());
-    let told = told.iter().flat_map(|array| &array.legs);
-    let told = told.filter_map(|leg| after(leg.since.0, loss::STALL));
+    let name = volume.metadata.name.as_deref().unwrap_or_default();
+    let since = |array: &ArrayStatus, leg: &ArrayLeg| match storage.heard {
+        Some(heard) => heard.since(name, array.generation, leg),
+        None => leg.since.0,
+    };
+    let told = told.iter().flat_map(|array| {
+        let legs = array.legs.iter();
+        legs.filter_map(|leg| after(since(array, leg), loss::STALL))
+    });
     let lacks = volume.spec.legs.iter().filter_map(|leg| leg.lack.as_ref());
     let lacks = lacks.flat_map(|lack| {
         let graces = [loss::DEAD, loss::REBOOT].into_iter();

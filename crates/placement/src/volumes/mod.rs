@@ -11,6 +11,7 @@ mod claim;
 mod due;
 mod evacuate;
 mod growth;
+mod heard;
 pub mod ledger;
 mod leg;
 pub mod loss;
@@ -36,6 +37,7 @@ use strand_api::{
 pub use capacity::{Capacity, Kind, capacity};
 pub use claim::stored_legs;
 pub use due::due;
+pub use heard::Heard;
 pub use story::{snapshot_stories, stories};
 
 /// Logical block size of every leg, in bytes.
@@ -61,6 +63,8 @@ pub struct Storage<'a> {
     pub snapshots: Vec<&'a PoolSnapshot>,
     /// All operations.
     pub operations: Vec<&'a DriveOperation>,
+    /// Since when legs are not reached, where that is known better than their consumers' clocks tell.
+    pub heard: Option<&'a Heard>,
 }
 
 impl<'a> Storage<'a> {

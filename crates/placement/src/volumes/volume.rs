@@ -110,11 +110,13 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, volume: &'a PoolVolume) -> Result<Found<'a>
         reach.push(array::reach(pass, placed, &standing));
         wrong.push(match standing {
             Standing::Usable(leg) => {
-                if placed.lack.is_none() {
-                    found.legs.push((placed, leg));
-                }
-                if let Some(placed) = evacuate::step(pass, owner, placed, leg) {
-                    *record = placed;
+                match placed.lack {
+                    None => {
+                        found.legs.push((placed, leg));
+                        let moved = evacuate::step(pass, owner, placed, leg);
+                        *record = moved.unwrap_or_else(|| placed.clone());
+                    }
+                    Some(_) => evacuate::lacks(pass, owner, placed),
                 }
                 None
             }
@@ -139,6 +141,9 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, volume: &'a PoolVolume) -> Result<Found<'a>
     }
     if let Some(array) = &mut array {
         found.obstacle = array::decide(pass, volume, &reach, &mut record, array);
+        // What lacks writes is no source of a copy.
+        let lacking = record.iter_mut().filter(|leg| leg.lack.is_some());
+        lacking.for_each(|leg| leg.moving = None);
     }
     // What a leg that is out lacks does not keep the volume from being used.
     let wrong = record

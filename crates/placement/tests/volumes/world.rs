@@ -456,6 +456,7 @@ impl World {
             legs: self.legs.iter().collect(),
             snapshots: self.snapshots.iter().collect(),
             operations: self.operations.iter().collect(),
+            heard: None,
         }
     }
 

@@ -22,7 +22,7 @@ use strand_api::{
     ByteQuantity, Drive, DriveOperation, LegPhase, OperationPhase, OperationType, PoolLeg,
 };
 
-pub(super) use step::step;
+pub(super) use step::{lacks, step};
 pub(super) use succession::{Superseded, back, settling, superseded};
 pub(super) use tell::tell;
 

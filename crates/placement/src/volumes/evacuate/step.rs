@@ -1,15 +1,14 @@
 //! The next step of one leg: where it goes to, its copy, and that this takes its place.
 
 use super::super::{
-    Action, Owner, Pass, array,
+    Action, Owner, Pass,
     claim::{self, Source},
     ledger, place,
     state::ailment,
 };
 use super::{succession::before, wait, words};
 use strand_api::{
-    ByteQuantity, LegCopy, LegMove, LegPhase, PlacedLeg, PoolLeg, PoolLegSpec, Redundancy,
-    condition, names,
+    ByteQuantity, LegCopy, LegMove, LegPhase, PlacedLeg, PoolLeg, PoolLegSpec, condition, names,
 };
 
 /// Copies from one drive at once, besides those that fail.
@@ -26,12 +25,6 @@ fn bound(pass: &Pass, owner: Owner) -> Option<String> {
         Owner::Volume(volume) => volume,
     };
     let name = owner.name();
-    if volume.spec.redundancy != Redundancy::None {
-        return Some(format!(
-            "volume {name} has redundancy {}, and its legs are not moved: take the drive out and forget it, and a new leg is made elsewhere",
-            array::words(volume.spec.redundancy)
-        ));
-    }
     let wished = volume.spec.attach_to.iter().map(|a| &a.node);
     let granted = volume.status.iter().flat_map(|s| &s.attachments);
     if let Some(node) = wished.chain(granted.map(|a| &a.node)).next() {
@@ -39,6 +32,16 @@ fn bound(pass: &Pass, owner: Owner) -> Option<String> {
     }
     let copied = pass.claims.wanted.contains(&Source::Volume(name));
     copied.then(|| format!("volume {name} is being copied"))
+}
+
+/// Decides on a leg that lacks writes of its volume: it is not moved, but copied to, or replaced elsewhere.
+pub fn lacks(pass: &mut Pass, owner: Owner, placed: &PlacedLeg) {
+    let why = format!(
+        "{} is degraded, and leg {} has to be whole first",
+        words(owner),
+        placed.name
+    );
+    wait(pass, &placed.drive, false, why);
 }
 
 /// Decides on a leg that is there and whole: what its entry of the owner's `spec.legs` becomes, if that changes.
@@ -95,24 +98,7 @@ fn begin<'a>(
         );
         return None;
     }
-    let pool = pass.ledger.of(drive).map(|account| account.pool)?;
-    let tried = pass.claims.all(owner).map(|leg| leg.spec.drive.as_str());
-    let request = place::Request {
-        pool,
-        size: ledger::size(leg),
-        provisioning: leg.spec.provisioning,
-        node: place::Node::Only(&leg.spec.node_name),
-        beside: None,
-        tried: tried.chain([drive]).collect(),
-    };
-    let chosen = place::choose(&pass.ledger, &request).map(|account| account.drive);
-    let to = match chosen {
-        Ok(to) => to,
-        Err(misfit) => {
-            wait(pass, drive, false, format!("{}: {misfit}", words(owner)));
-            return None;
-        }
-    };
+    let to = elsewhere(pass, owner, leg)?;
     let evacuation = pass.evacuations.0.get_mut(drive)?;
     if evacuation.moving >= AT_ONCE {
         wait(
@@ -133,6 +119,26 @@ fn begin<'a>(
         }),
         ..placed.clone()
     })
+}
+
+/// Another drive of a leg's node that has room for it; else why there is none is told.
+fn elsewhere<'a>(pass: &mut Pass<'_, 'a>, owner: Owner<'a>, leg: &'a PoolLeg) -> Option<&'a str> {
+    let drive = leg.spec.drive.as_str();
+    let pool = pass.ledger.of(drive).map(|account| account.pool)?;
+    let tried = pass.claims.all(owner).map(|leg| leg.spec.drive.as_str());
+    let request = place::Request {
+        pool,
+        size: ledger::size(leg),
+        provisioning: leg.spec.provisioning,
+        node: place::Node::Only(&leg.spec.node_name),
+        beside: None,
+        tried: tried.chain([drive]).collect(),
+    };
+    let chosen = place::choose(&pass.ledger, &request).map(|account| account.drive);
+    if let Err(misfit) = &chosen {
+        wait(pass, drive, false, format!("{}: {misfit}", words(owner)));
+    }
+    chosen.ok()
 }
 
 fn go_on<'a>(
@@ -174,7 +180,6 @@ fn go_on<'a>(
         && copy.spec.drive == moving.drive
         && !copy.spec.deletion_mark
         && !copy.spec.orphaned
-        && claim::never_made(copy).is_none()
         && copy
             .spec
             .copy
@@ -182,6 +187,10 @@ fn go_on<'a>(
             .is_some_and(|of| of.uuid == uuid && of.generation == generation && !of.live);
     let status = copy.status.clone().unwrap_or_default();
     if !ours || status.phase == Some(LegPhase::Deleted) {
+        return stop(placed);
+    }
+    // One that did not fit stays until another drive has room: else it would be tried there again and again.
+    if claim::never_made(copy).is_some() && elsewhere(pass, owner, leg).is_some() {
         return stop(placed);
     }
     pass.claims.own(copy);
