@@ -1,13 +1,19 @@
 //! Processes are killed while pods run.
 
-use std::time::Instant;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use strand_e2e::node::Node;
+use strand_e2e::process::run;
 use strand_e2e::wait::{self, PATIENCE};
 
 use crate::rack::{NAMESPACE, Pod, Rack, claim, seconds};
 use crate::running::Running;
 use serde_json::json;
+
+/// How long the API server is away.
+const AWAY: Duration = Duration::from_secs(60);
 
 fn node(rack: &Rack) -> &Node {
     rack.cluster.node("node-1").unwrap()
@@ -87,6 +93,33 @@ pub fn a_kubelet_is_killed(rack: &Rack) {
     rack.ready("team-a", "after");
     running.goes_on();
     running.seen().is_unharmed();
+    rack.delete("team-a", "pod/after");
+    rack.delete("team-a", "pvc/after");
+    running.end();
+}
+
+/// The API server does not answer for a minute: pods hit and write as before, and what is asked for afterwards is done.
+pub fn the_api_server_is_away(rack: &Rack) {
+    let running = Running::start(rack, "team-a", "busy", "node-1");
+    let signal = |name: &str| {
+        let line = format!("kill -{name} $(pidof kube-apiserver)");
+        run(Command::new("bash").args(["-euc", &line])).unwrap();
+    };
+    signal("STOP");
+    sleep(AWAY);
+    signal("CONT");
+    wait::until("the API server answers", PATIENCE, || {
+        rack.cluster.ask(&["get", "--raw", "/readyz"])
+    })
+    .unwrap();
+    running.goes_on();
+    let seen = running.seen();
+    println!("    client, API server away: {seen:?}");
+    seen.is_unharmed();
+    assert!(seen.slowest() < AWAY / 4, "{seen:?}");
+    rack.apply(claim("team-a", "after", "400Mi", json!({})));
+    rack.apply(Pod::new("team-a", "after").claim("after", "/data").object());
+    rack.ready("team-a", "after");
     rack.delete("team-a", "pod/after");
     rack.delete("team-a", "pvc/after");
     running.end();

@@ -75,6 +75,10 @@ const SCENARIOS: &[Scenario] = &[
     ),
     ("faults::a_kubelet_is_killed", faults::a_kubelet_is_killed),
     (
+        "faults::the_api_server_is_away",
+        faults::the_api_server_is_away,
+    ),
+    (
         "faults::pods_end_without_their_agent",
         faults::pods_end_without_their_agent,
     ),

@@ -25,6 +25,11 @@ impl Seen {
         self.0[what].as_u64().unwrap()
     }
 
+    /// Of what it did, the longest.
+    pub fn slowest(&self) -> Duration {
+        Duration::from_secs_f64(self.0["slowest"].as_f64().unwrap())
+    }
+
     /// Whoever uses the endpoint has not noticed anything but misses.
     pub fn is_unharmed(&self) {
         assert_eq!(self.0["errors"], json!([]), "{self:?}");
