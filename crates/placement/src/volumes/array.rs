@@ -163,26 +163,26 @@ pub(super) fn decide<'a>(
     let gone = legs.iter().filter(|leg| leg.reach == Reach::Gone).count();
     let repaired = gone <= shape::losses(volume.spec.redundancy);
     let next = loss::next(volume.spec.redundancy, &legs, demand, pass.now);
-    for ((next, placed), record) in next.into_iter().zip(placed).zip(record) {
+    for (at, (next, placed)) in next.into_iter().zip(placed).enumerate() {
         let earlier = placed.lack.clone();
         let on = |phase| earlier.clone().map(|lack| LegLack { phase, ..lack });
         match next {
             Next::Stay => {}
             Next::Replace if !repaired => {}
-            Next::In => record.lack = None,
+            Next::In => record[at].lack = None,
             Next::Out(reason) => {
-                record.lack = Some(LegLack {
+                record[at].lack = Some(LegLack {
                     phase: LackPhase::Out,
                     reason: reason.into(),
                     since: Time(pass.now),
                     generation,
                 });
             }
-            Next::Returning => record.lack = on(LackPhase::Returning),
-            Next::Rebuilding => record.lack = on(LackPhase::Rebuilding),
-            Next::Replace => match site::another(pass, volume, placed.index) {
+            Next::Returning => record[at].lack = on(LackPhase::Returning),
+            Next::Rebuilding => record[at].lack = on(LackPhase::Rebuilding),
+            Next::Replace => match site::another(pass, volume, record, placed.index) {
                 Ok(other) => {
-                    *record = PlacedLeg {
+                    record[at] = PlacedLeg {
                         lack: on(LackPhase::Rebuilding),
                         ..other
                     }
@@ -216,13 +216,13 @@ fn remake<'a>(
         Demand::Wanted(Some(since)) => loss::passed(since, loss::WAIT, pass.now),
         Demand::None | Demand::Wanted(None) => false,
     };
-    for ((reach, placed), record) in reach.iter().zip(&volume.spec.legs).zip(record) {
+    for (at, (reach, placed)) in reach.iter().zip(&volume.spec.legs).enumerate() {
         let lost = *reach == Reach::Gone || (*reach == Reach::Away && waited);
         if placed.uuid.is_some()
             && lost
-            && let Ok(other) = site::another(pass, volume, placed.index)
+            && let Ok(other) = site::another(pass, volume, record, placed.index)
         {
-            *record = other;
+            record[at] = other;
         }
     }
 }

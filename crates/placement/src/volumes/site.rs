@@ -45,13 +45,15 @@ pub(super) fn first<'a>(
     Err(Why::new(names::INSUFFICIENT_CAPACITY, words))
 }
 
-/// Chooses a drive for a leg that is to be in the place of another, which the volume loses or never had.
+/// Chooses a drive for a leg that is to be in the place of another, which the volume loses or never had. `record` is where all legs lie, by
+/// what was decided so far.
 ///
 /// # Errors
 /// Why there is none.
 pub(super) fn another<'a>(
     pass: &mut Pass<'_, 'a>,
     volume: &'a PoolVolume,
+    record: &[PlacedLeg],
     index: i32,
 ) -> Result<PlacedLeg, Why> {
     if volume.spec.redundancy == Redundancy::None {
@@ -59,7 +61,7 @@ pub(super) fn another<'a>(
     }
     let size = leg_size(volume);
     let request = request(pass, volume, size, None);
-    let (drive, node) = beside_others(pass, volume, index, &request)
+    let (drive, node) = beside_others(pass, volume, record, index, &request)
         .map_err(|misfit| Why::new(names::INSUFFICIENT_CAPACITY, misfit.to_string()))?;
     Ok(put(pass, volume, index, drive, node, size))
 }
@@ -80,7 +82,7 @@ pub(super) fn refused<'a>(
     request.tried.insert(drive);
     let room_elsewhere = match volume.spec.redundancy {
         Redundancy::None => place::choose(&pass.ledger, &request).map(drop),
-        _ => beside_others(pass, volume, index, &request).map(drop),
+        _ => beside_others(pass, volume, &volume.spec.legs, index, &request).map(drop),
     };
     if let Err(misfit) = room_elsewhere {
         return Why::new(names::INSUFFICIENT_CAPACITY, misfit.to_string());
@@ -129,10 +131,11 @@ fn single<'a>(
 fn beside_others<'a>(
     pass: &Pass<'_, 'a>,
     volume: &PoolVolume,
+    record: &[PlacedLeg],
     index: i32,
     request: &place::Request,
 ) -> Result<(&'a str, &'a str), Misfit> {
-    let others = volume.spec.legs.iter().filter(|leg| leg.index != index);
+    let others = record.iter().filter(|leg| leg.index != index);
     let others: Vec<&str> = others.map(|leg| leg.drive.as_str()).collect();
     let apart = apart(volume.spec.redundancy, volume.spec.locality);
     let chosen = place::spread(&pass.ledger, request, 1, apart, &others)?;

@@ -105,7 +105,7 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, volume: &'a PoolVolume) -> Result<Found<'a>
     let mut array = volume.spec.array.clone();
     let mut reach = Vec::new();
     let mut wrong = Vec::new();
-    for (placed, record) in volume.spec.legs.iter().zip(&mut record) {
+    for (at, placed) in volume.spec.legs.iter().enumerate() {
         let standing = tend(pass, volume, placed, &growth);
         reach.push(array::reach(pass, placed, &standing));
         wrong.push(match standing {
@@ -114,20 +114,20 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, volume: &'a PoolVolume) -> Result<Found<'a>
                     None => {
                         found.legs.push((placed, leg));
                         let moved = evacuate::step(pass, owner, placed, leg);
-                        *record = moved.unwrap_or_else(|| placed.clone());
+                        record[at] = moved.unwrap_or_else(|| placed.clone());
                     }
                     Some(_) => evacuate::lacks(pass, owner, placed),
                 }
                 None
             }
             Standing::Record(placed) => {
-                *record = placed;
+                record[at] = placed;
                 Some(Why::new("Making", "just made"))
             }
             Standing::Refused(leg) => Some(site::refused(pass, volume, placed.index, leg)),
-            Standing::Given => Some(match site::another(pass, volume, placed.index) {
+            Standing::Given => Some(match site::another(pass, volume, &record, placed.index) {
                 Ok(other) => {
-                    *record = PlacedLeg {
+                    record[at] = PlacedLeg {
                         lack: placed.lack.clone(),
                         ..other
                     };

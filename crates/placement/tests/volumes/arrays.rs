@@ -1,4 +1,4 @@
-//! A mirror whose nodes die, are cut off from the API or from each other, and come back, while it moves between consumers. What is
+//! A mirror, or a raid6, whose nodes die, are cut off from the API or from each other, and come back, while it moves between consumers. What is
 //! recorded in has every acknowledged write, and whoever lost the volume writes nothing over what a later one wrote.
 //!
 //! The agents and consumers here do what `docs/decisions/0019` says; what md knows of itself, and superblocks, help nobody.
@@ -13,13 +13,41 @@ use strand_api::{
 };
 use strand_placement::volumes::Action;
 
-const NODES: [&str; 4] = ["n0", "n1", "n2", "n3"];
+const NODES: [&str; 7] = ["n0", "n1", "n2", "n3", "n4", "n5", "n6"];
 /// Rounds within which everything has come to rest.
-const ROUNDS: usize = 60;
+const ROUNDS: usize = 30;
+
+/// A rack for a volume of one redundancy.
+struct Kind {
+    redundancy: &'static str,
+    /// Size of each leg of 10 GiB.
+    leg: &'static str,
+    /// So many nodes, from the first on, hold its legs.
+    legs: usize,
+    /// Nodes with drives.
+    drives: &'static [usize],
+    /// Nodes that it is wanted on.
+    consumers: &'static [usize],
+}
+
+const MIRROR: Kind = Kind {
+    redundancy: "mirror",
+    leg: "10241Mi",
+    legs: 2,
+    drives: &[0, 1, 2],
+    consumers: &[0, 1, 2, 3],
+};
+const RAID6: Kind = Kind {
+    redundancy: "raid6",
+    leg: "5121Mi",
+    legs: 4,
+    drives: &[0, 1, 2, 3, 6],
+    consumers: &[4, 5],
+};
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// Somebody wants it on this node, and nowhere else.
+    /// Somebody wants it on one of the nodes where it can be attached, and nowhere else.
     Want {
         node: usize,
     },
@@ -121,6 +149,7 @@ struct Node {
 }
 
 struct Run {
+    kind: &'static Kind,
     world: World,
     view: World,
     nodes: Vec<Node>,
@@ -135,32 +164,38 @@ fn index(node: &str) -> usize {
 }
 
 impl Run {
-    fn new() -> Self {
+    fn new(kind: &'static Kind) -> Self {
         let mut world = World::default();
         for node in NODES {
             world.add(&format!("node {node}"));
         }
-        for line in [
-            "pool default",
-            "drive n0/a storage=100Gi",
-            "drive n1/a storage=100Gi",
-            "drive n2/a storage=100Gi",
-            "volume v redundancy=mirror legs=v-0@n0-a:u1,v-1@n1-a:u2 array=u9",
-            "leg v-0 of=v on=n0-a size=10241Mi ready=u1",
-            "leg v-1 of=v on=n1-a size=10241Mi ready=u2",
-        ] {
-            world.add(line);
+        world.add("pool default");
+        for drive in kind.drives {
+            world.add(&format!("drive n{drive}/a storage=100Gi"));
         }
-        let bytes = |name: &str, node| Bytes {
-            name: name.into(),
-            node,
-            ..Bytes::default()
-        };
+        let places = 0..kind.legs;
+        let places: Vec<String> = places.map(|i| format!("v-{i}@n{i}-a:u{i}")).collect();
+        let (redundancy, places) = (kind.redundancy, places.join(","));
+        world.add(&format!(
+            "volume v redundancy={redundancy} legs={places} array=u9"
+        ));
+        let mut bytes = BTreeMap::new();
+        for i in 0..kind.legs {
+            let size = kind.leg;
+            world.add(&format!("leg v-{i} of=v on=n{i}-a size={size} ready=u{i}"));
+            let leg = Bytes {
+                name: format!("v-{i}"),
+                node: i,
+                ..Bytes::default()
+            };
+            bytes.insert(uuid(&format!("u{i}")), leg);
+        }
         Self {
+            kind,
             view: world.clone(),
             world,
             nodes: vec![Node::default(); NODES.len()],
-            bytes: BTreeMap::from([(uuid("u1"), bytes("v-0", 0)), (uuid("u2"), bytes("v-1", 1))]),
+            bytes,
             acknowledged: BTreeSet::new(),
             written: 0,
             made: 0,
@@ -174,8 +209,10 @@ impl Run {
     fn happen(&mut self, event: &Event) -> Result<(), TestCaseError> {
         match event {
             Event::Want { node } => {
+                let consumers = self.kind.consumers;
+                let node = consumers[*node % consumers.len()];
                 self.volume().spec.attach_to = vec![AttachTo {
-                    node: NODES[*node].into(),
+                    node: NODES[node].into(),
                     read_only: false,
                 }];
             }
@@ -579,6 +616,8 @@ impl Run {
                 true => bytes.writes.extend(&from.marked.1),
                 false => bytes.writes = from.writes.clone(),
             }
+            // Every member has the array's bitmap.
+            bytes.marked = from.marked.clone();
             let md = self.nodes[node].md.as_mut().unwrap();
             md.behind.remove(id);
             md.whole.insert(id.clone());
@@ -647,9 +686,10 @@ impl Run {
             status.conditions
         );
         prop_assert!(volume.spec.legs.iter().all(|leg| leg.lack.is_none()));
-        prop_assert_eq!(self.world.legs.len(), 2, "what was replaced is gone");
+        let legs = self.kind.legs;
+        prop_assert_eq!(self.world.legs.len(), legs, "what was replaced is gone");
         let domains: BTreeSet<&String> = volume.spec.legs.iter().map(|l| &l.node_name).collect();
-        prop_assert_eq!(domains.len(), 2);
+        prop_assert_eq!(domains.len(), legs);
         let before = self.acknowledged.len();
         self.write(index(wishes[0]))?;
         prop_assert_eq!(self.acknowledged.len(), before + 1, "it can be written to");
@@ -662,13 +702,22 @@ proptest! {
 
     #[test]
     fn a_mirror_keeps_what_was_acknowledged_and_comes_back(events in prop::collection::vec(event(), 1..90)) {
-        let mut run = Run::new();
-        run.happen(&Event::Want { node: 0 })?;
-        run.settle(4)?;
-        for event in &events {
-            run.happen(event)?;
-            run.look()?;
-        }
-        run.rest()?;
+        hold(&MIRROR, &events)?;
     }
+
+    #[test]
+    fn raid6_keeps_what_was_acknowledged_and_comes_back(events in prop::collection::vec(event(), 1..90)) {
+        hold(&RAID6, &events)?;
+    }
+}
+
+fn hold(kind: &'static Kind, events: &[Event]) -> Result<(), TestCaseError> {
+    let mut run = Run::new(kind);
+    run.happen(&Event::Want { node: 0 })?;
+    run.settle(4)?;
+    for event in events {
+        run.happen(event)?;
+        run.look()?;
+    }
+    run.rest()
 }
