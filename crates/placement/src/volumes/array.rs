@@ -210,9 +210,10 @@ fn remake<'a>(
     reach: &[Reach],
     record: &mut [PlacedLeg],
 ) {
-    // A consumer that was let in may be making it now.
     let waited = match demand {
-        Demand::Writer(_) | Demand::Readers | Demand::Fencing => return,
+        // A consumer that was let in may be making it now. Once it is being kept out it is given no device any more.
+        Demand::Writer(_) | Demand::Readers => return,
+        Demand::Fencing => true,
         Demand::Wanted(Some(since)) => loss::passed(since, loss::WAIT, pass.now),
         Demand::None | Demand::Wanted(None) => false,
     };
@@ -247,6 +248,12 @@ pub(super) fn too_much(volume: &PoolVolume, why: Why) -> Why {
         why.message
     );
     Why::new(names::TOO_MUCH_LOST, words)
+}
+
+/// Legs that a volume can lose besides those that lack writes already.
+pub(super) fn spare(volume: &PoolVolume) -> usize {
+    let lacking = volume.spec.legs.iter().filter(|leg| leg.lack.is_some());
+    shape::losses(volume.spec.redundancy).saturating_sub(lacking.count())
 }
 
 /// As StorageClasses call it.

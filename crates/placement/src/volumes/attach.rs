@@ -8,7 +8,7 @@
 //! every leg has said, of a spec without it, that nobody reaches the leg by it any more; until then nobody else is granted one.
 //! `docs/decisions/0018` has the reasons.
 
-use super::{Action, Owner, Pass, claim, ledger};
+use super::{Action, Owner, Pass, array, claim, ledger};
 use strand_api::{
     AttachTo, Attachment, AttachmentPhase, LegExport, Locality, PlacedLeg, PoolLeg, PoolVolume,
     Redundancy, condition, names,
@@ -32,6 +32,8 @@ struct Legs<'p> {
     unknown: Vec<&'p PlacedLeg>,
     /// The highest generation that a leg's record is known to have.
     stored: i64,
+    /// Whether one more can be given up.
+    spare: bool,
 }
 
 /// Decides. What was granted stays while it is wished for; new wishes are granted only where the legs are `usable`; else it is said
@@ -211,6 +213,7 @@ impl<'p> Legs<'p> {
             found: Vec::new(),
             unknown: Vec::new(),
             stored: 0,
+            spare: array::spare(volume) > 0,
         };
         let all = volume.spec.legs.iter();
         let all = all.filter_map(|placed| pass.claims.of(Owner::Volume(volume), placed));
@@ -323,7 +326,11 @@ impl<'p> Legs<'p> {
         }
         let (name, holder) = (claim::name(leg), &leg.spec.node_name);
         if !self.is_ready(holder) {
-            let why = format!("node {holder}, which holds leg {name}, is not ready");
+            let then = match self.spare {
+                true => "; it is attached without that leg after a minute",
+                false => "",
+            };
+            let why = format!("node {holder}, which holds leg {name}, is not ready{then}");
             return Some(("NodeNotReady", words(why)));
         }
         let why = format!("leg {name} is being exported by node {holder}");

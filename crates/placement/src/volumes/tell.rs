@@ -1,7 +1,7 @@
 //! What volumes say of themselves.
 
 use super::{
-    Action, Owner, Pass, YOUNG, array, attach, evacuate, growth, shape,
+    Action, Owner, Pass, YOUNG, array, attach, evacuate, growth,
     state::{self, Conditions, Why, ailment},
     volume::Found,
     young,
@@ -21,7 +21,7 @@ pub(super) fn say(pass: &mut Pass, volume: &PoolVolume, found: &Found) {
     let ailment = ailments.into_iter().max_by_key(|(fatal, _)| *fatal);
     let fatal = ailment
         .as_ref()
-        .filter(|_| dead > 0 && dead > spare(volume) && found.why.is_none());
+        .filter(|_| dead > 0 && dead > array::spare(volume) && found.why.is_none());
     let why = found.why.as_ref().or(fatal.map(|(_, why)| why));
     let mut pairs = found.legs.iter();
     let settling = found.why.is_none()
@@ -88,12 +88,6 @@ pub(super) fn say(pass: &mut Pass, volume: &PoolVolume, found: &Found) {
             status: Box::new(status),
         });
     }
-}
-
-/// Legs that a volume can lose besides those that lack writes already.
-fn spare(volume: &PoolVolume) -> usize {
-    let lacking = volume.spec.legs.iter().filter(|leg| leg.lack.is_some());
-    shape::losses(volume.spec.redundancy).saturating_sub(lacking.count())
 }
 
 /// Whether there is something that could be lost: its bytes were there.
