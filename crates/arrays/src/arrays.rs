@@ -19,6 +19,8 @@ use crate::wanted::{Content, Level, Present, Seen, Wanted, kernel_name};
 
 /// Rounds of looking and doing that anything needs at most: a leg that is out takes two, one that comes back two.
 const ROUNDS: usize = 8;
+/// What part of the rate is copied however busy the array is: the system's own lower limit, 1000 KiB/s, is days for a large leg.
+const LEAST: u64 = 4;
 /// Linux: somebody has it open, or I/O is under way.
 const EBUSY: i32 = 16;
 
@@ -145,8 +147,11 @@ impl Arrays {
                 self.mdadm(&["--grow", &node(), &size, "--assume-clean"])
             }
             Step::Limit(rate) => {
-                let kib = (rate / 1024).max(1).to_string();
-                self.set(array(), "sync_speed_max", &kib, "limiting")
+                // Beside a consumer that writes all the time, md copies no faster than the lower limit.
+                let [least, most] =
+                    [rate / LEAST, *rate].map(|rate| (rate / 1024).max(1).to_string());
+                self.set(array(), "sync_speed_min", &least, "limiting")?;
+                self.set(array(), "sync_speed_max", &most, "limiting")
             }
             Step::Stop => self.set(array(), "array_state", "clear", "stopping"),
         }

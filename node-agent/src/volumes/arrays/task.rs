@@ -14,7 +14,9 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use serde_json::json;
-use strand_api::{ArrayStatus, Attachment, AttachmentPhase, GROUP, PoolVolume, VERSION, names};
+use strand_api::{
+    ArrayStatus, Attachment, AttachmentPhase, GROUP, PlacedLeg, PoolVolume, VERSION, names,
+};
 use strand_arrays::{ArrayError, Present, Running, Seen, Standing, Wanted};
 use strand_fabric::{Connection, Nqn};
 use strand_volumes::IoLimits;
@@ -36,8 +38,10 @@ const SOON: Duration = Duration::from_millis(200);
 const OVER: Duration = Duration::from_secs(10);
 /// An answer of the API later than this is none.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a leg may take to be reached before it is told as away.
+/// How long it may take until it is told that an array cannot be put together.
 const REACHED: Duration = Duration::from_secs(3);
+/// How long a leg may take to be reached at first: its agent, or this one, may have just started, and serves drives one after the other.
+const SERVED: Duration = Duration::from_secs(30);
 
 /// How a volume is, to whoever asked for it.
 #[derive(Clone, Debug)]
@@ -564,6 +568,12 @@ impl Task {
             .as_ref()
             .filter(|(_, at)| there.is_some() || at.elapsed() < OVER);
         let before = told.map(|(status, _)| status).or(there);
+        let is_sought = |leg: &&PlacedLeg| {
+            let first = running.is_none() || leg.node_name == *node;
+            first && self.begun.elapsed() < SERVED
+        };
+        let placed = self.object.iter().flat_map(|object| &object.spec.legs);
+        let sought = placed.filter(is_sought).filter_map(bytes).collect();
         let behind = trouble.map_or(&[][..], |trouble| &trouble.behind);
         let status = ArrayStatus {
             node: node.clone(),
@@ -573,6 +583,7 @@ impl Task {
                 running,
                 &self.contents,
                 behind,
+                &sought,
                 before.map_or(&[], |before| &before.legs),
                 &Time(Timestamp::now()),
             ),

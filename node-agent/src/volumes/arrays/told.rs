@@ -1,6 +1,6 @@
 //! What is told of an array's legs. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use strand_api::{ArrayLeg, ArrayRefusal, LegHolding};
@@ -63,12 +63,13 @@ fn refusal(reason: &str, message: &str) -> ArrayRefusal {
 }
 
 /// What is known of the legs: of all while the array runs, else of those that keep it from running. `contents` is what was on legs that are
-/// in no array when that was looked at last, `earlier` what was told before.
+/// in no array when that was looked at last, `earlier` what was told before, `sought` legs of which is not known yet whether they are reached.
 pub fn legs(
     wanted: &Wanted,
     running: Option<&Running>,
     contents: &BTreeMap<Uuid, Present>,
     behind: &[usize],
+    sought: &BTreeSet<Uuid>,
     earlier: &[ArrayLeg],
     now: &Time,
 ) -> Vec<ArrayLeg> {
@@ -96,9 +97,13 @@ pub fn legs(
             Some(Holding::Apart) => (LegHolding::Apart, None),
             Some(Holding::Empty) => (LegHolding::Empty, None),
             // It is reached, and was not looked at yet.
-            Some(Holding::Away) if leg.device.is_some() => (before?.holding, before?.percent),
+            Some(Holding::Away) if leg.device.is_some() || sought.contains(&leg.uuid) => {
+                (before?.holding, before?.percent)
+            }
             Some(Holding::Away) => (LegHolding::Away, None),
-            None if is_in && leg.device.is_none() => (LegHolding::Away, None),
+            None if is_in && leg.device.is_none() && !sought.contains(&leg.uuid) => {
+                (LegHolding::Away, None)
+            }
             None if is_in && behind.contains(&place) => (LegHolding::Stale, None),
             None => return None,
         };
@@ -187,13 +192,29 @@ mod tests {
             (Out, None),
         ];
         let none = BTreeMap::new();
-        let first = legs(&wanted(legs_now), Some(&array), &none, &[], &[], &at(1));
+        let first = legs(
+            &wanted(legs_now),
+            Some(&array),
+            &none,
+            &[],
+            &BTreeSet::new(),
+            &[],
+            &at(1),
+        );
         assert_eq!(
             held(&first),
             [LegHolding::Whole, LegHolding::Behind, LegHolding::Away]
         );
         assert_eq!(first[1].percent, Some(60));
-        let again = legs(&wanted(legs_now), Some(&array), &none, &[], &first, &at(2));
+        let again = legs(
+            &wanted(legs_now),
+            Some(&array),
+            &none,
+            &[],
+            &BTreeSet::new(),
+            &first,
+            &at(2),
+        );
         assert_eq!(again, first);
         // The first is not reached any more. The third is, and was not looked at yet; then it was.
         let legs_now = [
@@ -201,7 +222,15 @@ mod tests {
             (Rebuilding, Some("/dev/b")),
             (Out, Some("/dev/c")),
         ];
-        let third = legs(&wanted(legs_now), Some(&array), &none, &[], &again, &at(3));
+        let third = legs(
+            &wanted(legs_now),
+            Some(&array),
+            &none,
+            &[],
+            &BTreeSet::new(),
+            &again,
+            &at(3),
+        );
         assert_eq!(
             held(&third),
             [LegHolding::Away, LegHolding::Behind, LegHolding::Away]
@@ -225,6 +254,7 @@ mod tests {
             Some(&array),
             &looked,
             &[],
+            &BTreeSet::new(),
             &third,
             &at(4),
         );
@@ -236,10 +266,26 @@ mod tests {
         use Standing::{In, Out};
         let legs_now = [(In, None), (In, Some("/dev/b")), (Out, None)];
         let none = BTreeMap::new();
-        let told = legs(&wanted(legs_now), None, &none, &[], &[], &at(1));
+        let told = legs(
+            &wanted(legs_now),
+            None,
+            &none,
+            &[],
+            &BTreeSet::new(),
+            &[],
+            &at(1),
+        );
         assert_eq!(held(&told), [LegHolding::Away]);
         let legs_now = [(In, Some("/dev/a")), (In, Some("/dev/b")), (Out, None)];
-        let told = legs(&wanted(legs_now), None, &none, &[1], &[], &at(1));
+        let told = legs(
+            &wanted(legs_now),
+            None,
+            &none,
+            &[1],
+            &BTreeSet::new(),
+            &[],
+            &at(1),
+        );
         assert_eq!(held(&told), [LegHolding::Stale]);
         assert_eq!(told[0].uuid, Uuid::from_u128(2).to_string());
     }
