@@ -36,7 +36,8 @@ pub struct Cluster {
     client: Client,
     server: embedded::Server,
     operator: Operator,
-    _dir: tempfile::TempDir,
+    kubeconfig: PathBuf,
+    dir: tempfile::TempDir,
 }
 
 struct Operator {
@@ -96,7 +97,8 @@ impl Cluster {
             client,
             server,
             operator,
-            _dir: dir,
+            kubeconfig,
+            dir,
         })
     }
 
@@ -108,6 +110,16 @@ impl Cluster {
     /// Process id of the operator.
     pub fn operator(&self) -> u32 {
         self.operator.child.id()
+    }
+
+    /// Kills the operator and starts another one.
+    ///
+    /// # Errors
+    /// When that does not start.
+    pub fn restart_operator(&mut self) -> Result<()> {
+        let _ = self.operator.child.kill();
+        self.operator = operator(self.dir.path(), &self.kubeconfig)?;
+        Ok(())
     }
 
     /// Makes a pool of this name and specification.

@@ -21,4 +21,6 @@ mod fabric;
 #[cfg(test)]
 mod pool;
 #[cfg(test)]
+mod redundant;
+#[cfg(test)]
 mod remote;

@@ -9,7 +9,7 @@ use strand_api::{AttachmentPhase, DrivePhase, PoolLeg, PoolVolume, VolumePhase};
 use strand_rack_bed::{Cluster, DrivePlan, Guest, Rack, wait};
 
 pub const SOON: Duration = Duration::from_secs(180);
-const ADOPTION: Duration = Duration::from_secs(300);
+pub const ADOPTION: Duration = Duration::from_secs(300);
 pub const VOLUME: &str = "v";
 /// Where a consumer mounts it.
 const AT: &str = "/mnt/v";
@@ -177,12 +177,18 @@ pub async fn unmount(guest: &Guest) {
 /// [`stop_writing`].
 pub async fn start_writing(guest: &Guest) {
     let script = format!(
-        "sh -c 'rm -f /run/stop /run/stopped; i=$(ls {AT} | wc -l); while [ ! -e /run/stop ]; do i=$((i+1)); \
+        "sh -c 'rm -f /run/stop /run/stopped /run/times; i=$(ls {AT} | wc -l); while [ ! -e /run/stop ]; do i=$((i+1)); \
          dd if=/dev/urandom of={AT}/$i bs=64k count=4 conv=fsync 2>/run/failed || {{ echo failed >/run/stopped; exit; }}; \
-         sha256sum {AT}/$i >>/run/acknowledged; done; echo well >/run/stopped'"
+         sha256sum {AT}/$i >>/run/acknowledged; read up idle </proc/uptime; echo $up >>/run/times; done; echo well >/run/stopped'"
     );
     guest.start(&script).await.unwrap();
     more_written(guest, 3).await;
+}
+
+/// The longest time between two acknowledged files since the writing began, in seconds of the machine's own clock.
+pub async fn longest_stall(guest: &Guest) -> f64 {
+    let script = "awk 'NR > 1 && $1 - last > most { most = $1 - last } { last = $1 } END { print most + 0 }' /run/times";
+    guest.sh(script).await.unwrap().trim().parse().unwrap()
 }
 
 /// Waits until so many more files are acknowledged.
@@ -254,6 +260,7 @@ pub async fn nothing_left(rack: &Rack, cluster: &Cluster) {
             cat /sys/class/nvme-subsystem/*/subsysnqn 2>/dev/null | grep strand
             cat /sys/block/loop*/loop/backing_file 2>/dev/null | grep legs
             ls /var/lib/strand/attachments 2>/dev/null | grep .
+            ls -d /sys/block/md* 2>/dev/null
             true";
         let what = format!("{}: nothing is left", guest.name());
         wait::until(&what, SOON, || async {

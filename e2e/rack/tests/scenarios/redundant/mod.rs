@@ -1,0 +1,6 @@
+//! Volumes of several legs, made by the real operator and had by real agents: what each redundancy does when a leg, a node, a link or a
+//! consumer is lost.
+
+mod bed;
+mod mirror;
+mod moved;
