@@ -242,6 +242,8 @@ fn a_rack_comes_up_is_kept_up_and_leaves_nothing_running() {
     let status = bed.command(&["status"]).output().unwrap();
     assert!(String::from_utf8_lossy(&status.stdout).contains("Pool default: ready"));
 
+    a_node_is_drained_and_taken_back(&bed);
+
     let second = bed.command(&["up"]).output().unwrap();
     assert!(!second.status.success());
     assert!(String::from_utf8_lossy(&second.stderr).contains("another `strandctl up` runs in"));
@@ -258,6 +260,30 @@ fn a_rack_comes_up_is_kept_up_and_leaves_nothing_running() {
     assert!(!pids(&rack).iter().any(runs));
     assert!(!bed.path("rack.json").exists());
     assert!(bed.output().contains("the rack is down"));
+}
+
+fn a_node_is_drained_and_taken_back(bed: &Bed) {
+    let said = |arguments: &[&str]| {
+        let output = bed.command(arguments).output().unwrap();
+        let text = [&output.stdout[..], &output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(output.status.success(), "{text}");
+        text
+    };
+    let cordoned = || {
+        let drives = bed.drives();
+        let cordoned = drives.iter().filter(|d| d["spec"]["cordon"] == true);
+        let nodes = cordoned.map(|d| d["spec"]["nodeName"].as_str().unwrap().to_owned());
+        nodes.collect::<Vec<_>>()
+    };
+    let text = said(&["node", "drain", "node-2", "--wait"]);
+    assert!(text.contains("cordoned, with 2 drives"), "{text}");
+    assert!(text.contains("node-2: safe to reboot"), "{text}");
+    assert_eq!(cordoned(), ["node-2", "node-2"]);
+    let text = said(&["status"]);
+    assert!(text.contains("node-2  cordoned"), "{text}");
+    said(&["node", "uncordon", "node-2"]);
+    assert!(cordoned().is_empty());
 }
 
 #[test]
