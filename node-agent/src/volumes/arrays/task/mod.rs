@@ -1,34 +1,32 @@
 //! One volume: what it needs next, once a second and whenever something is heard. Nothing here waits for a leg: what may wait is done beside
 //! it, and a leg that is recorded out is let go of while others are still waited for.
 
+mod keep;
+mod reach;
+mod tell;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use serde_json::json;
-use strand_api::{
-    ArrayStatus, Attachment, AttachmentPhase, GROUP, PlacedLeg, PoolVolume, VERSION, names,
-};
-use strand_arrays::{ArrayError, Present, Running, Seen, Standing, Wanted};
-use strand_fabric::{Connection, Nqn};
-use strand_volumes::IoLimits;
+use strand_api::{ArrayStatus, Attachment, AttachmentPhase, PoolVolume};
+use strand_arrays::{ArrayError, Present, Running, Seen, Wanted};
+use strand_fabric::Nqn;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::told::{self, Trouble};
-use super::wanted::{bytes, is_reached, level, standing, wanted};
+use super::told::Trouble;
+use super::wanted::wanted;
 use super::{Asked, Parts, Sight};
 use crate::volumes::AttachError;
 use crate::volumes::connections::Record;
+use keep::still;
 
 /// How often it looks by itself.
 const LOOK: Duration = Duration::from_secs(1);
@@ -372,106 +370,6 @@ impl Task {
         });
     }
 
-    /// Connects to what shall be reached, and lets go of what is out.
-    fn reach(
-        &mut self,
-        object: &PoolVolume,
-        attachment: &Attachment,
-        sight: &Sight,
-        running: Option<&Running>,
-        ends: bool,
-    ) {
-        let Record {
-            generation,
-            read_only,
-            ..
-        } = self.record;
-        let mut nqns = BTreeSet::new();
-        let mut shall = BTreeSet::new();
-        let known = |name: &str| {
-            let of = |path: &PathBuf| path.file_name().is_some_and(|file| file == name);
-            let connected = sight
-                .connections
-                .iter()
-                .filter(|c| self.record.legs.contains(&c.nqn));
-            connected.filter_map(|c| c.device.as_ref()).any(of) || self.here.values().any(of)
-        };
-        let left_over = running.is_some_and(|array| array.members.iter().any(|m| !known(&m.name)));
-        let mut cuts = Vec::new();
-        let mut reaches = Vec::new();
-        for leg in &object.spec.legs {
-            let Some(uuid) = bytes(leg) else { continue };
-            let nqn = Nqn::leg(uuid, generation);
-            let is_here = leg.node_name == self.parts.node;
-            if !is_here {
-                nqns.insert(nqn);
-            }
-            if !is_reached(leg, generation, read_only) {
-                continue;
-            }
-            shall.insert(uuid);
-            let is_out = standing(leg, generation) == Standing::Out;
-            let connection = sight.connections.iter().find(|c| c.nqn == nqn);
-            match connection {
-                // What waits for it goes on without it. Later it is connected again, to see whether it can return.
-                Some(found) if is_out && (!found.is_live() || is_member(running, found)) => {
-                    cuts.push((uuid, nqn));
-                }
-                Some(_) => {}
-                None if is_here && self.here.contains_key(&uuid) => {}
-                None if ends || (is_out && left_over) => {}
-                None => reaches.push((uuid, leg.clone())),
-            }
-        }
-        for found in &sight.connections {
-            let uuid = found.nqn.uuid();
-            if self.record.legs.contains(&found.nqn) && !shall.contains(&uuid) {
-                cuts.push((uuid, found.nqn));
-            }
-        }
-        let connected = sight.connections.iter().map(|found| found.nqn);
-        nqns.extend(connected.filter(|nqn| self.record.legs.contains(nqn)));
-        self.here.retain(|uuid, _| shall.contains(uuid));
-        self.waits_for.retain(|uuid, _| shall.contains(uuid));
-        let nqns: Vec<Nqn> = nqns.into_iter().collect();
-        if !ends && nqns != self.record.legs {
-            self.record.legs = nqns;
-        }
-        let volume = self.record.volume.clone();
-        for (uuid, nqn) in cuts {
-            let (parts, volume) = (Arc::clone(&self.parts), volume.clone());
-            self.start(Job::Leg(uuid), async move {
-                Done::Cut(parts.cut(&volume, nqn).await)
-            });
-        }
-        let Some(level) = level(object.spec.redundancy) else {
-            return;
-        };
-        if !reaches.is_empty() && self.noted.as_ref() != Some(&self.record) {
-            let (parts, record) = (Arc::clone(&self.parts), self.record.clone());
-            self.start(Job::Note, async move {
-                let noted = parts.note(record.clone()).await;
-                Done::Noted(Box::new(record), noted)
-            });
-            return;
-        }
-        for (uuid, leg) in reaches {
-            let (parts, volume) = (Arc::clone(&self.parts), volume.clone());
-            let attachment = attachment.clone();
-            self.start(Job::Leg(uuid), async move {
-                let reached = parts.reach(&volume, &leg, uuid, &attachment, level).await;
-                Done::Reached(uuid, reached)
-            });
-        }
-        if !ends && self.legs_here != shall {
-            let (parts, shall) = (Arc::clone(&self.parts), shall.clone());
-            self.start(Job::TakeBack, async move {
-                let taken = parts.take_back(&volume, shall.clone()).await;
-                Done::TakenBack(shall, taken)
-            });
-        }
-    }
-
     /// What the array shall be, with the legs that answer now.
     fn wanted(&self, object: &PoolVolume, sight: &Sight) -> Option<Wanted> {
         let Record {
@@ -489,127 +387,6 @@ impl Task {
             found.device.clone()
         };
         wanted(&self.record.volume, object, (generation, read_only), device)
-    }
-
-    /// Has the array brought to what it shall be, where that or it has changed.
-    fn keep(&mut self, now: &Wanted, running: Option<&Running>) {
-        if running.is_none() {
-            if !self.asked_for {
-                return;
-            }
-            let words: Vec<&str> = self.waits_for.values().map(String::as_str).collect();
-            let words = match words.as_slice() {
-                [] => "its legs are being reached".to_owned(),
-                words => words.join("; "),
-            };
-            if let Some(away) = Trouble::away(now, &words) {
-                self.trouble = Some(away);
-                self.kept = None;
-                return;
-            }
-        }
-        let is_so = |kept: &Kept| {
-            kept.wanted == *now && kept.array == still(running) && kept.at.elapsed() < OVER
-        };
-        if self.kept.as_ref().is_some_and(is_so) {
-            return;
-        }
-        let Ok(arrays) = self.parts.arrays.clone() else {
-            return;
-        };
-        let (wanted, limits) = (now.clone(), self.record.limits());
-        let local = self.parts.connections.local(&self.record.volume).ok();
-        self.start(Job::Keep, async move {
-            let by = Box::new(wanted.clone());
-            let kept = tokio::task::spawn_blocking(move || {
-                let seen = arrays.keep(&wanted)?;
-                if let (Some(array), Some(local)) = (&seen.array, local)
-                    && limits != IoLimits::default()
-                {
-                    // Control groups come with pods.
-                    local.limit(&array.device(), limits);
-                }
-                Ok(Box::new(seen))
-            });
-            let broken = |_| {
-                Err(ArrayError::Restless {
-                    array: by.array,
-                    rounds: 0,
-                    next: "nothing: the work on it broke off; please report this".into(),
-                })
-            };
-            let kept = kept.await.unwrap_or_else(broken);
-            Done::Kept(by, kept)
-        });
-    }
-
-    /// Tells what it sees, where that is not what was told.
-    fn tell(&mut self, now: &Wanted, running: Option<&Running>) {
-        // A leg that is not reached any more may come back as something else.
-        for leg in now.legs.iter().filter(|leg| leg.device.is_none()) {
-            self.contents.remove(&leg.uuid);
-        }
-        let trouble = self.trouble.as_ref().filter(|_| running.is_none());
-        if running.is_none() && (trouble.is_none() || self.begun.elapsed() < REACHED) {
-            return;
-        }
-        let (node, generation) = (&self.parts.node, self.record.generation);
-        let mine = |status: &&ArrayStatus| {
-            status.node == *node && status.generation.unsigned_abs() == generation
-        };
-        // What an earlier process told, or what has been lost since it was told.
-        let there = self
-            .object
-            .as_ref()
-            .and_then(|object| object.status.as_ref()?.array.as_ref());
-        let there = there.filter(mine);
-        let told = self
-            .told
-            .as_ref()
-            .filter(|(_, at)| there.is_some() || at.elapsed() < OVER);
-        let before = told.map(|(status, _)| status).or(there);
-        let is_sought = |leg: &&PlacedLeg| {
-            let first = running.is_none() || leg.node_name == *node;
-            first && self.begun.elapsed() < SERVED
-        };
-        let placed = self.object.iter().flat_map(|object| &object.spec.legs);
-        let sought = placed.filter(is_sought).filter_map(bytes).collect();
-        let behind = trouble.map_or(&[][..], |trouble| &trouble.behind);
-        let status = ArrayStatus {
-            node: node.clone(),
-            generation: i64::try_from(generation).unwrap_or(i64::MAX),
-            legs: told::legs(
-                now,
-                running,
-                &self.contents,
-                behind,
-                &sought,
-                before.map_or(&[], |before| &before.legs),
-                &Time(Timestamp::now()),
-            ),
-            refused: trouble.map(|trouble| trouble.refusal.clone()),
-        };
-        if before == Some(&status) {
-            return;
-        }
-        let patch = json!({
-            "apiVersion": format!("{GROUP}/{VERSION}"),
-            "kind": "PoolVolume",
-            "metadata": {"name": self.record.volume},
-            "status": {"array": status},
-        });
-        let volumes = Api::<PoolVolume>::all(self.parts.client.clone());
-        let volume = self.record.volume.clone();
-        self.start(Job::Tell, async move {
-            let params = PatchParams::apply(names::AGENT_MANAGER).force();
-            let patch = Patch::Apply(patch);
-            let answer = volumes.patch_status(&volume, &params, &patch);
-            let told = match tokio::time::timeout(ANSWER, answer).await {
-                Ok(answer) => answer.map(|_| ()).map_err(|error| error.to_string()),
-                Err(_) => Err(format!("no answer in {} s", ANSWER.as_secs())),
-            };
-            Done::Told(Box::new(status), told)
-        });
     }
 
     fn show_how(&self, now: &Wanted, running: Option<&Running>, ends: bool) {
@@ -639,23 +416,4 @@ fn attachment<'a>(volume: &'a PoolVolume, node: &str, generation: u64) -> Option
             && attachment.generation.unsigned_abs() == generation
             && attachment.phase != AttachmentPhase::Fencing
     })
-}
-
-fn is_member(running: Option<&Running>, connection: &Connection) -> bool {
-    let device = connection
-        .device
-        .as_ref()
-        .and_then(|device| device.file_name());
-    let name = device.map(|name| name.to_string_lossy().into_owned());
-    let member = |array: &Running| name.is_some_and(|name| array.member(&name).is_some());
-    running.is_some_and(member)
-}
-
-/// An array without what changes all the time.
-fn still(array: Option<&Running>) -> Option<Running> {
-    let mut array = array.cloned()?;
-    if let Some(sync) = &mut array.sync {
-        sync.thousandths = None;
-    }
-    Some(array)
 }
