@@ -7,8 +7,8 @@ use strand_rack_bed::{Cluster, DrivePlan, Guest, Rack, wait};
 
 use crate::remote::bed::{ADOPTION, VOLUME, volumes};
 pub use crate::remote::bed::{
-    SOON, acknowledged, intact, longest_stall, more_written, mount, nothing_left, start_writing,
-    stop_writing, unmount, wish,
+    SOON, acknowledged, intact, longest_stall, more_written, mount, nothing_left, restart_agent,
+    start_writing, stop_writing, unmount, wish,
 };
 
 /// In which writes have to go on after a leg was lost, in seconds of the writer's machine.

@@ -4,3 +4,4 @@
 mod bed;
 mod mirror;
 mod moved;
+mod rebuilt;
