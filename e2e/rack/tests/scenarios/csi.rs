@@ -68,7 +68,9 @@ async fn volumes_grow_under_their_mounts_carry_labels_and_give_the_drive_its_blo
     let (rack, cluster) = pool_on("csi", 1, 3 << 30, json!({})).await;
     let guest = rack.guest(0);
     let node = cluster.start_csi(guest, "default").await.unwrap();
-    let policy = "mount -t selinuxfs selinuxfs /sys/fs/selinux && cat /etc/selinux.policy >/sys/fs/selinux/load";
+    // Without its configuration, mount(8) takes SELinux for switched off and leaves labels out.
+    let policy = "mount -t selinuxfs selinuxfs /sys/fs/selinux && cat /etc/selinux.policy >/sys/fs/selinux/load &&
+                  mkdir -p /etc/selinux && echo SELINUX=permissive >/etc/selinux/config";
     guest.sh(policy).await.unwrap();
     // As kubelet writes it.
     let label = "system_u:object_r:container_file_t:s0:c1,c2";
