@@ -240,6 +240,24 @@ pub(super) fn refused(volume: &PoolVolume) -> Option<Why> {
     Some(Why::new(reason, &refused.message))
 }
 
+/// That whoever has a volume does not reach one of its legs, where none is ever given up.
+pub(super) fn unreached(volume: &PoolVolume) -> Option<Why> {
+    let told = told(volume).filter(|told| told.refused.is_none())?;
+    if shape::losses(volume.spec.redundancy) > 0 {
+        return None;
+    }
+    let is_away = |placed: &&PlacedLeg| {
+        let leg = told_of(Some(told), placed);
+        placed.lack.is_none() && leg.is_some_and(|leg| leg.holding == LegHolding::Away)
+    };
+    let placed = volume.spec.legs.iter().find(is_away)?;
+    let message = format!(
+        "node {} does not reach leg {} on drive {} of node {}; I/O that needs it waits until it does",
+        told.node, placed.name, placed.drive, placed.node_name
+    );
+    Some(Why::new(loss::UNREACHABLE, message))
+}
+
 /// That more is lost than a volume outlives.
 pub(super) fn too_much(volume: &PoolVolume, why: Why) -> Why {
     let words = format!(

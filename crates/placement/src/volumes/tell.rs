@@ -48,7 +48,9 @@ pub(super) fn say(pass: &mut Pass, volume: &PoolVolume, found: &Found) {
     if let Some(growth) = growth.filter(|g| found.why.is_none() && !g.passing()) {
         conditions.say(names::RESIZED, false, &growth.reason, &growth.message);
     }
-    if let Some((_, why)) = &ailment {
+    let unreached = array::unreached(volume);
+    let unwell = ailment.as_ref().map(|(_, why)| why);
+    if let Some(why) = unwell.or(unreached.as_ref()) {
         conditions.say(names::HEALTHY, false, &why.reason, &why.message);
     }
     if let Some(why) = &unlimited {

@@ -35,6 +35,20 @@ fn a_file_system_that_was_shut_down_is_told_and_mounted_anew_once_nothing_uses_i
     assert_eq!(crate::bed::read(&device, 0, 12), b"acknowledged");
 }
 
+/// What other nodes had of a drive that fails is taken back all the same: nothing holds it any more.
+#[test]
+fn what_was_lent_from_a_drive_that_fails_is_taken_back() {
+    for read_only in [false, true] {
+        let bed = Bed::new();
+        let (storage, drive) = bed.open();
+        drive.make(&leg("v-0", 16 * MIB)).unwrap();
+        drive.lend("v-0", 1, read_only).unwrap();
+        run("xfs_io", &["-x", "-c", "shutdown", text(drive.root())]);
+        drive.take_back("v-0").unwrap();
+        storage.close(drive.id()).unwrap();
+    }
+}
+
 /// A file system that is full takes no write: below the file of a drive, that is a drive whose writes fail.
 struct Small(tempfile::TempDir);
 

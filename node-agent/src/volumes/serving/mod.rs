@@ -224,6 +224,11 @@ impl Serving {
                         }
                     }
                 }
+                for name in wanted.gone.difference(&self.wanted.gone) {
+                    if let Some(slot) = self.slots.get_mut(name) {
+                        slot.changed = true;
+                    }
+                }
                 self.wanted = *wanted;
             }
             Ask::Hold { drive, held } => self.hold(drive, held),
@@ -297,6 +302,7 @@ impl Serving {
                 continue;
             };
             let held = slot.holds > 0;
+            let gone = self.wanted.gone.contains(&name);
             match &slot.state {
                 State::Closed if !held && self.wanted.drives.contains_key(&name) => {
                     self.open(&name)
@@ -312,12 +318,11 @@ impl Serving {
                     self.close(&name)
                 }
                 State::Closed | State::Failed { .. } if held => self.give_holds(&name),
-                State::Open(_) if !slot.tending && !held && self.wanted.gone.contains(&name) => {
-                    self.close(&name)
-                }
-                State::Open(_) if !slot.tending && slot.changed && self.legs.synced() => {
-                    self.tend(&name, now)
-                }
+                State::Open(_) if slot.tending || !slot.changed => {}
+                // While something uses it, that is tried with each look, and what was lent is taken back in between.
+                State::Open(_) if gone && held => {}
+                State::Open(_) if gone => self.close(&name),
+                State::Open(_) if self.legs.synced() => self.tend(&name, now),
                 _ => {}
             }
         }

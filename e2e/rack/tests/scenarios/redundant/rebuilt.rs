@@ -4,8 +4,8 @@ use kube::Api;
 use strand_api::{Drive, LackPhase, PoolVolume};
 
 use super::bed::{
-    STALL, acknowledged, intact, is_whole, longest_stall, more_written, mount, rack, restart_agent,
-    start_writing, stop_writing, unmount, until, wish,
+    STALL, acknowledged, intact, is_whole, longest_stall, more_written, mount, nothing_left, rack,
+    restart_agent, start_writing, stop_writing, unmount, until, wish,
 };
 
 /// A leg's drive is pulled out under a writer. Writes go on; after a minute another leg is placed on another drive and copied to, with the
@@ -72,13 +72,6 @@ async fn a_leg_is_rebuilt_on_another_drive_whoever_is_killed_meanwhile() {
     unmount(writer).await;
     rack.guest_mut(1).power_on().await.unwrap();
     super::bed::start(&cluster, rack.guest(1)).await;
-    // What is left on the machine of the pulled drive is not looked at: a loop device over the leg on it stays.
     wish(&cluster, &[], false).await;
-    until(&cluster, "nobody has the volume", |volume| {
-        volume
-            .status
-            .as_ref()
-            .is_none_or(|status| status.attachments.is_empty())
-    })
-    .await;
+    nothing_left(&rack, &cluster).await;
 }
