@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use strand_fabric::{Connection, Export, Exported, Listen, Nqn, Remote, Secret, Transport};
-use strand_rack_bed::{Guest, Said};
+use strand_rack_bed::{Guest, Said, wait};
 use uuid::Uuid;
 
 pub const SOON: Duration = Duration::from_secs(60);
@@ -85,18 +85,18 @@ pub async fn connections(consumer: &Guest) -> Vec<Connection> {
 
 /// Waits until a connection is live and has its device; device names move.
 pub async fn device(consumer: &Guest, nqn: Nqn) -> String {
-    let begun = std::time::Instant::now();
-    loop {
+    wait::until(&format!("{nqn} is live"), SOON, || async {
         let all = connections(consumer).await;
         let live = |connection: &&Connection| {
             connection.nqn == nqn && connection.states == ["live"] && connection.device.is_some()
         };
-        if let Some(device) = all.iter().find(live).and_then(|c| c.device.as_ref()) {
-            return device.display().to_string();
-        }
-        assert!(begun.elapsed() < SOON, "{nqn} never came: {all:?}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+        let device = all.iter().find(live).and_then(|c| c.device.as_ref());
+        device
+            .map(|device| device.display().to_string())
+            .ok_or_else(|| format!("{all:?}"))
+    })
+    .await
+    .unwrap()
 }
 
 /// Makes a leg on a target, exports it, and connects its consumer; the leg and its device there.
@@ -111,16 +111,16 @@ pub async fn connected(consumer: &Guest, target: &Guest) -> (Export, String) {
 
 /// Waits until a consumer notices that it does not reach a leg any more.
 pub async fn lost(consumer: &Guest, nqn: Nqn) {
-    let begun = std::time::Instant::now();
-    loop {
+    wait::until(&format!("{nqn} is not reached"), SOON, || async {
         let all = connections(consumer).await;
         let connection = all.iter().find(|c| c.nqn == nqn).unwrap();
-        if connection.states != ["live"] {
-            return;
+        match connection.states != ["live"] {
+            true => Ok(()),
+            false => Err(format!("{all:?}")),
         }
-        assert!(begun.elapsed() < SOON, "{nqn} is still reached: {all:?}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    })
+    .await
+    .unwrap();
 }
 
 pub async fn disconnect(consumer: &Guest, nqn: Nqn) {
