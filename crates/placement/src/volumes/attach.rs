@@ -32,6 +32,8 @@ struct Legs<'p> {
     unknown: Vec<&'p PlacedLeg>,
     /// The highest generation that a leg's record is known to have.
     stored: i64,
+    /// The highest that they are, or shall be, exported as.
+    exported: i64,
     /// Whether one more can be given up.
     spare: bool,
 }
@@ -82,7 +84,7 @@ pub(super) fn decide(pass: &Pass, volume: &PoolVolume, usable: Result<(), &str>)
         match obstacle {
             None => {
                 // What the legs are exported as outlives a volume's status: its consumer does not notice that that was lost.
-                let granted = told.unwrap_or(generation.max(stored) + 1);
+                let granted = told.unwrap_or(generation.max(stored).max(legs.exported) + 1);
                 generation = generation.max(granted);
                 attachments.push(Attachment {
                     generation: granted,
@@ -213,12 +215,18 @@ impl<'p> Legs<'p> {
             found: Vec::new(),
             unknown: Vec::new(),
             stored: 0,
+            exported: 0,
             spare: array::spare(volume) > 0,
         };
         let all = volume.spec.legs.iter();
         let all = all.filter_map(|placed| pass.claims.of(Owner::Volume(volume), placed));
         let stored = all.filter_map(|leg| leg.status.as_ref()?.attachment_generation);
         legs.stored = stored.max().unwrap_or(0);
+        // After a loss of the status, another's that is about to be taken up again.
+        let found = volume.spec.legs.iter();
+        let found = found.filter_map(|placed| pass.claims.of(Owner::Volume(volume), placed));
+        let exports = found.flat_map(|leg| &leg.spec.exports);
+        legs.exported = exports.map(|export| export.generation).max().unwrap_or(0);
         // What a leg lacks already is nothing that anybody could spoil. Nobody reaches it by a newer generation before its agent has
         // ended the older ones.
         for placed in volume.spec.legs.iter().filter(|leg| leg.lack.is_none()) {
