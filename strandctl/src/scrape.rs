@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 32;
 /// Which pods are agents, as the chart labels them.
 pub const AGENTS: &str = "app.kubernetes.io/name=strand,app.kubernetes.io/component=node";
-/// The port of a pod that has the metrics of its agent.
+/// The name of a pod's port that has the metrics of its agent.
 const PORT: &str = "agent";
 
 /// Where agents are found.
@@ -95,8 +95,9 @@ async fn through(client: &Client) -> Result<Vec<Said>> {
     let pages = pods.into_iter().map(|pod| async move {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
         let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{PORT}/proxy/metrics");
         let asked = async {
+            let port = metrics_port(&pod).context("its pod has no port for metrics")?;
+            let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/metrics");
             let request = Request::get(path).body(Vec::new())?;
             client.request_text(request).await.map_err(in_words)
         };
@@ -107,6 +108,14 @@ async fn through(client: &Client) -> Result<Vec<Said>> {
         .buffer_unordered(AT_ONCE)
         .collect()
         .await)
+}
+
+/// The number of the port: the API server's proxy to pods knows no names of ports.
+fn metrics_port(pod: &Pod) -> Option<i32> {
+    let containers = &pod.spec.as_ref()?.containers;
+    let mut ports = containers.iter().flat_map(|one| one.ports.iter().flatten());
+    let named = ports.find(|port| port.name.as_deref() == Some(PORT))?;
+    Some(named.container_port)
 }
 
 async fn over_http(url: &str) -> Result<String> {
