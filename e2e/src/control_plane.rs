@@ -4,12 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 
 use crate::process::{Process, run};
+use crate::tool;
 use crate::wait::{self, PATIENCE};
-use crate::{repository, tool};
 
 /// Where the API server listens: the Service `kubernetes`.
 const SERVER: &str = "https://10.96.0.1:443";
@@ -68,12 +68,7 @@ impl ControlPlane {
 
     /// Definitions and controller that a cluster has beside its CSI drivers.
     fn snapshots(&mut self, kubeconfig: String) -> Result<()> {
-        let mut go = Command::new("go");
-        go.args(["list", "-modfile=sidecars.mod", "-m", "-f", "{{.Dir}}"])
-            .arg("github.com/kubernetes-csi/external-snapshotter/client/v8")
-            .current_dir(repository().join("e2e/tools"));
-        let module = run(&mut go).context("the snapshot definitions' module")?;
-        let definitions = Path::new(module.trim()).join("config/crd");
+        let definitions = tool("snapshot-definitions");
         run(self.kubectl().args(["apply", "-k"]).arg(definitions))?;
         run(self.kubectl().args([
             "wait",

@@ -29,7 +29,7 @@ pub fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// A program that `e2e/tools/build` has built.
+/// What `e2e/tools/build` has made of this name.
 pub fn tool(name: &str) -> PathBuf {
     repository().join(".cache/tools").join(name)
 }
