@@ -14,11 +14,9 @@ use crate::{FabricError, Nqn, Secret, Transport};
 const KEEP_ALIVE: u64 = 5;
 /// The same where somebody decides on what becomes of what waits: he shall learn of it soon.
 const KEEP_ALIVE_DECIDED: u64 = 2;
-/// Seconds between attempts to connect again.
+/// Seconds between attempts to connect again. To a machine that is gone an attempt takes the kernel 3 s, in which the connection cannot be taken
+/// away: where somebody decides, the first one ends as the decision comes, some 4 s after the loss was seen.
 const RECONNECT: u64 = 1;
-/// The same where somebody decides: to a machine that is gone an attempt takes the kernel 3 s, in which the connection cannot be taken
-/// away. The first one then ends just before the decision comes, 5 s after the loss was seen.
-const RECONNECT_DECIDED: u64 = 2;
 
 /// A leg on another node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,12 +40,12 @@ impl Remote {
     /// What is written to `/dev/nvme-fabrics`.
     fn options(&self) -> String {
         let host = self.nqn.host();
-        let (keep_alive, reconnect) = match self.patience {
-            Some(_) => (KEEP_ALIVE, RECONNECT),
-            None => (KEEP_ALIVE_DECIDED, RECONNECT_DECIDED),
+        let keep_alive = match self.patience {
+            Some(_) => KEEP_ALIVE,
+            None => KEEP_ALIVE_DECIDED,
         };
         let mut options = format!(
-            "nqn={},transport={},traddr={},trsvcid={},hostnqn={host},hostid={},keep_alive_tmo={keep_alive},reconnect_delay={reconnect},ctrl_loss_tmo={}",
+            "nqn={},transport={},traddr={},trsvcid={},hostnqn={host},hostid={},keep_alive_tmo={keep_alive},reconnect_delay={RECONNECT},ctrl_loss_tmo={}",
             self.nqn,
             self.transport.name(),
             self.address,
@@ -286,7 +284,7 @@ mod tests {
         };
         let options = waits.options();
         assert!(
-            options.ends_with("keep_alive_tmo=2,reconnect_delay=2,ctrl_loss_tmo=-1"),
+            options.ends_with("keep_alive_tmo=2,reconnect_delay=1,ctrl_loss_tmo=-1"),
             "{options}"
         );
     }

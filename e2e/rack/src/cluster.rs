@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ListParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::json;
@@ -34,8 +34,10 @@ const PEER_KEY: &str = "5f6b1d0c3a9e4827b1c05d7e90f2a6384c1e7b59d02f68ab93e4d5c7
 /// The API and the operator of one rack; gone when dropped.
 pub struct Cluster {
     client: Client,
-    server: embedded::Server,
-    operator: Operator,
+    /// None while it is away.
+    server: Option<embedded::Server>,
+    /// None while it is away.
+    operator: Option<Operator>,
     kubeconfig: PathBuf,
     dir: tempfile::TempDir,
 }
@@ -63,8 +65,7 @@ impl Cluster {
     /// When one does not start.
     pub async fn start(rack: &Rack) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let config = embedded::Config::new(dir.path().join("api"));
-        let server = embedded::Server::start(config).await?;
+        let server = serve(dir.path()).await?;
         let kubeconfig = dir.path().join("kubeconfig");
         server.write_kubeconfig(&kubeconfig)?;
         let config = Kubeconfig::from_yaml(&server.kubeconfig())?;
@@ -79,27 +80,36 @@ impl Cluster {
         }
         let nodes: Api<Node> = Api::all(client.clone());
         for guest in rack.guests() {
-            let node = serde_json::from_value(json!({
-                "metadata": {"name": guest.name()},
-                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
-            }))?;
+            let node = serde_json::from_value(json!({"metadata": {"name": guest.name()}}))?;
             nodes.create(&PostParams::default(), &node).await?;
-            nodes
-                .replace_status(guest.name(), &PostParams::default(), &{
-                    let mut stored = nodes.get(guest.name()).await?;
-                    stored.status = node.status;
-                    stored
-                })
-                .await?;
         }
         let operator = operator(dir.path(), &kubeconfig)?;
-        Ok(Self {
+        let cluster = Self {
             client,
-            server,
-            operator,
+            server: Some(server),
+            operator: Some(operator),
             kubeconfig,
             dir,
-        })
+        };
+        for guest in rack.guests() {
+            cluster.node_ready(guest, true).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// Says of a machine's Node what Kubernetes would: whether its kubelet, which no machine here has, was heard of lately.
+    ///
+    /// # Errors
+    /// When the API refuses it.
+    pub async fn node_ready(&self, guest: &Guest, ready: bool) -> Result<()> {
+        let status = if ready { "True" } else { "Unknown" };
+        let condition = json!({"type": "Ready", "status": status});
+        let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        nodes
+            .patch_status(guest.name(), &PatchParams::default(), &patch)
+            .await?;
+        Ok(())
     }
 
     /// A client of the API.
@@ -107,18 +117,36 @@ impl Cluster {
         &self.client
     }
 
-    /// Process id of the operator.
-    pub fn operator(&self) -> u32 {
-        self.operator.child.id()
+    /// Kills the operator.
+    pub fn kill_operator(&mut self) {
+        self.operator = None;
     }
 
-    /// Kills the operator and starts another one.
+    /// Starts another operator, in the place of one that is killed if it still runs.
     ///
     /// # Errors
-    /// When that does not start.
+    /// When it does not start.
     pub fn restart_operator(&mut self) -> Result<()> {
-        let _ = self.operator.child.kill();
-        self.operator = operator(self.dir.path(), &self.kubeconfig)?;
+        self.kill_operator();
+        self.operator = Some(operator(self.dir.path(), &self.kubeconfig)?);
+        Ok(())
+    }
+
+    /// Takes the API server away from everybody, until [`serve_api`](Self::serve_api).
+    pub async fn stop_api(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown().await;
+        }
+    }
+
+    /// Brings the API server back, at the same address and with all that it had.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn serve_api(&mut self) -> Result<()> {
+        if self.server.is_none() {
+            self.server = Some(serve(self.dir.path()).await?);
+        }
         Ok(())
     }
 
@@ -221,7 +249,7 @@ impl Cluster {
     }
 
     async fn agent(&self, guest: &Guest, more: &str) -> Result<u32> {
-        let kubeconfig = self.kubeconfig_for_guests();
+        let kubeconfig = self.kubeconfig_for_guests()?;
         guest
             .write("/run/rack/kubeconfig", kubeconfig.as_bytes())
             .await?;
@@ -268,14 +296,17 @@ impl Cluster {
     }
 
     /// The API server's certificate is for the host's own addresses, not for the one that guests see.
-    fn kubeconfig_for_guests(&self) -> String {
-        let url = self.server.url();
+    fn kubeconfig_for_guests(&self) -> Result<String> {
+        let lines = std::fs::read_to_string(&self.kubeconfig)?;
+        let url = lines
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("server: "));
+        let url = url.context("the kubeconfig names no server")?;
         let port = url.rsplit(':').next().unwrap_or_default();
-        let lines = self.server.kubeconfig();
-        lines.replace(
+        Ok(lines.replace(
             &format!("server: {url}"),
             &format!("server: https://{HOST}:{port}\n    tls-server-name: 127.0.0.1"),
-        )
+        ))
     }
 }
 
@@ -306,6 +337,11 @@ pub async fn redis(guest: &Guest, command: &[&[u8]]) -> Result<Vec<u8>> {
             guest.name()
         )
     })
+}
+
+async fn serve(dir: &Path) -> Result<embedded::Server> {
+    let config = embedded::Config::new(dir.join("api"));
+    Ok(embedded::Server::start(config).await?)
 }
 
 fn operator(dir: &Path, kubeconfig: &Path) -> Result<Operator> {

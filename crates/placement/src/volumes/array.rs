@@ -1,7 +1,7 @@
 //! A volume of several legs: what is seen of each, and what is recorded of it next.
 
 use super::{
-    Owner, Pass, claim, ledger,
+    Owner, Pass, claim, evacuate, ledger,
     leg::Standing,
     loss::{self, Demand, Next, Reach},
     shape, site,
@@ -15,6 +15,8 @@ use strand_api::{
 
 /// Reason of an array that its agent puts together as soon as its legs are there, or recorded out.
 const ASSEMBLING: &str = "Assembling";
+/// Reason of a leg that takes the place of one whose drive is being emptied.
+const LEAVING: &str = "DriveEmptied";
 /// Reason of a leg whose drive does not answer, as its agent tells it.
 const DRIVE_FAILED: &str = "DriveFailed";
 
@@ -191,7 +193,53 @@ pub(super) fn decide<'a>(
             },
         }
     }
+    leave(pass, volume, demand, &told, record);
     obstacle
+}
+
+/// Of an attached volume that has all its legs and outlives two losses, one whose drive is being emptied is given up for another: one loss it
+/// still outlives while that is copied to.
+fn leave<'a>(
+    pass: &mut Pass<'_, 'a>,
+    volume: &'a PoolVolume,
+    demand: Demand,
+    told: &[Option<ArrayLeg>],
+    record: &mut [PlacedLeg],
+) {
+    let Demand::Writer(generation) = demand else {
+        return;
+    };
+    let is_whole = |leg: &Option<ArrayLeg>| {
+        leg.as_ref()
+            .is_some_and(|leg| leg.holding == LegHolding::Whole)
+    };
+    let outlives = shape::losses(volume.spec.redundancy) > 1;
+    if !outlives || !told.iter().all(is_whole) || record.iter().any(|leg| leg.lack.is_some()) {
+        return;
+    }
+    let mut drives = record.iter();
+    let Some(at) = drives.position(|leg| evacuate::is_left(pass, &leg.drive)) else {
+        return;
+    };
+    match site::another(pass, volume, record, record[at].index) {
+        Ok(other) => {
+            let lack = LegLack {
+                phase: LackPhase::Rebuilding,
+                reason: LEAVING.into(),
+                since: Time(pass.now),
+                generation,
+            };
+            record[at] = PlacedLeg {
+                lack: Some(lack),
+                ..other
+            };
+        }
+        Err(why) => {
+            let name = Owner::Volume(volume).name();
+            let words = format!("volume {name}: {}", why.message);
+            evacuate::wait(pass, &record[at].drive, false, words);
+        }
+    }
 }
 
 /// Whether the array was made: it runs over all legs that are recorded.
@@ -335,6 +383,9 @@ fn lacks(
             }
         }
         LackPhase::Returning => format!("{place} is back, and copied what it has missed{percent}"),
+        LackPhase::Rebuilding if placed.uuid.is_none() && lack.reason == LEAVING => {
+            format!("{place} is being made, in the place of one whose drive is being emptied")
+        }
         LackPhase::Rebuilding if placed.uuid.is_none() => {
             format!("{place} is being made, in the place of one that was lost")
         }

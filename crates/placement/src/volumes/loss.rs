@@ -15,9 +15,9 @@ use k8s_openapi::jiff::Timestamp;
 use std::time::Duration;
 use strand_api::{ArrayLeg, LackPhase, LegHolding, LegLack, Redundancy};
 
-/// How long writes wait for a leg that its consumer does not reach before it is recorded out: a target's agent that starts anew, or a
-/// link that comes back, costs no rebuild; a dead node stalls its consumers no longer.
-pub const STALL: Duration = Duration::from_secs(5);
+/// How long a leg that its consumer does not reach is waited for before it is recorded out: a link that comes back costs no copying. That it
+/// is not reached is noticed after some 4 s (the connection's keep-alive, and the agent's look); so writes wait for some 8 s, 10 at most.
+pub const STALL: Duration = Duration::from_secs(3);
 /// How long a volume that nobody has attached waits for a leg before it is attached without it.
 pub const WAIT: Duration = Duration::from_secs(60);
 /// After this a leg whose drive failed is replaced by another.
@@ -262,8 +262,8 @@ mod tests {
         let away = told(LegHolding::Away, 0);
         let mut legs = [leg(Reach::Well); 2];
         legs[0].told = Some(&away);
-        assert_eq!(mirror(legs, Demand::Writer(4), 4), stay);
-        assert_eq!(mirror(legs, Demand::Writer(4), 5), out);
+        assert_eq!(mirror(legs, Demand::Writer(4), 2), stay);
+        assert_eq!(mirror(legs, Demand::Writer(4), 3), out);
     }
 
     #[test]

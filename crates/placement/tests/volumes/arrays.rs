@@ -89,6 +89,11 @@ enum Event {
         cut: bool,
     },
     LoseVolumeStatus,
+    /// The drive of a node is emptied, or not any more.
+    Empty {
+        node: usize,
+        on: bool,
+    },
     Wait {
         seconds: i64,
     },
@@ -109,7 +114,8 @@ fn event() -> impl Strategy<Value = Event> {
         4 => n.clone().prop_map(|node| Event::Copy { node }),
         2 => (n.clone(), any::<bool>()).prop_map(|(node, on)| Event::Power { node, on }),
         2 => (n.clone(), any::<bool>()).prop_map(|(node, cut)| Event::CutOff { node, cut }),
-        2 => (n, any::<bool>()).prop_map(|(node, cut)| Event::Isolate { node, cut }),
+        2 => (n.clone(), any::<bool>()).prop_map(|(node, cut)| Event::Isolate { node, cut }),
+        2 => (n, any::<bool>()).prop_map(|(node, on)| Event::Empty { node, on }),
         1 => Just(Event::LoseVolumeStatus),
         3 => prop::sample::select(vec![1, 6, 70, 1300]).prop_map(|seconds| Event::Wait { seconds }),
         4 => Just(Event::Settle),
@@ -234,6 +240,7 @@ impl Run {
             }
             Event::Isolate { node, cut } => self.nodes[*node].isolated = *cut,
             Event::LoseVolumeStatus => self.volume().status = None,
+            Event::Empty { node, on } => self.empty(*node, *on),
             Event::Wait { seconds } => self.world.seconds += seconds,
             Event::Settle => self.settle(6)?,
         }
@@ -255,6 +262,19 @@ impl Run {
             }
         }
         self.told_of_nodes();
+    }
+
+    fn empty(&mut self, node: usize, on: bool) {
+        let name = format!("{}-a", NODES[node]);
+        let mut drives = self.world.drives.iter_mut();
+        let Some(drive) = drives.find(|drive| named(&drive.metadata, &name)) else {
+            return;
+        };
+        drive.spec.cordon = on;
+        self.world.operations.retain(|o| o.spec.drive != name);
+        if on {
+            self.world.add(&format!("evacuate {name} running"));
+        }
     }
 
     /// Nodes that the API server does not hear from are not ready.
@@ -284,6 +304,10 @@ impl Run {
                 Action::ChangeLeg { leg, .. } | Action::DropLeg { leg } => {
                     let then = leg_of(&self.view, leg);
                     then.is_some() && then == leg_of(&self.world, leg)
+                }
+                Action::SetOperationStatus { operation, .. } => {
+                    let mut operations = self.world.operations.iter();
+                    operations.any(|o| named(&o.metadata, operation))
                 }
                 _ => true,
             };

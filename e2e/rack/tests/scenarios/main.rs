@@ -17,6 +17,8 @@ mod bed;
 #[cfg(test)]
 mod csi;
 #[cfg(test)]
+mod every;
+#[cfg(test)]
 mod fabric;
 #[cfg(test)]
 mod pool;

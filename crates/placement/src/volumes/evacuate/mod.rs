@@ -5,7 +5,8 @@
 //!   spec.legs: A moving B   B is made as a copy of A; nobody is granted an attachment
 //!   spec.legs: B            B is whole; it is called live, and when its agent has seen that, A is marked
 //! ```
-//! Whoever wants to attach the volume before the last step gets A, and B goes.
+//! Whoever wants to attach the volume before the last step gets A, and B goes. Of an attached volume that outlives two losses another leg takes
+//! the place of A at once ([`super::array`]).
 
 mod step;
 mod succession;
@@ -123,7 +124,13 @@ fn failed(leg: &PoolLeg) -> bool {
     leg.status.as_ref().and_then(|s| s.phase) == Some(LegPhase::Failed)
 }
 
-fn wait(pass: &mut Pass, drive: &str, rest: bool, why: String) {
+/// Whether a drive is being emptied.
+pub(super) fn is_left(pass: &Pass, drive: &str) -> bool {
+    pass.evacuations.0.contains_key(drive)
+}
+
+/// Notes what keeps a leg on a drive that is emptied; `rest` of what only waits for others.
+pub(super) fn wait(pass: &mut Pass, drive: &str, rest: bool, why: String) {
     if let Some(evacuation) = pass.evacuations.0.get_mut(drive) {
         evacuation.waits.insert((rest, why));
     }

@@ -45,6 +45,7 @@ impl Run {
             self.nodes[node].isolated = false;
             self.nodes[node].cut_off = false;
             self.power(node, true);
+            self.empty(node, false);
         }
         self.settle(ROUNDS)?;
         let plan: Vec<String> = self.world.plan().iter().map(ToString::to_string).collect();

@@ -20,9 +20,9 @@ pub async fn prepare(guest: &Guest) {
         .unwrap();
 }
 
-fn listen(guest: &Guest) -> String {
+fn listen(guest: &Guest, transport: Transport) -> String {
     let listen = Listen {
-        transport: Transport::Tcp,
+        transport,
         address: guest.address().parse().unwrap(),
         port: PORT,
     };
@@ -47,22 +47,40 @@ pub fn leg(guest: &Guest, generation: u64, secret: &Secret) -> Export {
 
 /// Makes a machine export these legs and no others.
 pub async fn export(guest: &Guest, exports: &[Export]) {
-    let script = format!("/strand/rack-fabric export '{}'", listen(guest));
+    export_over(guest, Transport::Tcp, exports).await;
+}
+
+/// The same, over this transport.
+pub async fn export_over(guest: &Guest, transport: Transport, exports: &[Export]) {
+    let script = format!("/strand/rack-fabric export '{}'", listen(guest, transport));
     let input = serde_json::to_vec(exports).unwrap();
     let said = guest.feed(&script, &input).await.unwrap();
     assert_eq!(said.status, 0, "{said}");
 }
 
 pub async fn exports(guest: &Guest) -> Vec<Exported> {
-    let script = format!("/strand/rack-fabric exports '{}'", listen(guest));
+    let script = format!(
+        "/strand/rack-fabric exports '{}'",
+        listen(guest, Transport::Tcp)
+    );
     serde_json::from_str(&guest.sh(&script).await.unwrap()).unwrap()
 }
 
 /// Connects to a leg of another machine with what `export` says of it.
 pub async fn connect(consumer: &Guest, target: &Guest, export: &Export) -> Said {
+    connect_over(consumer, Transport::Tcp, target, export).await
+}
+
+/// The same, over this transport.
+pub async fn connect_over(
+    consumer: &Guest,
+    transport: Transport,
+    target: &Guest,
+    export: &Export,
+) -> Said {
     let remote = Remote {
         nqn: export.nqn(),
-        transport: Transport::Tcp,
+        transport,
         address: target.address().parse().unwrap(),
         port: PORT,
         secret: export.secret.clone(),

@@ -3,3 +3,4 @@
 mod fencing;
 pub mod legs;
 mod mirror;
+mod rdma;

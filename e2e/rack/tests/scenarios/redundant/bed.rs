@@ -16,6 +16,13 @@ pub const STALL: f64 = 10.0;
 
 /// Machines with so many drives each, all in a pool, and a volume of this redundancy over them.
 pub async fn rack(name: &str, drives: &[usize], redundancy: &str) -> (Rack, Cluster) {
+    let (rack, cluster) = machines(name, drives).await;
+    make(&cluster, VOLUME, redundancy).await;
+    (rack, cluster)
+}
+
+/// Machines with so many drives each, all in a pool.
+pub async fn machines(name: &str, drives: &[usize]) -> (Rack, Cluster) {
     let plans: Vec<Vec<DrivePlan>> = drives
         .iter()
         .enumerate()
@@ -44,19 +51,23 @@ pub async fn rack(name: &str, drives: &[usize], redundancy: &str) -> (Rack, Clus
         })
         .await
         .unwrap();
+    (rack, cluster)
+}
+
+/// Makes a volume, and waits until it is Ready.
+pub async fn make(cluster: &Cluster, name: &str, redundancy: &str) {
     let volume = serde_json::from_value(json!({
-        "apiVersion": "strand.dev/v1alpha1", "kind": "PoolVolume", "metadata": {"name": VOLUME},
+        "apiVersion": "strand.dev/v1alpha1", "kind": "PoolVolume", "metadata": {"name": name},
         "spec": {"pool": "default", "size": "512Mi", "volumeMode": "Filesystem", "redundancy": redundancy},
     }));
-    volumes(&cluster)
+    volumes(cluster)
         .create(&PostParams::default(), &volume.unwrap())
         .await
         .unwrap();
-    until(&cluster, "the volume is Ready", |volume| {
+    until_of(cluster, name, "the volume is Ready", |volume| {
         phase(volume) == Some(VolumePhase::Ready)
     })
     .await;
-    (rack, cluster)
 }
 
 /// Starts a machine's agent, and loads what arrays need there.
@@ -72,9 +83,19 @@ pub async fn until(
     what: &str,
     look: impl Fn(&PoolVolume) -> bool,
 ) -> PoolVolume {
-    wait::until(what, 2 * SOON, || async {
+    until_of(cluster, VOLUME, what, look).await
+}
+
+/// The same, of another volume.
+pub async fn until_of(
+    cluster: &Cluster,
+    volume: &str,
+    what: &str,
+    look: impl Fn(&PoolVolume) -> bool,
+) -> PoolVolume {
+    wait::until(&format!("{volume}: {what}"), 2 * SOON, || async {
         let volume = volumes(cluster)
-            .get(VOLUME)
+            .get(volume)
             .await
             .map_err(|e| e.to_string())?;
         match look(&volume) {

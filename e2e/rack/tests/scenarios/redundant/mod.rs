@@ -1,7 +1,11 @@
 //! Volumes of several legs, made by the real operator and had by real agents: what each redundancy does when a leg, a node, a link or a
 //! consumer is lost.
 
-mod bed;
+pub mod bed;
+mod emptied;
 mod mirror;
 mod moved;
+mod raid6;
 mod rebuilt;
+mod split;
+mod stripe;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use strand_api::{AttachmentPhase, DrivePhase, PoolLeg, PoolVolume, VolumePhase};
 use strand_rack_bed::{Cluster, DrivePlan, Guest, Rack, wait};
@@ -11,10 +11,24 @@ use strand_rack_bed::{Cluster, DrivePlan, Guest, Rack, wait};
 pub const SOON: Duration = Duration::from_secs(180);
 pub const ADOPTION: Duration = Duration::from_secs(300);
 pub const VOLUME: &str = "v";
-/// Where a consumer mounts it.
-const AT: &str = "/mnt/v";
+/// Files that a writer keeps; older ones it deletes.
+const KEPT: u32 = 400;
 /// Where the bytes of every volume here lie, unless the scenario wants it otherwise: the machine with a drive.
 pub const HOLDER: usize = 0;
+
+/// A volume on a machine that has it, mounted at `/mnt/NAME`; what is kept of its writing is in `/run/NAME.*`.
+#[derive(Clone, Copy)]
+pub struct Use<'a> {
+    pub guest: &'a Guest,
+    pub volume: &'a str,
+}
+
+impl<'a> From<&'a Guest> for Use<'a> {
+    fn from(guest: &'a Guest) -> Self {
+        let volume = VOLUME;
+        Self { guest, volume }
+    }
+}
 
 /// Machines of which the first alone has a drive, in the pool `default`; each with an agent.
 pub async fn pool_on(name: &str, machines: usize, bytes: u64, pool: Value) -> (Rack, Cluster) {
@@ -77,9 +91,18 @@ pub async fn until(
     what: &str,
     look: impl Fn(&PoolVolume, &PoolLeg) -> bool,
 ) -> (PoolVolume, PoolLeg) {
+    until_of(cluster, VOLUME, what, look).await
+}
+
+async fn until_of(
+    cluster: &Cluster,
+    volume: &str,
+    what: &str,
+    look: impl Fn(&PoolVolume, &PoolLeg) -> bool,
+) -> (PoolVolume, PoolLeg) {
     wait::until(what, SOON, || async {
         let volume = volumes(cluster)
-            .get(VOLUME)
+            .get(volume)
             .await
             .map_err(|e| e.to_string())?;
         let name = volume.spec.legs.first().map(|leg| leg.name.clone());
@@ -102,34 +125,41 @@ pub async fn until(
 
 /// Wishes the volume attached to these machines and no others.
 pub async fn wish(cluster: &Cluster, guests: &[&Guest], read_only: bool) {
+    wish_of(cluster, VOLUME, guests, read_only).await;
+}
+
+/// The same, of another volume.
+pub async fn wish_of(cluster: &Cluster, volume: &str, guests: &[&Guest], read_only: bool) {
     let wishes: Vec<Value> = guests
         .iter()
         .map(|guest| json!({"node": guest.name(), "readOnly": read_only}))
         .collect();
     let patch = Patch::Merge(json!({"spec": {"attachTo": wishes}}));
     volumes(cluster)
-        .patch(VOLUME, &PatchParams::default(), &patch)
+        .patch(volume, &PatchParams::default(), &patch)
         .await
         .unwrap();
 }
 
 /// Waits until a machine is granted the volume; the generation.
-pub async fn granted(cluster: &Cluster, guest: &Guest) -> i64 {
+pub async fn granted(cluster: &Cluster, at: impl Into<Use<'_>>) -> i64 {
+    let Use { guest, volume } = at.into();
     let attachment = |volume: &PoolVolume| {
         let mut attachments = volume.status.iter().flat_map(|s| &s.attachments);
         let granted =
             attachments.find(|a| a.node == guest.name() && a.phase == AttachmentPhase::Granted);
         granted.map(|a| a.generation)
     };
-    let what = format!("{} is granted the volume", guest.name());
-    let (volume, _) = until(cluster, &what, |volume, _| attachment(volume).is_some()).await;
+    let what = format!("{} is granted the volume {volume}", guest.name());
+    let look = |volume: &PoolVolume, _: &PoolLeg| attachment(volume).is_some();
+    let (volume, _) = until_of(cluster, volume, &what, look).await;
     attachment(&volume).unwrap()
 }
 
 /// Asks an agent, as the CSI driver does; what it answers, head and body.
-async fn ask(guest: &Guest, method: &str, body: &str) -> String {
+async fn ask(Use { guest, volume }: Use<'_>, method: &str, body: &str) -> String {
     let request = format!(
-        "{method} /volumes/{VOLUME}/attachment HTTP/1.0\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} /volumes/{volume}/attachment HTTP/1.0\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     // Who closes his end before the answer is taken for gone.
@@ -138,11 +168,12 @@ async fn ask(guest: &Guest, method: &str, body: &str) -> String {
 }
 
 /// NodeStageVolume's part: the device, as soon as the agent gives it.
-pub async fn device(guest: &Guest, generation: i64, read_only: bool) -> String {
+pub async fn device(at: impl Into<Use<'_>>, generation: i64, read_only: bool) -> String {
+    let at = at.into();
     let body = json!({"generation": generation, "readOnly": read_only}).to_string();
-    let what = format!("{} has a device", guest.name());
+    let what = format!("{} has a device of {}", at.guest.name(), at.volume);
     wait::until(&what, SOON, || async {
-        let answer = ask(guest, "PUT", &body).await;
+        let answer = ask(at, "PUT", &body).await;
         let device = answer.split_once("\"device\":\"").map(|(_, rest)| rest);
         device
             .and_then(|rest| Some(rest.split_once('"')?.0.to_owned()))
@@ -153,74 +184,95 @@ pub async fn device(guest: &Guest, generation: i64, read_only: bool) -> String {
 }
 
 /// NodeUnstageVolume's part.
-pub async fn give_back(guest: &Guest) {
-    let answer = ask(guest, "DELETE", "").await;
+pub async fn give_back(at: impl Into<Use<'_>>) {
+    let answer = ask(at.into(), "DELETE", "").await;
     assert!(answer.contains(" 204 "), "{answer}");
 }
 
 /// Has a machine mount the volume; with a new file system, where that is asked for. The device.
-pub async fn mount(cluster: &Cluster, guest: &Guest, make: bool) -> String {
-    let device = device(guest, granted(cluster, guest).await, false).await;
+pub async fn mount(cluster: &Cluster, at: impl Into<Use<'_>>, make: bool) -> String {
+    let at @ Use { guest, volume } = at.into();
+    let device = device(at, granted(cluster, at).await, false).await;
     let make = if make { "/sbin/mkfs.xfs -q" } else { "true" };
-    let script = format!("{make} {device} && mkdir -p {AT} && mount -t xfs {device} {AT}");
+    let script =
+        format!("{make} {device} && mkdir -p /mnt/{volume} && mount -t xfs {device} /mnt/{volume}");
     guest.sh(&script).await.unwrap();
     device
 }
 
 /// Unmounts it and gives the device back, in order.
-pub async fn unmount(guest: &Guest) {
-    guest.sh(&format!("umount {AT}")).await.unwrap();
-    give_back(guest).await;
+pub async fn unmount(at: impl Into<Use<'_>>) {
+    let at = at.into();
+    let script = format!("umount /mnt/{}", at.volume);
+    at.guest.sh(&script).await.unwrap();
+    give_back(at).await;
 }
 
 /// Starts to write files of random bytes, each flushed before its sum is noted: what is noted is acknowledged. Goes on until
 /// [`stop_writing`].
-pub async fn start_writing(guest: &Guest) {
+pub async fn start_writing(at: impl Into<Use<'_>>) {
+    let at @ Use { guest, volume } = at.into();
     let script = format!(
-        "sh -c 'rm -f /run/stop /run/stopped /run/times; i=$(ls {AT} | wc -l); while [ ! -e /run/stop ]; do i=$((i+1)); \
-         dd if=/dev/urandom of={AT}/$i bs=64k count=4 conv=fsync 2>/run/failed || {{ echo failed >/run/stopped; exit; }}; \
-         sha256sum {AT}/$i >>/run/acknowledged; read up idle </proc/uptime; echo $up >>/run/times; done; echo well >/run/stopped'"
+        "sh -c 'at=/mnt/{volume} run=/run/{volume}; rm -f $run.stop $run.stopped $run.times; i=$(ls $at | sort -n | tail -n 1); i=$((i)); \
+         while [ ! -e $run.stop ]; do i=$((i+1)); \
+         dd if=/dev/urandom of=$at/$i bs=64k count=4 conv=fsync 2>$run.failed || {{ echo failed >$run.stopped; exit; }}; \
+         sha256sum $at/$i >>$run.acknowledged; read up idle </proc/uptime; echo $up >>$run.times; rm -f $at/$((i-{KEPT})); done; \
+         echo well >$run.stopped'"
     );
     guest.start(&script).await.unwrap();
-    more_written(guest, 3).await;
+    more_written(at, 3).await;
 }
 
-/// The longest time between two acknowledged files since the writing began, in seconds of the machine's own clock.
-pub async fn longest_stall(guest: &Guest) -> f64 {
-    let script = "awk 'NR > 1 && $1 - last > most { most = $1 - last } { last = $1 } END { print most + 0 }' /run/times";
-    guest.sh(script).await.unwrap().trim().parse().unwrap()
+/// The longest time between two acknowledged files since the writing began or [`forget_stalls`], in seconds of the machine's own clock.
+pub async fn longest_stall(at: impl Into<Use<'_>>) -> f64 {
+    let Use { guest, volume } = at.into();
+    let script = format!(
+        "awk 'NR > 1 && $1 - last > most {{ most = $1 - last }} {{ last = $1 }} END {{ print most + 0 }}' /run/{volume}.times"
+    );
+    guest.sh(&script).await.unwrap().trim().parse().unwrap()
 }
 
 /// Waits until so many more files are acknowledged.
-pub async fn more_written(guest: &Guest, files: usize) {
-    let now = acknowledged(guest).await.lines().count();
+pub async fn more_written(at: impl Into<Use<'_>>, files: usize) {
+    let Use { guest, volume } = at.into();
+    let lines = format!("cat /run/{volume}.acknowledged 2>/dev/null | wc -l");
+    let now: usize = guest.sh(&lines).await.unwrap().trim().parse().unwrap();
     let script = format!(
-        "[ ! -e /run/stopped ] || exit 2; [ $(cat /run/acknowledged | wc -l) -ge {} ]",
+        "[ ! -e /run/{volume}.stopped ] || exit 2; [ $({lines}) -ge {} ]",
         now + files
     );
-    guest
-        .until("more files are written", SOON, &script)
-        .await
-        .unwrap();
+    let what = format!("more files are written to {volume}");
+    guest.until(&what, SOON, &script).await.unwrap();
 }
 
-/// The sums of all files that were acknowledged.
-pub async fn acknowledged(guest: &Guest) -> String {
-    guest
-        .sh("cat /run/acknowledged 2>/dev/null; true")
-        .await
-        .unwrap()
+/// The sums of the newest files that were acknowledged.
+pub async fn acknowledged(at: impl Into<Use<'_>>) -> String {
+    let Use { guest, volume } = at.into();
+    // Of older ones some are deleted until they are looked for.
+    let script = format!(
+        "cat /run/{volume}.acknowledged 2>/dev/null | tail -n {}",
+        KEPT / 2
+    );
+    guest.sh(&script).await.unwrap()
 }
 
 /// Ends the writing; every write went well.
-pub async fn stop_writing(guest: &Guest) {
-    guest.sh("touch /run/stop").await.unwrap();
-    let script = "grep -q . /run/stopped && cat /run/stopped /run/failed";
-    let said = guest
-        .until("the writer has ended", SOON, script)
+pub async fn stop_writing(at: impl Into<Use<'_>>) {
+    let Use { guest, volume } = at.into();
+    guest
+        .sh(&format!("touch /run/{volume}.stop"))
         .await
         .unwrap();
-    assert!(said.starts_with("well"), "a write failed: {said}");
+    let script =
+        format!("cd /run; grep -q . {volume}.stopped && cat {volume}.stopped {volume}.failed");
+    let said = guest
+        .until("the writer has ended", SOON, &script)
+        .await
+        .unwrap();
+    assert!(
+        said.starts_with("well"),
+        "a write to {volume} failed: {said}"
+    );
 }
 
 /// Every file that was acknowledged is there, byte for byte, past the page cache.
@@ -248,12 +300,26 @@ pub async fn restart_agent(cluster: &Cluster, guest: &Guest) {
 
 /// Nothing is left on any machine of what attachments need: exports, connections, loop devices over legs, records.
 pub async fn nothing_left(rack: &Rack, cluster: &Cluster) {
-    until(cluster, "nobody has the volume", |volume, leg| {
-        let attachments = volume.status.as_ref().map_or(0, |s| s.attachments.len());
-        let exports = leg.status.as_ref().map_or(0, |s| s.exports.len());
-        attachments + exports + leg.spec.exports.len() == 0
+    wait::until("nobody has a volume", SOON, || async {
+        let all = ListParams::default();
+        let volumes = volumes(cluster)
+            .list(&all)
+            .await
+            .map_err(|e| e.to_string())?;
+        let legs = legs(cluster).list(&all).await.map_err(|e| e.to_string())?;
+        let attachments = volumes.iter().flat_map(|v| &v.status);
+        let attachments: Vec<_> = attachments.flat_map(|s| &s.attachments).collect();
+        let told = legs.iter().flat_map(|leg| &leg.status);
+        let wanted = legs.iter().flat_map(|leg| &leg.spec.exports);
+        let told: Vec<_> = told.flat_map(|s| &s.exports).collect();
+        let wanted: Vec<_> = wanted.collect();
+        match attachments.len() + told.len() + wanted.len() {
+            0 => Ok(()),
+            _ => Err(json!([attachments, told, wanted]).to_string()),
+        }
     })
-    .await;
+    .await
+    .unwrap();
     for guest in rack.guests() {
         let left = "
             cd /sys/kernel/config/nvmet 2>/dev/null && ls subsystems hosts ports | grep -v :$ | grep .

@@ -80,7 +80,7 @@ async fn who_was_cut_off_writes_nothing_once_it_is_anothers() {
         .unwrap();
 
     rack.network().heal();
-    let ended = "grep -q failed /run/stopped";
+    let ended = "grep -q failed /run/v.stopped";
     old.until("the old writer's writes fail", SOON, ended)
         .await
         .unwrap();
