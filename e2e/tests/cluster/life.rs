@@ -36,6 +36,7 @@ pub fn all_drives_serve(rack: &Rack, count: usize) {
 pub fn an_upgrade_harms_nobody(rack: &Rack) {
     let clients = ["node-1", "node-2"]
         .map(|node| Running::start(rack, "team-a", &format!("busy-{node}"), node));
+    rack.keep("team-a", "busy-node-1");
     rack.helm(
         "upgrade",
         &["--set", "logs.level=debug", "--set", "logs.format=json"],
@@ -45,6 +46,7 @@ pub fn an_upgrade_harms_nobody(rack: &Rack) {
         .helm(&["rollback", "strand", "-n", NAMESPACE])
         .unwrap();
     rolled_out(rack);
+    rack.kept("team-a", "busy-node-1");
     for client in clients {
         client.goes_on();
         let seen = client.seen();
@@ -57,7 +59,7 @@ pub fn an_upgrade_harms_nobody(rack: &Rack) {
 /// Uninstalling leaves drives, data and pods; installing again takes all of it back.
 pub fn reinstalling_takes_everything_back(rack: &Rack) {
     let client = Running::start(rack, "team-a", "busy", "node-1");
-    rack.redis("team-a", "busy", "print(r.set('kept', b'z' * 500000))");
+    rack.keep("team-a", "busy");
     let before = drives(rack);
     rack.cluster
         .helm(&["uninstall", "strand", "-n", NAMESPACE, "--wait"])
@@ -70,11 +72,7 @@ pub fn reinstalling_takes_everything_back(rack: &Rack) {
     client.goes_on();
     client.seen().is_unharmed();
     assert_eq!(drives(rack), before);
-    wait::until("the block is back", PATIENCE, || {
-        let found = rack.redis("team-a", "busy", "print(r.get('kept') == b'z' * 500000)");
-        if found == "True" { Ok(()) } else { Err(found) }
-    })
-    .unwrap();
+    rack.kept("team-a", "busy");
     client.end();
 }
 
@@ -213,11 +211,7 @@ pub fn an_upgrade_from_the_previous_chart_harms_nobody(rack: &Rack) {
     all_drives_serve(rack, 8);
     let clients = ["node-1", "node-2"]
         .map(|node| Running::start(rack, "team-a", &format!("busy-{node}"), node));
-    rack.redis(
-        "team-a",
-        "busy-node-1",
-        "print(r.set('kept', b'z' * 500000))",
-    );
+    rack.keep("team-a", "busy-node-1");
     rack.helm("upgrade", &[]);
     rolled_out(rack);
     for client in &clients {
@@ -226,8 +220,7 @@ pub fn an_upgrade_from_the_previous_chart_harms_nobody(rack: &Rack) {
         println!("    client, upgrade from the previous chart: {seen:?}");
         seen.is_unharmed();
     }
-    let kept = "print(r.get('kept') == b'z' * 500000)";
-    assert_eq!(rack.redis("team-a", "busy-node-1", kept), "True", "warm");
+    rack.kept("team-a", "busy-node-1");
     for client in clients {
         client.end();
     }

@@ -20,6 +20,7 @@ mod nodes;
 mod pods;
 mod rack;
 mod running;
+mod told;
 mod volumes;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,6 +68,18 @@ const SCENARIOS: &[Scenario] = &[
     (
         "volumes::an_attributes_class_limits_a_volume_in_use",
         volumes::an_attributes_class_limits_a_volume_in_use,
+    ),
+    (
+        "told::kubectl_strand_tells_of_the_rack",
+        told::kubectl_strand_tells_of_the_rack,
+    ),
+    (
+        "told::pods_are_told_what_they_get",
+        told::pods_are_told_what_they_get,
+    ),
+    (
+        "told::without_an_operator_pods_are_made",
+        told::without_an_operator_pods_are_made,
     ),
     ("faults::an_agent_is_killed", faults::an_agent_is_killed),
     (

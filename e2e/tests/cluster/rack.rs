@@ -161,6 +161,28 @@ impl Rack {
             .unwrap()
     }
 
+    /// Writes a block that stays readable: one that is written while a node stands still for 50 ms is a miss for good.
+    pub fn keep(&self, namespace: &str, pod: &str) {
+        self.says_true(
+            namespace,
+            pod,
+            "print(r.set('kept', b'z' * 500000) and r.get('kept') == b'z' * 500000)",
+        );
+    }
+
+    /// Waits until that block is read.
+    pub fn kept(&self, namespace: &str, pod: &str) {
+        self.says_true(namespace, pod, "print(r.get('kept') == b'z' * 500000)");
+    }
+
+    fn says_true(&self, namespace: &str, pod: &str, line: &str) {
+        wait::until(line, PATIENCE, || {
+            let said = self.redis(namespace, pod, line);
+            if said == "True" { Ok(()) } else { Err(said) }
+        })
+        .unwrap();
+    }
+
     pub fn delete(&self, namespace: &str, object: &str) {
         self.kubectl(&[
             "delete",
