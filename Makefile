@@ -3,7 +3,7 @@
 help:
 	@echo "make demo    a rack of 3 nodes x 4 drives on this machine, step by step (about two minutes once built)"
 	@echo "make test    everything that CI checks; installs the tools it needs"
-	@echo "make e2e     what is installed, on a real Kubernetes on this machine (docs/e2e.md); as root, and half an hour the first time"
+	@echo "make e2e     what is installed, on a real Kubernetes on this machine (docs/e2e.md); as root, and twice as long the first time"
 	@echo "make rack-test   scenarios on virtual machines with real NVMe drives; as root, and about ten minutes once built"
 	@echo "make crash-test  1,000 volumes come and go while driver, agent and operator are killed; as root, about half an hour"
 	@echo "make bench   measurements, in the release profile; installs what it measures against"
@@ -15,7 +15,6 @@ demo:
 	@scripts/demo
 
 test:
-	scripts/install-test-tools
 	scripts/test
 
 rack-test:
