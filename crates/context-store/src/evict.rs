@@ -4,7 +4,7 @@
 //! from where it lies. When segments are needed, at the pace of the puts, thinned units go first: there is next to
 //! nothing to move then, only blocks that were used since, and the partition is as full as it can be.
 //!
-//! The victim is the unit whose mean last access is coldest. Of its blocks those stay that are newer than the 20 %
+//! The victim is the unit whose mean last access is coldest. Of its blocks those stay that are newer than the 30 %
 //! quantile of all blocks' last accesses, the newest first, up to 60 % of the unit. Pinned and leased blocks stay; so do
 //! blocks of namespaces that use less than their share, and where they would be more than a victim may keep, another
 //! victim is taken: no namespace evicts another's share.
@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// Share of all blocks, from the coldest, that is never worth moving.
-pub(crate) const QUANTILE: f64 = 0.20;
+pub(crate) const QUANTILE: f64 = 0.30;
 
 /// Most of a unit that is moved rather than evicted.
 pub(crate) const MOST_KEPT: f64 = 0.60;

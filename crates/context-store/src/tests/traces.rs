@@ -1,5 +1,5 @@
 //! Conversations replayed against the store itself, beside a block LRU that has room for as many blocks as the store's
-//! segments.
+//! segments. The clock is the trace's: how many segments the store keeps free goes by how fast puts come.
 
 use std::time::Duration;
 
@@ -55,7 +55,9 @@ async fn against_lru(seed: u64, part: f64, requests: u64) -> Seen {
     let mut ours = Totals::default();
     let mut time = 0;
     for request in &requests {
-        hands.advance(Duration::from_millis(request.timestamp_ms - time));
+        let passed = Duration::from_millis(request.timestamp_ms - time);
+        hands.advance(passed);
+        tokio::time::advance(passed).await;
         time = request.timestamp_ms;
         ours.add(request, serve(&store, &request.hash_ids).await);
     }
@@ -95,16 +97,16 @@ async fn serve(store: &Store, ids: &[u64]) -> Served {
     Served { hit: run, written }
 }
 
-/// The store has to keep some segments free and some open, and a block lies twice for a while when it has moved. How many
-/// it keeps free goes by how fast puts come, so that the figures vary a little with the machine.
-#[tokio::test]
+/// What is near a thousand segments, as a real partition has. Few requests make few hits, of which a handful more or less
+/// depends on which blocks are sampled: over 6,000 requests it is within a hundredth.
+#[tokio::test(start_paused = true)]
 async fn hits_are_nearly_those_of_a_block_lru_and_so_is_what_is_written() {
-    for (part, least) in [(0.10, 0.92), (0.30, 0.96)] {
-        let seen = against_lru(2, part, 1500).await;
+    for (part, least) in [(0.10, 0.95), (0.30, 0.97)] {
+        let seen = against_lru(2, part, 3000).await;
         let hits = seen.ours.blocks_hit as f64 / seen.lru.blocks_hit as f64;
         println!("{part}: hits {hits:.3}, written {:.3}", seen.written);
         assert!(
-            hits >= least && seen.written <= 1.12,
+            hits >= least && seen.written <= 1.08,
             "of {part} of the blocks: hits {hits:.3}, written {:.3}",
             seen.written
         );
