@@ -14,6 +14,7 @@ mod volumes;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
+use tokio::runtime::Builder;
 
 use context::{ContextArgs, Serve};
 use volumes::VolumeArgs;
@@ -94,9 +95,20 @@ impl Default for Rest {
     }
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let Arguments { what, out } = Arguments::parse();
+    let mut runtime = Builder::new_multi_thread();
+    match what {
+        // As an agent's.
+        Some(What::ServeDoor(_)) => runtime.worker_threads(2).event_interval(7),
+        // A pod's client is one thread of an inference server.
+        _ => runtime.worker_threads(1),
+    };
+    let runtime = runtime.enable_all().build();
+    runtime.context("no runtime")?.block_on(run(what, &out))
+}
+
+async fn run(what: Option<What>, out: &Path) -> anyhow::Result<()> {
     match what {
         Some(What::ServeDoor(serve)) => return context::node::run(serve).await,
         Some(What::ServeFiles { device }) => return context::serve_files(&device),
@@ -105,7 +117,7 @@ async fn main() -> anyhow::Result<()> {
     }
     // Whatever was started ends with what is dropped.
     tokio::select! {
-        done = measure(what, &out) => done,
+        done = measure(what, out) => done,
         signal = strand_process::stopped() => {
             signal.context("signals cannot be handled")?;
             anyhow::bail!("interrupted")

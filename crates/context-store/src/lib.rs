@@ -5,8 +5,9 @@
 //!
 //! The partition is a log. `superblock` says whose it is, `layout` where its segments lie, `segment` and `record` what
 //! stands in them. `index` finds a block, `space` knows what each segment is for, `core` holds both behind one lock.
-//! `put`, `small` and `get` carry blocks, `upkeep` opens and closes units, `evictor` makes room as `evict` decides
-//! (`relocate` and `retire` are its steps), `recover` reads it all back, `recency` what was used lately. `engine` moves bytes.
+//! `put`, `small`, `get` and `value` carry blocks, `verify` says whether they are right, `upkeep` opens and closes units,
+//! `evictor` makes room as `evict` decides (`victim`, `relocate` and `retire` are its steps), `recover` reads it all back (`units`,
+//! `rebuild`), `recency` what was used lately. `engine` moves bytes.
 
 mod admit;
 mod codec;
@@ -29,6 +30,7 @@ mod options;
 mod presence;
 mod put;
 mod quota;
+mod rebuild;
 mod recency;
 mod record;
 mod recover;
@@ -36,6 +38,7 @@ mod relocate;
 mod retire;
 mod segment;
 mod small;
+mod source;
 mod space;
 mod stats;
 mod store;
@@ -43,13 +46,17 @@ mod superblock;
 #[cfg(test)]
 mod tests;
 mod trim;
+mod units;
 mod upkeep;
+mod value;
+mod verify;
+mod victim;
 
 pub use admit::Endurance;
 pub use engine::memory::{Buffer, Region, Span};
 pub use engine::together::together;
 pub use error::{OpenError, StoreError};
-pub use get::{Get, Value};
+pub use get::Get;
 pub use health::{DriveFault, HealthCallback};
 pub use latency::LatencyStats;
 pub use lease::LEASE;
@@ -60,6 +67,7 @@ pub use put::{Committed, Persisted, Put, PutOptions};
 pub use stats::{DropReason, NamespaceCounts, NamespaceReport, NamespaceStats, Recovery, Stats};
 pub use store::Store;
 pub use superblock::Identity;
+pub use value::Value;
 
 /// Unit of alignment on the medium and in memory.
 pub const PAGE: usize = 4096;

@@ -2,11 +2,11 @@
 //! `trim` tells the drive later.
 
 use crate::core::Core;
-use crate::evictor::Victim;
 use crate::hash::Fingerprint;
 use crate::segment::Header;
 use crate::space::State;
 use crate::store::Shared;
+use crate::victim::Victim;
 
 /// Blocks that are forgotten before others may have the lock.
 const STEP: usize = 512;

@@ -239,7 +239,12 @@ impl Session {
                 };
             }
         };
-        self.wire.send(|out| request.encode(out, self.epoch, id));
+        let encode = |out: &mut Vec<u8>| request.encode(out, self.epoch, id);
+        match alone {
+            true => self.wire.send(encode),
+            // Replies that came together let their callers go on together: one system call for what all of them ask.
+            false => self.wire.send_with_others(encode),
+        }
         if alone && !spin.is_zero() && self.spin.worth_it() {
             let until = Instant::now() + spin.min(MAX_SPIN);
             while Instant::now() < until {

@@ -42,6 +42,8 @@ struct Out {
     full: bool,
     /// Something waits, and [`Wire::flush`] knows.
     lingers: bool,
+    /// Something waits only for what others append meanwhile, and [`Wire::flush`] knows.
+    soon: bool,
 }
 
 /// Why reading ended.
@@ -91,6 +93,15 @@ impl Wire {
         }
     }
 
+    /// Appends frames that [`Wire::flush`] sends with those of tasks that are about to run.
+    pub fn send_with_others(&self, frames: impl FnOnce(&mut Vec<u8>)) {
+        let mut out = lock(&self.out);
+        frames(&mut out.bytes);
+        if !std::mem::replace(&mut out.soon, true) {
+            self.more_out.notify_one();
+        }
+    }
+
     /// Appends frames that can wait a little, to be sent with others.
     pub fn push(&self, frames: impl FnOnce(&mut Vec<u8>)) {
         let mut out = lock(&self.out);
@@ -114,10 +125,17 @@ impl Wire {
     pub async fn flush(&self) -> io::Error {
         loop {
             self.more_out.notified().await;
-            if !lock(&self.out).full {
-                tokio::time::sleep(LINGER).await;
+            if lock(&self.out).only_lingers() {
+                // Cut short by what does not.
+                let _more = tokio::time::timeout(LINGER, self.more_out.notified()).await;
             }
-            lock(&self.out).lingers = false;
+            if lock(&self.out).soon {
+                tokio::task::yield_now().await;
+            }
+            {
+                let mut out = lock(&self.out);
+                (out.lingers, out.soon) = (false, false);
+            }
             loop {
                 let tried = self.socket.try_io(Interest::WRITABLE, || {
                     match lock(&self.out).send(self.socket.as_fd())? {
@@ -187,6 +205,10 @@ impl Wire {
 }
 
 impl Out {
+    fn only_lingers(&self) -> bool {
+        !self.full && !self.soon
+    }
+
     /// Whether everything was sent.
     fn send(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
         while self.sent < self.bytes.len() {

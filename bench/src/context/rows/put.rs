@@ -32,8 +32,10 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
 
 /// Rates, and how many puts were dropped.
 async fn measured(plan: Plan, trim: bool) -> anyhow::Result<(Pairs, u64)> {
-    let device = Device::new(Kind::Disk, plan.size(6 << 30, 1 << 30))?;
-    let partition = device.len() / 2;
+    // Large enough that a segment, a 1,024th of it, holds more than a few blocks, as on a drive it does.
+    let device = Device::new(Kind::Disk, plan.size(16 << 30, 1 << 30))?;
+    let raw = device.len() / 8;
+    let partition = device.len() - raw;
     let mut serving = match trim {
         true => Serving::part(device.path(), (0, partition)).await?,
         false => Serving::untrimmed(device.path(), (0, partition)).await?,
@@ -47,15 +49,15 @@ async fn measured(plan: Plan, trim: bool) -> anyhow::Result<(Pairs, u64)> {
     let rounds = interleave(
         plan.rounds,
         async || {
-            let raw = fio::Job {
+            let job = fio::Job {
                 device: device.path(),
                 pattern: "write",
                 block: MIB as u64,
                 depth: DEPTH,
-                part: (partition, partition),
+                part: (partition, raw),
                 time: plan.slot,
             };
-            Ok(fio::run(raw).await?.rate)
+            Ok(fio::run(job).await?.rate)
         },
         async || {
             let numbers = next.get()..next.get() + each;
