@@ -65,15 +65,21 @@ impl<S: Store> Ahead<S> {
         }
         let found = match fetch {
             Fetch::There(found) => found,
-            Fetch::Asked(mut asked) => match timeout(WAIT, &mut asked).await {
-                Ok(found) => found,
-                Err(_) => {
-                    self.under_way.clear();
-                    asked.await
-                }
-            },
+            Fetch::Asked(asked) => self.giving_way(asked).await,
         };
         self.learn(found)
+    }
+
+    /// What `wanted` comes to. Where that takes long, those that were fetched ahead let go of the room that they have.
+    pub(crate) async fn giving_way<T>(&mut self, wanted: impl Future<Output = T>) -> T {
+        let mut wanted = std::pin::pin!(wanted);
+        match timeout(WAIT, &mut wanted).await {
+            Ok(come) => come,
+            Err(_) => {
+                self.under_way.clear();
+                wanted.await
+            }
+        }
     }
 
     /// Something else comes: what was asked for would be too old.

@@ -247,7 +247,7 @@ impl<S: Store> Peer<S> {
     async fn found(&mut self, key: &[u8], mut value: S::Value) -> Result<(), End> {
         let length = value.length();
         // Nothing of it has been sent: a value that is lost by now is a miss.
-        let Ok(Some(first)) = value.next().await else {
+        let Ok(Some(first)) = self.ahead.giving_way(value.next()).await else {
             self.missed(key);
             return Ok(());
         };
@@ -259,7 +259,7 @@ impl<S: Store> Peer<S> {
             self.wire.begin_value(length);
             self.wire.part(first.as_ref()).await?;
             drop(first);
-            while let Some(part) = value.next().await? {
+            while let Some(part) = self.ahead.giving_way(value.next()).await? {
                 self.wire.part(part.as_ref()).await?;
             }
             self.wire.end_value();

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use kv_endpoint::Config;
 use support::client::{Answer, Client, ok, pattern};
-use support::{Server, until};
+use support::{PATIENCE, Server, until};
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 const MIB: usize = 1 << 20;
 
@@ -394,4 +395,23 @@ async fn too_many_connections_are_told_so() {
     until("one left", || server.metrics.connections.get() == 1).await;
     let mut fourth = Client::connect(server.nil).await;
     assert_eq!(fourth.call(&["PING"]).await, Answer::Line("+PONG".into()));
+}
+
+/// A value that is sent in parts needs room for each, which must not be kept by values that are only asked for after it.
+#[tokio::test]
+async fn what_is_fetched_ahead_gives_way_to_a_value_that_is_sent_in_parts() {
+    let server = Server::start(Config::default(), 2).await;
+    let mut client = Client::connect(server.nil).await;
+    // The first tells that values are short: then as many as possible are fetched ahead.
+    let lengths = [10, (2 << 20) + 5, 1 << 20, 1 << 20];
+    for (number, length) in lengths.into_iter().enumerate() {
+        let value = pattern(length, number as u64);
+        assert_eq!(client.set(&number.to_string(), &value).await, ok());
+    }
+    let gets = (0..lengths.len()).flat_map(|n| Client::head(&["GET", &n.to_string()], None));
+    client.send(&gets.collect::<Vec<u8>>()).await;
+    for (number, length) in lengths.into_iter().enumerate() {
+        let answer = timeout(PATIENCE, client.answer()).await.expect("it hangs");
+        assert_eq!(answer, Answer::Value(pattern(length, number as u64)));
+    }
 }
