@@ -327,6 +327,7 @@ fn refuse_foreign(dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, Instant};
 
     const SIZE: ByteQuantity = ByteQuantity(1 << 20);
 
@@ -346,7 +347,12 @@ mod tests {
         let refused = Layout::open(dir.path()).unwrap_err().to_string();
         assert!(refused.contains("another `strandctl up`"), "{refused}");
         drop(first);
-        Layout::open(dir.path()).unwrap();
+        // A program that another test starts has what is open in this process until its exec.
+        let patience = Instant::now() + Duration::from_secs(30);
+        while let Err(error) = Layout::open(dir.path()) {
+            assert!(Instant::now() < patience, "{error}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]
