@@ -235,12 +235,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_what_must_move_moves(names in prop::collection::btree_set("[a-z]{1,6}", 1..8), weights in prop::collection::vec(1..1000u32, 8), gone in 0..8usize) {
+        fn only_what_must_move_moves(names in prop::collection::btree_set("[a-z]{1,6}", 2..8), weights in prop::collection::vec(1..1000u32, 8), gone in 0..8usize) {
             let nodes: Vec<MapNode> = names.iter().zip(&weights).enumerate().map(|(i, (name, weight))| node(name, &format!("{weight}:{i:08x}"), None)).collect();
             let gone = gone % nodes.len();
             let mut without = nodes.clone();
             let lost = without.remove(gone);
-            prop_assume!(!without.is_empty());
             let (before, after) = (placed(&map(nodes), 500), placed(&map(without), 500));
             for (before, after) in before.iter().zip(&after) {
                 prop_assert!(before == after || before.0 == lost.node, "{before:?} went to {after:?} although {} left", lost.node);

@@ -8,6 +8,7 @@ use super::{
     state::Why,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::time::Duration;
 use strand_api::{
     ArrayLeg, ArrayStatus, Attachment, DrivePhase, LackPhase, LegArray, LegHolding, LegLack,
     PlacedLeg, PoolLeg, PoolVolume, Redundancy, VolumeArray, condition, names,
@@ -83,13 +84,26 @@ fn demand(volume: &PoolVolume) -> Demand {
     let mut granted = status.attachments.iter().filter(|a| a.phase.is_granted());
     match granted.next() {
         Some(reader) if reader.read_only => Demand::Readers,
-        Some(writer) => Demand::Writer(writer.generation),
+        Some(writer) => Demand::Writer {
+            generation: writer.generation,
+            patience: told(volume).map_or(loss::STALL, patience),
+        },
         None if wishes.is_empty() => Demand::None,
         None => {
             let told = condition::find(&status.conditions, names::ATTACHED);
             let told = told.filter(|c| c.status == "False");
             Demand::Wanted(told.map(|c| c.last_transition_time.0))
         }
+    }
+}
+
+/// How long a leg is waited for that a consumer does not reach. No write waits for an array that does not run yet; and machines of a rack that
+/// lost power come back one after the other.
+pub(super) fn patience(told: &ArrayStatus) -> Duration {
+    match &told.refused {
+        None => loss::STALL,
+        Some(refused) if refused.reason == names::LEGS_NEEDED => loss::REBOOT,
+        Some(_) => loss::WAIT,
     }
 }
 
@@ -156,7 +170,7 @@ pub(super) fn decide<'a>(
         })
         .collect();
     let generation = match demand {
-        Demand::Writer(generation) => generation,
+        Demand::Writer { generation, .. } => generation,
         // Nobody writes, so that no attachment's bitmap has what it is about to miss.
         _ => 0,
     };
@@ -206,7 +220,7 @@ fn leave<'a>(
     told: &[Option<ArrayLeg>],
     record: &mut [PlacedLeg],
 ) {
-    let Demand::Writer(generation) = demand else {
+    let Demand::Writer { generation, .. } = demand else {
         return;
     };
     let is_whole = |leg: &Option<ArrayLeg>| {
@@ -260,7 +274,7 @@ fn remake<'a>(
 ) {
     let waited = match demand {
         // A consumer that was let in may be making it now. Once it is being kept out it is given no device any more.
-        Demand::Writer(_) | Demand::Readers => return,
+        Demand::Writer { .. } | Demand::Readers => return,
         Demand::Fencing => true,
         Demand::Wanted(Some(since)) => loss::passed(since, loss::WAIT, pass.now),
         Demand::None | Demand::Wanted(None) => false,

@@ -218,15 +218,16 @@ impl<'p> Legs<'p> {
             exported: 0,
             spare: array::spare(volume) > 0,
         };
-        let all = volume.spec.legs.iter();
-        let all = all.filter_map(|placed| pass.claims.of(Owner::Volume(volume), placed));
-        let stored = all.filter_map(|leg| leg.status.as_ref()?.attachment_generation);
-        legs.stored = stored.max().unwrap_or(0);
-        // After a loss of the status, another's that is about to be taken up again.
-        let found = volume.spec.legs.iter();
-        let found = found.filter_map(|placed| pass.claims.of(Owner::Volume(volume), placed));
-        let exports = found.flat_map(|leg| &leg.spec.exports);
-        legs.exported = exports.map(|export| export.generation).max().unwrap_or(0);
+        for placed in &volume.spec.legs {
+            let Some(leg) = pass.claims.of(Owner::Volume(volume), placed) else {
+                continue;
+            };
+            let stored = leg.status.as_ref().and_then(|s| s.attachment_generation);
+            legs.stored = legs.stored.max(stored.unwrap_or(0));
+            // After a loss of the status, another's that is about to be taken up again.
+            let exported = leg.spec.exports.iter().map(|export| export.generation);
+            legs.exported = legs.exported.max(exported.max().unwrap_or(0));
+        }
         // What a leg lacks already is nothing that anybody could spoil. Nobody reaches it by a newer generation before its agent has
         // ended the older ones.
         for placed in volume.spec.legs.iter().filter(|leg| leg.lack.is_none()) {

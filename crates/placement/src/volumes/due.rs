@@ -1,6 +1,6 @@
 //! When something comes to be decided by time alone.
 
-use super::{Storage, loss};
+use super::{Storage, array, loss};
 use k8s_openapi::jiff::Timestamp;
 use std::time::Duration;
 use strand_api::{ArrayLeg, ArrayStatus, PoolVolume, condition, names};
@@ -22,9 +22,9 @@ fn moments(storage: &Storage, volume: &PoolVolume) -> Vec<Timestamp> {
         Some(heard) => heard.since(name, array.generation, leg),
         None => leg.since.0,
     };
-    let told = told.iter().flat_map(|array| {
-        let legs = array.legs.iter();
-        legs.filter_map(|leg| after(since(array, leg), loss::STALL))
+    let told = told.iter().flat_map(|told| {
+        let legs = told.legs.iter();
+        legs.filter_map(move |leg| after(since(told, leg), array::patience(told)))
     });
     let lacks = volume.spec.legs.iter().filter_map(|leg| leg.lack.as_ref());
     let lacks = lacks.flat_map(|lack| {

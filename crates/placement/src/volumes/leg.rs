@@ -50,8 +50,11 @@ pub(super) fn tend<'a>(
     let mut wish = leg.spec.clone();
     wish.owner_uid = owner.uid().into();
     wish.orphaned = false;
-    if claim::uuid(leg).is_none() {
-        wish.uuid.clone_from(&placed.uuid);
+    // A mark without a UUID means whatever its agent finds under the name; one that was set stays that harmless.
+    let unnamed = leg.spec.uuid.is_none() && !leg.spec.deletion_mark;
+    // Its agent knows bytes without a UUID by name and owner, which is another now, or may have forgotten them.
+    if unnamed && (wish.owner_uid != leg.spec.owner_uid || claim::uuid(leg).is_none()) {
+        wish.uuid = claim::uuid(leg).map(Into::into).or(placed.uuid.clone());
     }
     if let (Some(copy), Some(_), false) = (&mut wish.copy, &placed.uuid, wish.deletion_mark) {
         copy.live = true;
@@ -109,7 +112,7 @@ fn standing<'a>(placed: &PlacedLeg, leg: &'a PoolLeg) -> Standing<'a> {
             Some(_) => Standing::Broken(Why::new("BytesDeleted", why)),
         };
     }
-    if claim::never_made(leg).is_some() {
+    if placed.uuid.is_none() && claim::never_made(leg).is_some() {
         return Standing::Refused(leg);
     }
     match phase {

@@ -18,7 +18,7 @@ use strand_api::{ArrayLeg, LackPhase, LegHolding, LegLack, Redundancy};
 /// How long a leg that its consumer does not reach is waited for before it is recorded out: a link that comes back costs no copying. That it
 /// is not reached is noticed after some 4 s (the connection's keep-alive, and the agent's look); so writes wait for some 8 s, 10 at most.
 pub const STALL: Duration = Duration::from_secs(3);
-/// How long a volume that nobody has attached waits for a leg before it is attached without it.
+/// How long a volume that nobody has, or whose array does not run yet, waits for a leg before it is had without it.
 pub const WAIT: Duration = Duration::from_secs(60);
 /// After this a leg whose drive failed is replaced by another.
 pub const DEAD: Duration = Duration::from_secs(60);
@@ -63,14 +63,29 @@ pub struct Leg<'a> {
 pub enum Demand {
     /// Nobody: a leg may be away as long as it likes.
     None,
-    /// It is attached for writing, with this generation.
-    Writer(i64),
+    /// It is attached for writing.
+    Writer {
+        /// Of the attachment.
+        generation: i64,
+        /// How long a leg that is not reached is waited for.
+        patience: Duration,
+    },
     /// It is attached for reading: nothing is written, and nothing changes.
     Readers,
     /// Somebody wants to attach it, and it has not been ready since then.
     Wanted(Option<Timestamp>),
     /// Whoever had it has to be kept from it, and a leg whose node does not answer cannot see to that.
     Fencing,
+}
+
+impl Demand {
+    /// The generation of who has it attached for writing.
+    fn writer(self) -> Option<i64> {
+        match self {
+            Self::Writer { generation, .. } => Some(generation),
+            Self::None | Self::Readers | Self::Wanted(_) | Self::Fencing => None,
+        }
+    }
 }
 
 /// What becomes of a leg's record.
@@ -125,7 +140,7 @@ fn lost(leg: &Leg, demand: Demand, now: Timestamp) -> Option<&'static str> {
     }
     match demand {
         Demand::None | Demand::Readers => None,
-        Demand::Writer(_) => given_up(leg, now),
+        Demand::Writer { patience, .. } => given_up(leg, patience, now),
         Demand::Wanted(since) => {
             let waited = since.is_some_and(|since| passed(since, WAIT, now));
             (leg.reach == Reach::Away && waited).then_some(UNREACHABLE)
@@ -135,20 +150,20 @@ fn lost(leg: &Leg, demand: Demand, now: Timestamp) -> Option<&'static str> {
 }
 
 /// Why a leg is no use to the consumer that has it.
-fn given_up(leg: &Leg, now: Timestamp) -> Option<&'static str> {
+fn given_up(leg: &Leg, patience: Duration, now: Timestamp) -> Option<&'static str> {
     let told = leg.told?;
     match told.holding {
         LegHolding::Whole | LegHolding::Behind => None,
         LegHolding::Lost => Some(WRITES_FAILED),
         LegHolding::Stale | LegHolding::Apart | LegHolding::Empty => Some(STALE),
-        LegHolding::Away => passed(told.since.0, STALL, now).then_some(UNREACHABLE),
+        LegHolding::Away => passed(told.since.0, patience, now).then_some(UNREACHABLE),
     }
 }
 
 fn out(leg: &Leg, lack: &LegLack, demand: Demand, now: Timestamp) -> Next {
     let holding = leg.told.map(|told| told.holding);
     // The array that knows what it has missed runs no more, or never did.
-    let over = demand != Demand::Writer(lack.generation);
+    let over = demand.writer() != Some(lack.generation);
     let (away, failed) = match lack.reason.as_str() {
         UNREACHABLE => (true, false),
         INTERRUPTED | STALE => (false, false),
@@ -169,14 +184,14 @@ fn out(leg: &Leg, lack: &LegLack, demand: Demand, now: Timestamp) -> Next {
 }
 
 fn returning(leg: &Leg, lack: &LegLack, demand: Demand, now: Timestamp) -> Next {
-    if demand != Demand::Writer(lack.generation) {
+    if demand.writer() != Some(lack.generation) {
         return Next::Out(INTERRUPTED);
     }
     match leg.told.map(|told| told.holding) {
         Some(LegHolding::Whole) => Next::In,
         Some(LegHolding::Empty | LegHolding::Stale) => Next::Rebuilding,
         Some(LegHolding::Lost | LegHolding::Away) => {
-            given_up(leg, now).map_or(Next::Stay, Next::Out)
+            given_up(leg, STALL, now).map_or(Next::Stay, Next::Out)
         }
         _ if leg.reach == Reach::Gone => Next::Out(GONE),
         _ => Next::Stay,
@@ -187,16 +202,14 @@ fn rebuilding(leg: &Leg, demand: Demand, now: Timestamp) -> Next {
     if leg.reach == Reach::Gone {
         return Next::Out(GONE);
     }
-    match (demand, leg.told.map(|told| told.holding)) {
-        (Demand::Writer(_), Some(LegHolding::Whole)) => Next::In,
+    match (demand.writer(), leg.told.map(|told| told.holding)) {
+        (Some(_), Some(LegHolding::Whole)) => Next::In,
         // The bitmap has not what it missed before: out of reach in the middle, it has to begin anew.
-        (Demand::Writer(_), Some(LegHolding::Lost | LegHolding::Away)) => {
-            match given_up(leg, now) {
-                Some(UNREACHABLE) => Next::Out(INTERRUPTED),
-                Some(reason) => Next::Out(reason),
-                None => Next::Stay,
-            }
-        }
+        (Some(_), Some(LegHolding::Lost | LegHolding::Away)) => match given_up(leg, STALL, now) {
+            Some(UNREACHABLE) => Next::Out(INTERRUPTED),
+            Some(reason) => Next::Out(reason),
+            None => Next::Stay,
+        },
         _ => Next::Stay,
     }
 }
@@ -242,6 +255,13 @@ mod tests {
         }
     }
 
+    fn writer(patience: Duration) -> Demand {
+        Demand::Writer {
+            generation: 4,
+            patience,
+        }
+    }
+
     fn mirror(legs: [Leg; 2], demand: Demand, seconds: i64) -> Vec<Next> {
         next(Redundancy::Mirror, &legs, demand, at(seconds))
     }
@@ -262,8 +282,14 @@ mod tests {
         let away = told(LegHolding::Away, 0);
         let mut legs = [leg(Reach::Well); 2];
         legs[0].told = Some(&away);
-        assert_eq!(mirror(legs, Demand::Writer(4), 2), stay);
-        assert_eq!(mirror(legs, Demand::Writer(4), 3), out);
+        assert_eq!(mirror(legs, writer(STALL), 2), stay);
+        assert_eq!(mirror(legs, writer(STALL), 3), out);
+        // Nothing waits for an array that does not run yet; but what is gone does not come back.
+        assert_eq!(mirror(legs, writer(REBOOT), 20 * 60 - 1), stay);
+        assert_eq!(mirror(legs, writer(REBOOT), 20 * 60), out);
+        legs[0].reach = Reach::Gone;
+        let gone = vec![Next::Out(GONE), Next::Stay];
+        assert_eq!(mirror(legs, writer(REBOOT), 0), gone);
     }
 
     #[test]
@@ -294,7 +320,7 @@ mod tests {
                 lack: Some(lack),
                 ..leg(reach)
             };
-            mirror([out, leg(Reach::Well)], Demand::Writer(4), seconds)[0]
+            mirror([out, leg(Reach::Well)], writer(STALL), seconds)[0]
         };
         assert_eq!(decide(&failed, Reach::Well, 59), Next::Stay);
         assert_eq!(decide(&failed, Reach::Well, 60), Next::Replace);

@@ -560,3 +560,30 @@ proptest! {
         prop_assert_eq!(expected, rendered(&turned));
     }
 }
+
+/// Found by the property above, once in ten thousand runs.
+#[test]
+fn a_restored_volume_keeps_its_bytes_when_its_leg_says_nothing() {
+    let create = Event::Create {
+        volume: 2,
+        gib: 1,
+        thin: false,
+        from: None,
+        node: None,
+    };
+    let all = Event::Plan { seed: u64::MAX };
+    let made = [create, all.clone(), all.clone(), Event::Agents, all.clone()];
+    let lost = [
+        Event::RestoreVolume { volume: 2 },
+        all,
+        Event::LoseLegStatus { leg: 0 },
+        Event::Agents,
+    ];
+    let mut run = Run::new(false);
+    for event in made.iter().chain(&lost) {
+        run.happen(event).unwrap();
+        run.look().unwrap();
+    }
+    assert_eq!(run.promised.len(), 1);
+    run.rest().unwrap();
+}
