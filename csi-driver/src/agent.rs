@@ -47,6 +47,9 @@ pub struct DoorRequest {
     pub namespace: String,
     /// Where the socket is made.
     pub directory: PathBuf,
+    /// The pod's uid: who else connects is refused.
+    #[serde(rename = "podUID")]
+    pub pod_uid: String,
 }
 
 /// Scratch space of a pod.

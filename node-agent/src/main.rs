@@ -106,11 +106,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    // A busy worker looks for completions of the drives and for requests after so many polls, of which each may
-    // verify a MiB.
-    runtime.worker_threads(2).event_interval(7).enable_all();
-    start_on(&mut runtime, args.logs.clone(), run(args))
+    start_on(&mut node_agent::runtime(), args.logs.clone(), run(args))
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {

@@ -54,6 +54,8 @@ pub const UNSUPPORTED: &str = "Unsupported";
 pub const NEEDS_DECISION: &str = "NeedsDecision";
 /// Reason of a volume that has fewer legs with all its bytes than it needs.
 pub const TOO_MUCH_LOST: &str = "TooMuchLost";
+/// Reason of a raid6 that was not shut down in order: it does not start without all of its legs that are recorded in.
+pub const LEGS_NEEDED: &str = "LegsNeeded";
 /// Reason of a volume that is not attached, since the node of one of its legs cannot let others reach it.
 pub const NO_FABRIC: &str = "NoFabric";
 

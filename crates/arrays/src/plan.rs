@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::running::{MemberState, Running};
 use crate::superblock::Superblock;
-use crate::wanted::{Content, Level, Present, Seen, Standing, Wanted, kernel_name};
+use crate::wanted::{Content, Leg, Level, Present, Seen, Standing, Wanted, kernel_name};
 
 /// One step. Each can be done again, and be broken off anywhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,11 @@ pub enum Refusal {
         "legs {} cannot be reached; the volume waits for them, or until they are recorded out", list(.0)
     )]
     Away(Vec<usize>),
+    /// The same, and without them nobody knows what is right in what was being written.
+    #[error(
+        "legs {} cannot be reached, and it was not shut down in order, so that it needs them all; it waits for them", list(.0)
+    )]
+    Needed(Vec<usize>),
     /// Legs that are in have missed writes.
     #[error(
         "legs {} have missed writes that others have; the volume waits until they are recorded out", list(.0)
@@ -92,6 +97,7 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Away(_) => "LegsAway",
+            Self::Needed(_) => "LegsNeeded",
             Self::Behind(_) => "LegsBehind",
             Self::Foreign { .. } => "Foreign",
             Self::NotReturning { .. } => "NotReturning",
@@ -159,7 +165,12 @@ fn bring_up(wanted: &Wanted, seen: &Seen) -> Result<Vec<Step>, Refusal> {
         }
     }
     if !away.is_empty() {
-        return Err(Refusal::Away(away));
+        let is_dirty = |leg: &Found| matches!(leg.content, Content::Member(of) if !of.clean);
+        let needed = wanted.level == Level::Raid6 && wanted.formed && found.iter().any(is_dirty);
+        return Err(match needed {
+            true => Refusal::Needed(away),
+            false => Refusal::Away(away),
+        });
     }
     match wanted.formed {
         true => assemble(wanted, found),
@@ -229,14 +240,15 @@ fn tend(wanted: &Wanted, seen: &Seen, array: &Running) -> Result<Vec<Step>, Refu
     if wanted.level.bitmap() && array.rate != Some(wanted.rate) {
         steps.push(Step::Limit(wanted.rate));
     }
-    if wanted.read_only {
-        return Ok(steps);
-    }
     let names: Vec<Option<String>> = wanted
         .legs
         .iter()
         .map(|leg| leg.device.as_deref().map(kernel_name))
         .collect();
+    if wanted.read_only {
+        steps.extend(read_on(wanted, seen, array, &names));
+        return Ok(steps);
+    }
     for (place, leg) in wanted.legs.iter().enumerate() {
         let member = names[place].as_deref().and_then(|name| array.member(name));
         match (leg.standing, member, &leg.device) {
@@ -251,21 +263,52 @@ fn tend(wanted: &Wanted, seen: &Seen, array: &Running) -> Result<Vec<Step>, Refu
             _ => {}
         }
     }
-    // What is left of a connection that is gone.
-    let all_known = wanted
-        .legs
-        .iter()
-        .all(|leg| leg.standing == Standing::Out || leg.device.is_some());
-    for member in &array.members {
-        let known = names.iter().flatten().any(|name| *name == member.name);
-        if !known && (member.state == MemberState::Faulty || all_known) {
-            steps.push(out(&member.name, member.state));
-        }
-    }
+    steps.extend(left_over(wanted, array, &names));
     if steps.is_empty() && can_grow(wanted, seen, array) {
         steps.push(Step::Grow(wanted.geometry.data));
     }
     Ok(steps)
+}
+
+/// Gives up what is left of connections that are gone.
+fn left_over<'a>(
+    wanted: &Wanted,
+    array: &'a Running,
+    names: &'a [Option<String>],
+) -> impl Iterator<Item = Step> + use<'a> {
+    let none = |leg: &Leg| match wanted.read_only {
+        true => leg.standing != Standing::In,
+        false => leg.standing == Standing::Out,
+    };
+    let mut legs = wanted.legs.iter();
+    let all_known = legs.all(|leg| none(leg) || leg.device.is_some());
+    let members = array.members.iter();
+    let left = members.filter(move |member| {
+        let known = names.iter().flatten().any(|name| *name == member.name);
+        !known && (member.state == MemberState::Faulty || all_known)
+    });
+    left.map(|member| out(&member.name, member.state))
+}
+
+/// Sees to an array that is only read, by as many as like. Nobody writes to its legs: one that was let go of on the way is what it was when it is
+/// back, and the kernel takes it in without writing to any.
+fn read_on(wanted: &Wanted, seen: &Seen, array: &Running, names: &[Option<String>]) -> Vec<Step> {
+    if !wanted.level.bitmap() {
+        return Vec::new();
+    }
+    let steps: Vec<Step> = left_over(wanted, array, names).collect();
+    if !steps.is_empty() {
+        return steps;
+    }
+    let legs = wanted.legs.iter().zip(names).zip(&seen.legs);
+    let back = legs.filter_map(|((leg, name), present)| {
+        let apart = leg.standing == Standing::In && array.member(name.as_deref()?).is_none();
+        match present.as_ref()?.content.as_ref()? {
+            Content::Member(of) if apart && of.array == wanted.array => leg.device.clone(),
+            _ => None,
+        }
+    });
+    back.map(Step::ReAdd).collect()
 }
 
 fn out(name: &str, state: MemberState) -> Step {
@@ -313,4 +356,134 @@ fn can_grow(wanted: &Wanted, seen: &Seen, array: &Running) -> bool {
         && array.members.len() == wanted.legs.len()
         && array.members.iter().all(|m| m.state == MemberState::InSync)
         && seen.legs.iter().all(large)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::running::{Member, State};
+    use crate::wanted::Geometry;
+
+    const ARRAY: Uuid = Uuid::from_u128(7);
+
+    fn mirror(devices: [Option<&str>; 2]) -> Wanted {
+        let legs = devices.into_iter().enumerate().map(|(place, device)| Leg {
+            uuid: Uuid::from_u128(place as u128 + 1),
+            standing: Standing::In,
+            device: device.map(Into::into),
+        });
+        Wanted {
+            array: ARRAY,
+            name: "v".into(),
+            level: Level::Mirror,
+            geometry: Geometry {
+                data_offset: 1 << 20,
+                data: 1 << 30,
+                chunk: 128 << 10,
+                bitmap_chunk: 16 << 20,
+            },
+            legs: legs.collect(),
+            formed: true,
+            read_only: true,
+            rate: 1 << 20,
+        }
+    }
+
+    fn seen(members: &[(&str, MemberState)], apart: Option<Uuid>) -> Seen {
+        let member = |(name, state): &(&str, MemberState)| Member {
+            name: (*name).into(),
+            state: *state,
+        };
+        let superblock = apart.map(|array| Superblock {
+            array,
+            events: 1,
+            clean: true,
+            recovering: false,
+            number: 1,
+            active: vec![true; 2],
+        });
+        let of_second = superblock.map(|of| Present {
+            size: 1 << 31,
+            content: Some(Content::Member(of)),
+        });
+        Seen {
+            array: Some(Running {
+                name: "md1000".into(),
+                array: Some(ARRAY),
+                state: State::ReadOnly,
+                size: 1 << 30,
+                component: 1 << 30,
+                rate: Some(1 << 20),
+                members: members.iter().map(member).collect(),
+                sync: None,
+            }),
+            legs: vec![None, of_second],
+        }
+    }
+
+    #[test]
+    fn a_raid6_that_was_not_shut_down_in_order_needs_all_that_are_in() {
+        let content = |clean| {
+            let of = Superblock {
+                array: ARRAY,
+                events: 1,
+                clean,
+                recovering: false,
+                number: 1,
+                active: vec![true; 2],
+            };
+            let content = Some(Content::Member(of));
+            Some(Present {
+                size: 1 << 31,
+                content,
+            })
+        };
+        let of_raid6 = Wanted {
+            level: Level::Raid6,
+            ..mirror([None, Some("/dev/b")])
+        };
+        let of_mirror = mirror([None, Some("/dev/b")]);
+        for (wanted, clean, refusal) in [
+            (&of_raid6, false, Refusal::Needed(vec![0])),
+            (&of_raid6, true, Refusal::Away(vec![0])),
+            (&of_mirror, false, Refusal::Away(vec![0])),
+        ] {
+            let seen = Seen {
+                array: None,
+                legs: vec![None, content(clean)],
+            };
+            assert_eq!(plan(wanted, &seen), Err(refusal));
+        }
+    }
+
+    /// A reader's array loses a leg, and takes it back under the name that it has then.
+    #[test]
+    fn what_is_only_read_takes_back_what_it_lost() {
+        use MemberState::{Faulty, InSync};
+        let (first, lost) = (("a", InSync), ("b", InSync));
+        let away = mirror([Some("/dev/a"), None]);
+        let back = mirror([Some("/dev/a"), Some("/dev/c")]);
+        for (wanted, seen, steps) in [
+            (&away, seen(&[first, lost], None), vec![]),
+            (
+                &back,
+                seen(&[first, lost], Some(ARRAY)),
+                vec![Step::Fail("b".into())],
+            ),
+            (
+                &back,
+                seen(&[first, ("b", Faulty)], Some(ARRAY)),
+                vec![Step::Remove("b".into())],
+            ),
+            (
+                &back,
+                seen(&[first], Some(ARRAY)),
+                vec![Step::ReAdd("/dev/c".into())],
+            ),
+            (&back, seen(&[first], Some(Uuid::from_u128(8))), vec![]),
+            (&back, seen(&[first, ("c", InSync)], None), vec![]),
+        ] {
+            assert_eq!(plan(wanted, &seen).unwrap(), steps, "{seen:?}");
+        }
+    }
 }

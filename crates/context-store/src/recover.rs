@@ -32,14 +32,10 @@ use crate::space::Space;
 use crate::stats::Recovery;
 use crate::store::{SCRATCH, Shared};
 use crate::superblock::{COPIES, Identity, Superblock, Verdict, judge};
-use crate::units::{read_units, written_since};
+use crate::units::{failed, read, read_units, written_since};
 
 /// How long to wait for transfers of a dead process to end.
 const CLAIM: Duration = Duration::from_secs(5);
-
-pub(crate) fn failed(doing: &'static str) -> impl Fn(io::Error) -> OpenError {
-    move |error| OpenError::Io { doing, error }
-}
 
 /// Opens the medium for the store alone, past the page cache where it can be.
 pub(crate) fn engine(
@@ -146,15 +142,6 @@ pub(crate) async fn open(
         tasks: tokio::sync::watch::Sender::new(0),
     };
     Ok((shared, Opened { report, forgotten }))
-}
-
-pub(crate) async fn read(disk: &Disk, at: u64, len: usize) -> io::Result<Vec<u8>> {
-    let span = Buffer::zeroed(len)?.into_span();
-    disk.transfer(Class::Read, Flow::OWN, Verb::Read, at, vec![span.clone()])
-        .await?;
-    let mut bytes = vec![0; len];
-    span.copy_to(&mut bytes);
-    Ok(bytes)
 }
 
 async fn write(disk: &Disk, at: u64, bytes: &[u8]) -> io::Result<()> {

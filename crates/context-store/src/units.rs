@@ -4,13 +4,15 @@ use std::io;
 use std::sync::Arc;
 
 use crate::core::Core;
+use crate::engine::Verb;
 use crate::engine::disk::Disk;
+use crate::engine::memory::Buffer;
+use crate::engine::queue::{Class, Flow};
 use crate::error::OpenError;
 use crate::hash::{Fingerprint, FingerprintFn, Secret};
 use crate::health::DriveFault;
 use crate::layout::Layout;
 use crate::record::{HEAD, MAX_META, Meta, Shape, UNIT};
-use crate::recover::{failed, read};
 use crate::segment::{FoundHeader, Header, Item, Ledger, decode_footer, footer_items, footer_len};
 use crate::space::{State, Use};
 use crate::stats::Recovery;
@@ -24,6 +26,19 @@ const PARALLEL: usize = 64;
 const WINDOW: usize = 256 << 10;
 
 const _: () = assert!(HEAD + MAX_KEY + 8 * 129 + PAGE <= MAX_META);
+
+pub(crate) fn failed(doing: &'static str) -> impl Fn(io::Error) -> OpenError {
+    move |error| OpenError::Io { doing, error }
+}
+
+pub(crate) async fn read(disk: &Disk, at: u64, len: usize) -> io::Result<Vec<u8>> {
+    let span = Buffer::zeroed(len)?.into_span();
+    disk.transfer(Class::Read, Flow::OWN, Verb::Read, at, vec![span.clone()])
+        .await?;
+    let mut bytes = vec![0; len];
+    span.copy_to(&mut bytes);
+    Ok(bytes)
+}
 
 /// A unit that was found, and its records.
 pub(crate) struct Unit {

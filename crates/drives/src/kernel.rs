@@ -235,7 +235,16 @@ impl DriveHost for KernelHost {
 
     fn open_partition(&self, drive: &OwnedDrive, role: Role) -> Result<OpenPartition, DriveError> {
         let (held, label) = self.open_owned(drive, Access::Look)?;
-        let carved = |layout: &Layout| format!("drive {} carved as {layout:?}", drive.drive_id);
+        let carved = |layout: &Layout| {
+            let parts = numbered(layout).map(|(number, _, extent)| {
+                format!(
+                    "partition {number} of {} bytes at byte {}",
+                    extent.len, extent.start
+                )
+            });
+            let parts: Vec<String> = parts.collect();
+            format!("drive {} with {}", drive.drive_id, parts.join(" and "))
+        };
         let found = numbered(&label.layout).find(|(_, found, _)| *found == role);
         let Some((number, _, extent)) = found.filter(|_| label.layout == drive.layout) else {
             return Err(DriveError::IdentityChanged {

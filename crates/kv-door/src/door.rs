@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strand_kv_client::frame::Code;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::arenas::Arenas;
+use crate::guest::{self, PodUid};
 use crate::meter::Meter;
 use crate::node::Node;
 use crate::session::{self, Ends};
@@ -63,6 +64,7 @@ pub struct Door {
 impl Door {
     pub(crate) fn open<B: Blocks>(
         node: Arc<Node<B>>,
+        guest: Option<PodUid>,
         options: DoorOptions,
     ) -> Result<Self, DoorError> {
         let path = options.socket;
@@ -83,6 +85,7 @@ impl Door {
                 Arc::clone(&node.arena_bytes),
             ),
             namespace: options.namespace,
+            guest,
             node,
         });
         tokio::spawn(pod.accept(listener, closed));
@@ -107,6 +110,8 @@ impl Drop for Door {
 pub(crate) struct Pod<B: Blocks> {
     pub(crate) node: Arc<Node<B>>,
     pub(crate) namespace: Namespace,
+    /// Whose processes may come in; left out: whoever gets to the socket.
+    guest: Option<PodUid>,
     pub(crate) arenas: Arc<Arenas<B::Arena>>,
     pub(crate) streams: Streams,
     pub(crate) meter: Arc<Meter>,
@@ -126,13 +131,17 @@ impl<B: Blocks> Pod<B> {
                     let pod = Arc::clone(&self);
                     let ends: Ends = closed.clone();
                     tokio::spawn(async move {
-                        match permit {
-                            Some(_permit) => session::serve(pod, socket, ends).await,
-                            None => {
-                                pod.node.refused.add(1);
-                                too_many(&socket).await;
+                        let admitted = pod.guest.as_ref().map(|pod| guest::admit(pod, &socket));
+                        let refused = match (admitted, permit) {
+                            (Some(Err(stranger)), _) => stranger,
+                            (_, None) => too_many(),
+                            (_, Some(_permit)) => {
+                                session::serve(pod, socket, ends).await;
+                                return;
                             }
-                        }
+                        };
+                        pod.node.refused.add(1);
+                        greet::refuse(&socket, refused).await;
                     });
                 }
                 Err(error) => {
@@ -144,7 +153,7 @@ impl<B: Blocks> Pod<B> {
     }
 }
 
-async fn too_many(socket: &UnixStream) {
+fn too_many() -> Refused {
     let words = format!("this pod has {SESSIONS} sessions already; share one client between tasks");
-    greet::refuse(socket, Refused::new(Code::PodBudget, words)).await;
+    Refused::new(Code::PodBudget, words)
 }

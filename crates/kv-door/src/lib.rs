@@ -1,7 +1,7 @@
 //! The native door to context memory, as the agent sees it.
 //!
 //! A [`Node`] has the blocks and a total of arena bytes; it opens a [`Door`] for each pod: a Unix socket, a namespace,
-//! a share of the bytes. Which socket a pod connects to says who it is. Each connection is a session with its own
+//! a share of the bytes. Which socket a pod connects to says who it is, and who connects is looked at (`guest`). Each connection is a session with its own
 //! epoch, its own leases and arenas that no other pod ever maps:
 //!
 //! ```text
@@ -22,6 +22,7 @@ mod budget;
 mod door;
 mod families;
 mod greet;
+mod guest;
 mod memory;
 mod meter;
 mod node;
@@ -37,6 +38,7 @@ pub use blocks::{Blocks, Described, Landed, Life, Opened, PART, Page, Put, PutOp
 pub use budget::ArenaBudget;
 pub use door::{Door, DoorError, DoorOptions};
 pub use families::families;
+pub use guest::PodUid;
 pub use memory::{MemoryBlocks, OpenedCopy};
 pub use meter::{MeterStats, OperationStats};
 pub use node::{DoorStats, Node, Usage};

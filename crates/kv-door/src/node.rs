@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::budget::ArenaBudget;
 use crate::door::{Door, DoorError, DoorOptions};
+use crate::guest::PodUid;
 use crate::meter::{Count, Meter, MeterStats};
 use crate::{Blocks, Namespace};
 
@@ -113,7 +114,19 @@ impl<B: Blocks> Node<B> {
 
     /// Opens a pod's door; needs a tokio runtime. It stays open until the [`Door`] is dropped.
     pub fn open(self: &Arc<Self>, options: DoorOptions) -> Result<Door, DoorError> {
-        Door::open(Arc::clone(self), options)
+        Door::open(Arc::clone(self), None, options)
+    }
+
+    /// The same for a pod of Kubernetes: processes of other pods are refused, however they have come by the socket.
+    ///
+    /// # Errors
+    /// [`DoorError`].
+    pub fn open_for(
+        self: &Arc<Self>,
+        pod: PodUid,
+        options: DoorOptions,
+    ) -> Result<Door, DoorError> {
+        Door::open(Arc::clone(self), Some(pod), options)
     }
 
     /// The blocks.

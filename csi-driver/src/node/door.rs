@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::inline::id;
+use super::inline::{Whose, id};
 use super::publish::{bind, place};
 use super::{Parts, make_directory, mounts};
 use crate::agent::{Agent, DoorRequest};
@@ -143,14 +143,15 @@ impl Parts {
         id: &str,
         target: &Path,
         pool: String,
-        namespace: String,
+        pod: Whose,
     ) -> Result<(), Error> {
         let _held = self.locks.take(&lock(id))?;
         let directory = self.doors.enter(id)?;
         let door = DoorRequest {
             pool,
-            namespace,
+            namespace: pod.namespace,
             directory: directory.clone(),
+            pod_uid: pod.uid,
         };
         let opened = async {
             self.agent.open_door(id, &door).await?;

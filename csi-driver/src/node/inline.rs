@@ -38,10 +38,19 @@ pub fn id(id: &str) -> Result<&str, Error> {
     }
 }
 
+/// The pod that asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whose {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its uid.
+    pub uid: String,
+}
+
 /// What a pod asks for inline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Asked {
-    Door { pool: String, namespace: String },
+    Door { pool: String, pod: Whose },
     Scratch { pool: String, size: ByteQuantity },
 }
 
@@ -72,11 +81,13 @@ fn read(context: &HashMap<String, String>) -> Result<Asked, Error> {
             ))
         })
     };
-    let namespace = of_pod(POD_NAMESPACE)?.clone();
-    of_pod(POD_UID)?;
+    let pod = Whose {
+        namespace: of_pod(POD_NAMESPACE)?.clone(),
+        uid: of_pod(POD_UID)?.clone(),
+    };
     let pool = parameters::pool(context.get("pool").map_or("", String::as_str))?;
     if kind == "kv" {
-        return Ok(Asked::Door { pool, namespace });
+        return Ok(Asked::Door { pool, pod });
     }
     let size = context.get("size").and_then(|size| size.parse().ok());
     Ok(Asked::Scratch {
@@ -108,7 +119,7 @@ impl Parts {
             return Err(Error::invalid("volume_capability", why));
         };
         match read(context)? {
-            Asked::Door { pool, namespace } => self.publish_door(id, target, pool, namespace).await,
+            Asked::Door { pool, pod } => self.publish_door(id, target, pool, pod).await,
             Asked::Scratch { .. } if read_only => {
                 let why = "scratch space is empty at first: it is of no use for reading only";
                 Err(Error::invalid("readonly", why))
@@ -137,7 +148,10 @@ mod tests {
         let with = |more: &[(&str, &str)]| read(&map(&[&pod[..], more].concat()));
         let door = Asked::Door {
             pool: "rack".into(),
-            namespace: "team-a".into(),
+            pod: Whose {
+                namespace: "team-a".into(),
+                uid: "u".into(),
+            },
         };
         assert_eq!(with(&[("kind", "kv"), ("pool", "rack")]).unwrap(), door);
         let scratch = Asked::Scratch {

@@ -26,6 +26,10 @@ pub struct DoorRequest {
     /// Arena bytes of all the pod's sessions together; left out: 64 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arena_bytes: Option<usize>,
+    /// The pod's uid: processes of other pods are refused. Left out: whoever gets to the socket is admitted, as by agents that did not
+    /// know of it.
+    #[serde(rename = "podUID", default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
 }
 
 /// A door as it is kept in `<state dir>/doors/<id>.json`.
@@ -44,6 +48,16 @@ impl DoorRequest {
     /// Where its socket is.
     pub fn socket(&self) -> PathBuf {
         self.directory.join(SOCKET)
+    }
+
+    /// Whether another asks for the same door. One of before whose pod is not known is not opened anew: its pod has sessions.
+    pub fn same_door(&self, other: &Self) -> bool {
+        let known = self.pod_uid.is_some() && other.pod_uid.is_some();
+        let without = |request: &Self| Self {
+            pod_uid: request.pod_uid.clone().filter(|_| known),
+            ..request.clone()
+        };
+        without(self) == without(other)
     }
 }
 
@@ -151,6 +165,7 @@ mod tests {
                 namespace: "team-a".into(),
                 directory: directory.into(),
                 arena_bytes: None,
+                pod_uid: None,
             },
         }
     }
@@ -170,6 +185,21 @@ mod tests {
         again.forget("a").unwrap();
         assert_eq!(again.all().unwrap().len(), 1);
         assert!(dir.path().join("doors/c.json").exists());
+    }
+
+    #[test]
+    fn a_door_of_before_is_the_same_once_its_pod_is_told() {
+        let before = record("/run/a").request;
+        let of = |uid: &str| DoorRequest {
+            pod_uid: Some(uid.into()),
+            ..before.clone()
+        };
+        assert!(before.same_door(&of("u")) && of("u").same_door(&of("u")));
+        assert!(!of("u").same_door(&of("v")));
+        let elsewhere = record("/run/b").request;
+        assert!(!before.same_door(&elsewhere));
+        let text = serde_json::to_string(&of("u")).unwrap();
+        assert!(text.contains(r#""podUID":"u""#), "{text}");
     }
 
     #[test]

@@ -101,7 +101,7 @@ pub enum DoorError {
         id: String,
     },
     /// A door of this id leads elsewhere.
-    #[error("door {id} is open with another pool, namespace or directory; close it first")]
+    #[error("door {id} is open for another pod, pool, namespace or directory; close it first")]
     Differs {
         /// Its id.
         id: String,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use strand_api::{ContextMemoryPolicy, PoolMapSpec};
 use strand_context_store::{Share, Store};
 use strand_drives::OwnedDrive;
-use strand_kv_door::{ArenaBudget, Door, DoorOptions, Namespace, Node};
+use strand_kv_door::{ArenaBudget, Door, DoorOptions, Namespace, Node, PodUid};
 use strand_kv_rack::Rack;
 use strand_placement::access::Part;
 use strand_placement::map::capacity;
@@ -90,11 +90,15 @@ impl Pool {
         id: &str,
         request: DoorRequest,
     ) -> Result<OpenDoor, DoorError> {
-        let door = self.node.open(DoorOptions {
+        let options = DoorOptions {
             socket: request.socket(),
             namespace: namespace_of(&request.namespace),
             arena_bytes: request.arena_bytes.unwrap_or(DoorOptions::ARENA_BYTES),
-        })?;
+        };
+        let door = match &request.pod_uid {
+            Some(uid) => self.node.open_for(PodUid::new(uid), options)?,
+            None => self.node.open(options)?,
+        };
         let opened = OpenDoor::of(&request);
         let number = namespace_of(&request.namespace);
         self.names.insert(number, request.namespace.clone());

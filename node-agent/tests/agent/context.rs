@@ -127,6 +127,7 @@ impl Bed {
             namespace: "team-a".into(),
             directory: self.path("pod"),
             arena_bytes: None,
+            pod_uid: None,
         }
     }
 

@@ -113,11 +113,14 @@ impl World {
             let reached = self.reaches(consumer, leg, self.record.generation);
             Leg {
                 uuid: Uuid::from_u128(leg as u128 + 1),
-                standing: match lack.as_ref().map(|lack| lack.phase) {
+                // What the agent makes of it, too: what it has missed is known only in the attachment in which it was lost.
+                standing: match lack.as_ref().map(|lack| (lack.phase, lack.generation)) {
                     None => Standing::In,
-                    Some(LackPhase::Out) => Standing::Out,
-                    Some(LackPhase::Returning) => Standing::Returning,
-                    Some(LackPhase::Rebuilding) => Standing::Rebuilding,
+                    Some((LackPhase::Returning, lost)) if lost == self.record.generation => {
+                        Standing::Returning
+                    }
+                    Some((LackPhase::Out | LackPhase::Returning, _)) => Standing::Out,
+                    Some((LackPhase::Rebuilding, _)) => Standing::Rebuilding,
                 },
                 device: reached.then(|| PathBuf::from(format!("/dev/leg{leg}"))),
             }
@@ -203,7 +206,10 @@ impl World {
 
     pub fn demand(&self) -> Demand {
         match self.record.holder {
-            Some(_) => Demand::Writer(self.record.generation),
+            Some(_) => Demand::Writer {
+                generation: self.record.generation,
+                patience: loss::STALL,
+            },
             None => Demand::Wanted(self.record.waiting_since),
         }
     }
@@ -306,7 +312,7 @@ impl World {
 
     pub fn tell_refusal(&mut self, wanted: &Wanted, refusal: &Refusal) {
         let (legs, holding) = match refusal {
-            Refusal::Away(legs) => (legs.clone(), LegHolding::Away),
+            Refusal::Away(legs) | Refusal::Needed(legs) => (legs.clone(), LegHolding::Away),
             Refusal::Behind(legs) => (legs.clone(), LegHolding::Stale),
             _ => return,
         };

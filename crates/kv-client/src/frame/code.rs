@@ -34,6 +34,8 @@ pub enum Code {
     Gone = 14,
     /// A node that may have what is to be deleted or changed cannot be reached.
     Unreachable = 15,
+    /// The door is another pod's.
+    Stranger = 16,
 }
 
 impl Code {

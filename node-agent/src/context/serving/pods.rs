@@ -43,7 +43,7 @@ impl Serving {
     ) -> Result<OpenDoor, DoorError> {
         let known = self.pools.values().find_map(|pool| pool.door(id));
         if let Some(known) = known {
-            return match *known == request {
+            return match known.same_door(&request) {
                 true => Ok(OpenDoor::of(&request)),
                 false => Err(DoorError::Differs { id: id.to_owned() }),
             };

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use strand_api::{ArrayLeg, ArrayRefusal, LegHolding};
+use strand_api::{ArrayLeg, ArrayRefusal, LegHolding, names};
 use strand_arrays::{
-    ArrayError, Holding, Present, Refusal, Running, Seen, Standing, Wanted, report,
+    ArrayError, Holding, Level, Present, Refusal, Running, Seen, Standing, Wanted, report,
 };
 use uuid::Uuid;
 
+/// Reason of an array that waits for legs that are not reached.
+const LEGS_AWAY: &str = "LegsAway";
 /// Longest message that an object takes, in characters.
 const MESSAGE: usize = 1024;
 
@@ -25,7 +27,8 @@ impl Trouble {
     pub fn of(error: &ArrayError) -> Self {
         let (reason, behind, lasts) = match error {
             ArrayError::Refused(Refusal::Behind(places)) => ("LegsBehind", places.clone(), false),
-            ArrayError::Refused(Refusal::Away(_)) => ("LegsAway", Vec::new(), false),
+            ArrayError::Refused(Refusal::Away(_)) => (LEGS_AWAY, Vec::new(), false),
+            ArrayError::Refused(Refusal::Needed(_)) => (names::LEGS_NEEDED, Vec::new(), false),
             ArrayError::Refused(refusal) => (refusal.reason(), Vec::new(), true),
             ArrayError::NoModule { .. } => ("NoModule", Vec::new(), true),
             ArrayError::NoTool(_) => ("NoTool", Vec::new(), true),
@@ -41,14 +44,17 @@ impl Trouble {
         }
     }
 
-    /// Legs that it needs are not reached.
+    /// Legs that it needs are not reached. Of a raid6 it is not known yet whether it could do without them.
     pub fn away(wanted: &Wanted, waits_for: &str) -> Option<Self> {
+        if wanted.level == Level::Raid6 {
+            return None;
+        }
         let mut legs = wanted.legs.iter().enumerate();
         let away = |(_, leg): &(usize, &strand_arrays::Leg)| {
             leg.standing == Standing::In && leg.device.is_none()
         };
         legs.any(|leg| away(&leg)).then(|| Self {
-            refusal: refusal("LegsAway", waits_for),
+            refusal: refusal(LEGS_AWAY, waits_for),
             behind: Vec::new(),
             lasts: false,
         })
@@ -122,9 +128,7 @@ pub fn legs(
 mod tests {
     use super::*;
     use k8s_openapi::jiff::Timestamp;
-    use strand_arrays::{
-        Content, Geometry, Leg, Level, Member, MemberState, State, Superblock, Sync,
-    };
+    use strand_arrays::{Content, Geometry, Leg, Member, MemberState, State, Superblock, Sync};
 
     const ARRAY: Uuid = Uuid::from_u128(7);
 

@@ -41,6 +41,9 @@ const REACHED: Duration = Duration::from_secs(3);
 /// How long a leg may take to be reached at first: its agent, or this one, may have just started, and serves drives one after the other.
 const SERVED: Duration = Duration::from_secs(30);
 
+/// How long a leg of a volume that is only read may be silent before reads go on without it.
+const SILENT: Duration = Duration::from_secs(3);
+
 /// How a volume is, to whoever asked for it.
 #[derive(Clone, Debug)]
 pub(super) enum Shown {
@@ -101,6 +104,8 @@ pub(super) struct Task {
     contents: BTreeMap<Uuid, Present>,
     kept: Option<Kept>,
     trouble: Option<Trouble>,
+    /// Legs whose connections do not answer, since when.
+    silent: BTreeMap<Uuid, Instant>,
     /// Why legs are not reached, in words.
     waits_for: BTreeMap<Uuid, String>,
     told: Option<(ArrayStatus, Instant)>,
@@ -126,6 +131,7 @@ impl Task {
             contents: BTreeMap::new(),
             kept: None,
             trouble: None,
+            silent: BTreeMap::new(),
             waits_for: BTreeMap::new(),
             told: None,
             jobs: JoinSet::new(),

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use strand_api::{Attachment, PoolVolume};
-use strand_arrays::{Running, Standing};
+use strand_arrays::{MemberState, Running, Standing};
 use strand_fabric::{Connection, Nqn};
+use uuid::Uuid;
 
-use super::{Done, Job, Task};
+use super::{Done, Job, SILENT, Task};
 use crate::volumes::arrays::Sight;
 use crate::volumes::arrays::wanted::{bytes, is_reached, level, standing};
 use crate::volumes::connections::Record;
@@ -39,7 +41,10 @@ impl Task {
             connected.filter_map(|c| c.device.as_ref()).any(of) || self.here.values().any(of)
         };
         let left_over = running.is_some_and(|array| array.members.iter().any(|m| !known(&m.name)));
-        let mut cuts = Vec::new();
+        let mut cuts = match read_only {
+            true => self.let_go(object, sight, running),
+            false => Vec::new(),
+        };
         let mut reaches = Vec::new();
         for leg in &object.spec.legs {
             let Some(uuid) = bytes(leg) else { continue };
@@ -112,6 +117,43 @@ impl Task {
                 Done::TakenBack(shall, taken)
             });
         }
+    }
+
+    /// Of a volume that is only read: legs that have been silent for a while, where those that answer are enough. Nobody decides on them, as
+    /// nothing can be lost with them.
+    fn let_go(
+        &mut self,
+        object: &PoolVolume,
+        sight: &Sight,
+        running: Option<&Running>,
+    ) -> Vec<(Uuid, Nqn)> {
+        let legs = &object.spec.legs;
+        let whole = legs.iter().filter(|leg| leg.lack.is_none());
+        // One that md has given up, or has not taken in again yet, is no leg to read from.
+        let is_read = |device: Option<&PathBuf>| {
+            let name = device.and_then(|device| device.file_name()?.to_str());
+            let member = name.and_then(|name| running?.member(name));
+            member.is_some_and(|member| member.state == MemberState::InSync)
+        };
+        let mut silent = Vec::new();
+        let mut answering = 0;
+        for uuid in whole.filter_map(bytes) {
+            let nqn = Nqn::leg(uuid, self.record.generation);
+            match sight.connections.iter().find(|c| c.nqn == nqn) {
+                Some(found) if !found.is_live() => silent.push((uuid, nqn)),
+                Some(found) => answering += usize::from(is_read(found.device.as_ref())),
+                None => answering += usize::from(is_read(self.here.get(&uuid))),
+            }
+        }
+        self.silent
+            .retain(|uuid, _| silent.iter().any(|(leg, _)| leg == uuid));
+        let level = level(object.spec.redundancy);
+        let enough = level.is_some_and(|level| answering >= level.needed(legs.len()));
+        silent.retain(|(uuid, _)| {
+            let since = self.silent.entry(*uuid).or_insert_with(Instant::now);
+            enough && since.elapsed() >= SILENT
+        });
+        silent
     }
 }
 
