@@ -38,7 +38,7 @@ struct Args {
     /// Address of the webhooks that the API server asks, over TLS; left out: there are none
     #[arg(long, env = "STRAND_WEBHOOK_LISTEN", value_name = "ADDRESS")]
     webhook_listen: Option<SocketAddr>,
-    /// Who makes the webhooks' certificates, in the Secret strand-webhook of the operator's namespace
+    /// Who makes the webhooks' certificates, in the Secret strand-webhook or strand-webhook-cert-manager of the operator's namespace
     #[arg(
         long,
         env = "STRAND_WEBHOOK_CERTIFICATES",
@@ -66,8 +66,10 @@ enum CertificateSource {
     CertManager,
 }
 
-/// Name of the webhooks' Service, and of the Secret with its certificate.
+/// Name of the webhooks' Service, and of the Secret with its certificate where the operator makes it.
 const WEBHOOK: &str = "strand-webhook";
+/// The Secret that cert-manager fills.
+const GIVEN: &str = "strand-webhook-cert-manager";
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -168,11 +170,12 @@ impl Webhook {
             .with_context(|| {
                 format!("cannot listen on {listen}; give another address with --webhook-listen")
             })?;
-        let source = match args.webhook_certificates {
-            CertificateSource::Operator => webhook::Source::Operator,
-            CertificateSource::CertManager => webhook::Source::CertManager,
+        // A Secret each: cert-manager leaves its own behind, which would be in the chart's way.
+        let (source, secret) = match args.webhook_certificates {
+            CertificateSource::Operator => (webhook::Source::Operator, WEBHOOK),
+            CertificateSource::CertManager => (webhook::Source::CertManager, GIVEN),
         };
-        let keeper = Keeper::new(client.clone(), &args.namespace, WEBHOOK, WEBHOOK, source);
+        let keeper = Keeper::new(client.clone(), &args.namespace, WEBHOOK, secret, source);
         let (seen, watches) = Seen::watch(client, observed);
         let hooks = Hooks::new(seen.clone(), injection, HookMetrics::register(registry)?);
         let mut there = keeper.there();

@@ -84,6 +84,11 @@ operator
 {{- end -}}
 {{- end }}
 
+{{/* One for each: cert-manager leaves its own behind, and Helm takes no object that it has not made. */}}
+{{- define "strand.webhookSecret" -}}
+strand-webhook{{ if eq (include "strand.certificates" .) "cert-manager" }}-cert-manager{{ end }}
+{{- end }}
+
 {{- define "strand.webhooks" -}}
 {{ or .Values.injection.enabled .Values.webhook.validation }}
 {{- end }}

@@ -7,6 +7,7 @@
     reason = "a test that meets what it did not expect stops there"
 )]
 
+mod certificates;
 mod code;
 mod golden;
 mod helm;

@@ -127,14 +127,15 @@ impl Certificates {
         }
     }
 
-    /// An authority and a certificate for a server of that name.
+    /// An authority and a certificate for a server of that name. The newest of the authorities `before` stays trusted: what was
+    /// issued under it is still served somewhere.
     ///
     /// # Errors
     /// [`MadeError`].
-    pub fn make(name: &str, now: Timestamp) -> Result<Self, MadeError> {
+    pub fn make(name: &str, now: Timestamp, before: &str) -> Result<Self, MadeError> {
         let key = KeyPair::generate()?;
         let until = now.checked_add((AUTHORITY_DAYS * DAY).hours())?;
-        let authorities = authority(now, until)?.self_signed(&key)?.pem();
+        let authorities = authority(now, until)?.self_signed(&key)?.pem() + first(before);
         let made = Self {
             authorities,
             certificate: String::new(),
@@ -157,10 +158,7 @@ impl Certificates {
     /// [`MadeError`].
     pub fn renewed(&self, what: Renewal, name: &str, now: Timestamp) -> Result<Self, MadeError> {
         let (Some(own), Renewal::Certificate) = (&self.own, what) else {
-            let mut made = Self::make(name, now)?;
-            // The newest of those before: what was issued under it is still served somewhere.
-            made.authorities += first(&self.authorities);
-            return Ok(made);
+            return Self::make(name, now, &self.authorities);
         };
         let authority_key = KeyPair::from_pem(&own.authority_key)?;
         let issuer = Issuer::new(authority(now, own.until.authority)?, authority_key);
@@ -237,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_certificate_is_renewed_often_and_the_authority_rarely() {
-        let made = Certificates::make("a.b.svc", at(0)).unwrap();
+        let made = Certificates::make("a.b.svc", at(0), "").unwrap();
         assert_eq!(made.renewal("a.b.svc", at(59)), Renewal::None);
         assert_eq!(made.renewal("a.c.svc", at(0)), Renewal::Certificate);
         assert_eq!(made.renewal("a.b.svc", at(61)), Renewal::Certificate);
@@ -268,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_read_as_it_was_written() {
-        let made = Certificates::make("a.b.svc", at(0)).unwrap();
+        let made = Certificates::make("a.b.svc", at(0), "").unwrap();
         assert_eq!(Certificates::read(&made.data(), false), Some(made.clone()));
         let mut half = made.data();
         half.remove("ca.key");

@@ -26,7 +26,9 @@ use super::certificates::{Certificates, MadeError, Renewal};
 
 /// Between two looks. An upgrade of the chart may take the authority out of the configurations; until the next look pods are
 /// admitted as they are.
-const LOOK: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_secs(10);
+/// From trusting a new authority to serving what it has issued: API servers learn of it by a watch.
+const LEARN: Duration = Duration::from_secs(2);
 /// After a failure, and while somebody else writes.
 const RETRY: Duration = Duration::from_secs(2);
 /// Name of the webhook configurations, both.
@@ -44,8 +46,10 @@ pub enum Source {
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 enum NoCertificate {
-    #[error("Secret {0} is missing; install it with the chart")]
-    NoSecret(String),
+    #[error(
+        "Secret {secret} is missing; make it anew, empty: kubectl -n {namespace} create secret generic {secret}"
+    )]
+    NoSecret { secret: String, namespace: String },
     #[error("Secret {0} has no certificate yet")]
     Empty(String),
     #[error(
@@ -64,6 +68,7 @@ enum NoCertificate {
 pub struct Keeper {
     client: Client,
     secrets: Api<Secret>,
+    namespace: String,
     secret: String,
     /// What the API server calls the service.
     name: String,
@@ -98,6 +103,7 @@ impl Keeper {
         Self {
             secrets: Api::namespaced(client.clone(), namespace),
             client,
+            namespace: namespace.to_owned(),
             secret: secret.to_owned(),
             name: format!("{service}.{namespace}.svc"),
             source,
@@ -133,8 +139,17 @@ impl Keeper {
 
     async fn look(&self, present: &mut Option<Certificates>) -> Result<(), NoCertificate> {
         let found = self.secrets.get_opt(&self.secret).await?;
-        let secret = found.ok_or_else(|| NoCertificate::NoSecret(self.secret.clone()))?;
         let given = self.source == Source::CertManager;
+        let secret = match found {
+            Some(secret) => secret,
+            None if given => return Err(NoCertificate::Empty(self.secret.clone())),
+            None => {
+                return Err(NoCertificate::NoSecret {
+                    secret: self.secret.clone(),
+                    namespace: self.namespace.clone(),
+                });
+            }
+        };
         let data = secret.data.clone().unwrap_or_default();
         let stored = Certificates::read(&data, given);
         let now = Timestamp::now();
@@ -144,10 +159,13 @@ impl Keeper {
             (stored, false) => self.current(secret, stored, now).await?,
         };
         if !given {
-            self.trust::<MutatingWebhookConfiguration>(&certificates.authorities)
-                .await?;
-            self.trust::<ValidatingWebhookConfiguration>(&certificates.authorities)
-                .await?;
+            let authorities = &certificates.authorities;
+            let one = self.trust::<MutatingWebhookConfiguration>(authorities);
+            let two = self.trust::<ValidatingWebhookConfiguration>(authorities);
+            let (one, two) = tokio::try_join!(one, two)?;
+            if (one || two) && present.is_some() {
+                tokio::time::sleep(LEARN).await;
+            }
         }
         if present.as_ref() != Some(&certificates) {
             self.serve(&certificates)?;
@@ -156,7 +174,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// What is stored, renewed where it is time.
+    /// What is stored, renewed where it is time. It is stored before it is trusted, and trusted before it is served, by whichever
+    /// operator: while several renew, one of them gets to store, and all do as it says.
     async fn current(
         &self,
         mut secret: Secret,
@@ -164,20 +183,13 @@ impl Keeper {
         now: Timestamp,
     ) -> Result<Certificates, NoCertificate> {
         let renewed = match &stored {
-            None => Certificates::make(&self.name, now)?,
+            // The Secret was emptied, or there was none: others may still serve what the API server trusts now.
+            None => Certificates::make(&self.name, now, &self.trusted().await?)?,
             Some(stored) => match stored.renewal(&self.name, now) {
                 Renewal::None => return Ok(stored.clone()),
                 what => stored.renewed(what, &self.name, now)?,
             },
         };
-        // A new authority is trusted before anybody serves what it has issued. Where somebody else makes another one at the
-        // same time, the next look puts that right.
-        if stored.is_some() {
-            self.trust::<MutatingWebhookConfiguration>(&renewed.authorities)
-                .await?;
-            self.trust::<ValidatingWebhookConfiguration>(&renewed.authorities)
-                .await?;
-        }
         secret.data = Some(renewed.data());
         let options = PostParams {
             field_manager: Some(names::OPERATOR_MANAGER.into()),
@@ -197,8 +209,21 @@ impl Keeper {
         }
     }
 
-    /// Has the API server trust these authorities; a configuration that is not installed is fine.
-    async fn trust<K>(&self, authorities: &str) -> kube::Result<()>
+    /// The authorities that the API server trusts now, as PEM; none where it trusts none.
+    async fn trusted(&self) -> kube::Result<String> {
+        let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
+        let hooks = api.get_opt(CONFIGURATIONS).await?.and_then(|c| c.webhooks);
+        let bundle = hooks
+            .into_iter()
+            .flatten()
+            .find_map(|hook| hook.client_config.ca_bundle);
+        Ok(bundle
+            .and_then(|bundle| String::from_utf8(bundle.0).ok())
+            .unwrap_or_default())
+    }
+
+    /// Has the API server trust these authorities; a configuration that is not installed is fine. Tells whether one did not before.
+    async fn trust<K>(&self, authorities: &str) -> kube::Result<bool>
     where
         K: Resource<DynamicType = ()>
             + Clone
@@ -209,7 +234,7 @@ impl Keeper {
     {
         let api: Api<K> = Api::all(self.client.clone());
         let Some(present) = api.get_opt(CONFIGURATIONS).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let bundle = STANDARD.encode(authorities);
         let present = serde_json::to_value(&present).unwrap_or_default();
@@ -221,7 +246,7 @@ impl Keeper {
             .map(|hook| json!({"name": hook["name"], "clientConfig": {"caBundle": bundle}}))
             .collect();
         if lacking.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let patch = json!({"webhooks": lacking});
         let options = PatchParams {
@@ -230,7 +255,7 @@ impl Keeper {
         };
         api.patch(CONFIGURATIONS, &options, &Patch::Strategic(patch))
             .await?;
-        Ok(())
+        Ok(true)
     }
 
     fn serve(&self, certificates: &Certificates) -> Result<(), NoCertificate> {
