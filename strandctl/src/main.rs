@@ -3,6 +3,7 @@
 mod bench;
 mod bundle;
 mod cluster;
+mod complete;
 mod drive;
 mod drives;
 #[cfg(test)]
@@ -19,7 +20,7 @@ mod volumes;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 /// Strand turns idle NVMe drives into one pool of storage and context memory.
 #[derive(Parser)]
@@ -60,6 +61,17 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let own = args.next().map(PathBuf::from);
+    if own.is_some_and(|path| path.file_name() == Some(complete::NAME.as_ref())) {
+        let words: Vec<_> = args
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        let mut command = Cli::command();
+        command.build();
+        print!("{}", complete::answer(&command, &words));
+        return ExitCode::SUCCESS;
+    }
     // 1 says something of its own with `kv` and `bench`.
     let (result, failed) = match Cli::parse().command {
         Command::Up(args) => (done(up::run(args).await), ExitCode::FAILURE),

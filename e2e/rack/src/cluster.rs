@@ -13,7 +13,7 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::json;
-use strand_api::{Drive, MemoryPool};
+use strand_api::{Drive, DriveOperation, DriveOperationSpec, MemoryPool, OperationPhase};
 use strand_embedded_api as embedded;
 
 use crate::csi::CsiNode;
@@ -117,6 +117,11 @@ impl Cluster {
         &self.client
     }
 
+    /// Where the kubeconfig lies with which this machine reaches the API server.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// Kills the operator.
     pub fn kill_operator(&mut self) {
         self.operator = None;
@@ -202,6 +207,30 @@ impl Cluster {
                 Ok(pool) => Err(json!(pool.status).to_string()),
                 Err(error) => Err(error.to_string()),
             }
+        })
+        .await
+    }
+
+    /// Asks for an operation on a drive, and waits until it has ended like this.
+    ///
+    /// # Errors
+    /// When it does not within the bound.
+    pub async fn operate(
+        &self,
+        name: &str,
+        spec: DriveOperationSpec,
+        bound: Duration,
+        end: OperationPhase,
+    ) -> Result<()> {
+        let api: Api<DriveOperation> = Api::all(self.client.clone());
+        let operation = DriveOperation::new(name, spec);
+        api.create(&PostParams::default(), &operation).await?;
+        wait::until(&format!("{name} ends as {end:?}"), bound, || async {
+            let operation = api.get(name).await.map_err(|error| error.to_string())?;
+            let status = operation.status.unwrap_or_default();
+            (status.phase == Some(end))
+                .then_some(())
+                .ok_or_else(|| format!("{:?}: {}", status.phase, status.message))
         })
         .await
     }

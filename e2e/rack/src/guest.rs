@@ -1,6 +1,7 @@
 //! One machine of the rack, and what can be done to it.
 
-use std::ffi::OsString;
+mod qemu;
+
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -10,12 +11,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::json;
 
+use crate::cache::Lost;
 use crate::control::{Control, Said};
 use crate::drive::{Drive, DrivePlan};
 use crate::image::Image;
-use crate::network;
 use crate::qmp::{self, Qmp};
 use crate::wait;
+
+use qemu::slot_name;
 
 /// Slots for drives that every machine has beyond those it starts with.
 const SPARE_SLOTS: usize = 2;
@@ -132,6 +135,9 @@ impl Guest {
             // What a machine that was killed has left; none where it is the first time.
             let _ = fs::remove_file(self.dir.join(socket));
         }
+        for drive in self.slots.iter().flatten() {
+            drive.begin()?;
+        }
         let log = File::options()
             .create(true)
             .append(true)
@@ -174,9 +180,21 @@ impl Guest {
     }
 
     /// Pulls the power cord: the machine is gone at once, with all it held in memory. What the guest had handed to its drives is
-    /// in the host's page cache and stays, flushed or not: a lost write cache cannot be shown this way.
+    /// in the host's page cache and stays, flushed or not.
     pub fn cut_power(&mut self) {
         self.running = None;
+    }
+
+    /// Pulls the power cord, and all drives that have a write cache lose what is in it: writes that no flush has covered are there, gone or
+    /// torn, as `seed` has it.
+    ///
+    /// # Errors
+    /// When a drive's content cannot be made anew.
+    pub fn lose_power(&mut self, seed: u64) -> Result<Vec<Lost>> {
+        self.cut_power();
+        let drives = self.slots.iter().flatten();
+        let lost = drives.filter_map(|drive| drive.lose(seed).transpose());
+        lost.collect()
     }
 
     /// Reboots the machine in order, and waits until it has come up again.
@@ -239,13 +257,13 @@ impl Guest {
     /// When there is no such drive, or the guest does not let go.
     pub async fn pull(&mut self, serial: &str) -> Result<()> {
         let (slot, drive) = self.slot_of(serial)?;
-        let (device, nodes) = (drive.device(), [drive.serial.clone(), drive.file_node()]);
+        let (device, nodes) = (drive.device(), drive.nodes());
         let qmp = &mut self.running_mut()?.qmp;
         qmp.execute("device_del", json!({"id": device})).await?;
         qmp.event("DEVICE_DELETED", &device, Duration::from_secs(60))
             .await?;
-        for node in nodes {
-            qmp.execute("blockdev-del", json!({"node-name": node}))
+        for node in nodes.iter().rev() {
+            qmp.execute("blockdev-del", json!({"node-name": node["node-name"]}))
                 .await?;
         }
         self.slots[slot] = None;
@@ -260,10 +278,11 @@ impl Guest {
         let free = self.slots.iter().position(Option::is_none);
         let slot = free.with_context(|| format!("{} has no free slot", self.name))?;
         let drive = Drive::make(&self.dir, plan)?;
+        drive.begin()?;
         let qmp = &mut self.running_mut()?.qmp;
-        qmp.execute("blockdev-add", drive.file_options()).await?;
-        qmp.execute("blockdev-add", drive.medium_options(&drive.file_node()))
-            .await?;
+        for node in drive.nodes() {
+            qmp.execute("blockdev-add", node).await?;
+        }
         qmp.execute("device_add", drive.device_options(&slot_name(slot)))
             .await?;
         self.slots[slot] = Some(drive);
@@ -291,7 +310,7 @@ impl Guest {
     pub async fn mend(&mut self, serial: &str) -> Result<()> {
         let drive = self.drive(serial)?.clone();
         let qmp = &mut self.running_mut()?.qmp;
-        let anew = json!({"options": [drive.medium_options(&drive.file_node())]});
+        let anew = json!({"options": [drive.medium_options(&drive.lowest())]});
         qmp.execute("blockdev-reopen", anew).await?;
         qmp.execute("blockdev-del", json!({"node-name": drive.faulty_node()}))
             .await?;
@@ -419,74 +438,6 @@ impl Guest {
         let from = whole.len().saturating_sub(2000);
         whole.get(from..).unwrap_or(&whole).to_owned()
     }
-
-    fn arguments(&self) -> Vec<OsString> {
-        let (dir, number) = (self.dir.display(), self.port + 1);
-        let network = network::socket(&self.rack, self.port);
-        let mut arguments = [
-            format!("-name {}", self.name),
-            "-accel tcg,thread=multi -M q35 -cpu max -smp 1".into(),
-            format!("-m {MEMORY_MIB} -nodefaults -display none -no-reboot"),
-            format!("-serial file:{dir}/console.log -serial file:{dir}/programs.log"),
-            format!("-qmp unix:{dir}/qmp,server=on,wait=off"),
-            format!("-chardev socket,id=control,path={dir}/control,server=on,wait=off"),
-            "-device virtio-serial-pci -device virtserialport,chardev=control,name=control".into(),
-            format!(
-                "-netdev user,id={},hostfwd=tcp:{}-:{SERVICE}",
-                Cable::Host.device(),
-                self.service()
-            ),
-            format!(
-                "-device virtio-net-pci,romfile=,netdev={},mac=52:54:00:00:00:{number:02x}",
-                Cable::Host.device()
-            ),
-            format!(
-                "-netdev stream,id={},server=off,addr.type=unix,addr.path={}",
-                Cable::Rack.device(),
-                network.display()
-            ),
-            format!(
-                "-device virtio-net-pci,romfile=,netdev={},mac=52:54:00:00:01:{number:02x}",
-                Cable::Rack.device()
-            ),
-            format!(
-                "-kernel {} -initrd {}",
-                self.image.kernel.display(),
-                self.image.root.display()
-            ),
-        ]
-        .iter()
-        .flat_map(|line| line.split(' '))
-        .map(OsString::from)
-        .collect::<Vec<_>>();
-        let mut add = |flag: &str, value: String| {
-            arguments.extend([OsString::from(flag), OsString::from(value)]);
-        };
-        // On a busy host an emulated timer ticks too late for the kernel's check of it, which would panic.
-        add(
-            "-append",
-            format!(
-                "console=ttyS0 quiet mitigations=off nokaslr panic=-1 no_timer_check security=selinux selinux=1 rack.name={} rack.address={}",
-                self.name,
-                self.address()
-            ),
-        );
-        for (slot, drive) in self.slots.iter().enumerate() {
-            let name = slot_name(slot);
-            let chassis = slot + 1;
-            add(
-                "-device",
-                format!("pcie-root-port,id={name},bus=pcie.0,chassis={chassis},slot={chassis}"),
-            );
-            if let Some(drive) = drive {
-                add("-blockdev", drive.file_options().to_string());
-                let medium = drive.medium_options(&drive.file_node());
-                add("-blockdev", medium.to_string());
-                add("-device", drive.device_options(&name).to_string());
-            }
-        }
-        arguments
-    }
 }
 
 /// One of a machine's two cables.
@@ -505,8 +456,4 @@ impl Cable {
             Self::Rack => "rack",
         }
     }
-}
-
-fn slot_name(slot: usize) -> String {
-    format!("slot{slot}")
 }

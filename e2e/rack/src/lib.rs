@@ -15,6 +15,7 @@
 //!
 //! How to run it, what it cannot show: `docs/rack-bed.md`.
 
+mod cache;
 pub mod cluster;
 pub mod control;
 pub mod cpio;
@@ -28,6 +29,7 @@ pub mod rack;
 pub mod switch;
 pub mod wait;
 
+pub use cache::Lost;
 pub use cluster::Cluster;
 pub use control::Said;
 pub use csi::CsiNode;

@@ -14,8 +14,10 @@ use strand_drives::Roots;
 /// Looks at this machine as a node to be: kernel, modules, limits, ports and drives.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Exit code: 0 it can be a node, 1 something is in the way.\n\nOn a node of a cluster: \
-                  kubectl debug node/NAME -it --profile=sysadmin --image=IMAGE -- strandctl preflight --root /host"
+    after_help = "Exit code: 0 it can be a node, 1 something is in the way.\n\nOn a node of a cluster:\n  \
+                  echo '{\"securityContext\":{\"runAsUser\":0}}' >as-root.json\n  \
+                  kubectl debug node/NAME -it --profile=sysadmin --custom=as-root.json --image=IMAGE -- \
+                  strandctl preflight --root /host"
 )]
 pub struct PreflightArgs {
     /// Where the machine's root directory is seen, in a container

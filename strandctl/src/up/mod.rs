@@ -8,6 +8,7 @@ mod child;
 mod keep;
 mod layout;
 mod loops;
+mod machines;
 mod manifest;
 mod mounts;
 mod objects;
@@ -78,6 +79,10 @@ pub struct UpArgs {
     /// appear; needs root
     #[arg(long = "loop")]
     loop_devices: bool,
+    /// Bring up emulated machines with NVMe drives and a network between them instead of processes on this one, and take hands to
+    /// them: power cords, cables, drives; from a source tree (docs/rack-bed.md)
+    #[arg(long, conflicts_with_all = ["loop_devices", "pods", "manifest"])]
+    vms: bool,
     /// How long the rack may take until its pools are ready, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     timeout: u64,
@@ -85,6 +90,9 @@ pub struct UpArgs {
 
 /// Runs `strandctl up`.
 pub async fn run(args: UpArgs) -> Result<()> {
+    if args.vms {
+        return machines::run(&args);
+    }
     let mut stop = Stop::new()?;
     let programs = Programs {
         operator: child::beside_this("operator")?,

@@ -15,7 +15,7 @@ const MIB: i64 = 1 << 20;
 const BULK: u64 = 192;
 
 /// Makes a volume and waits until it is granted to a machine; the generation.
-async fn attach(cluster: &Cluster, guest: &Guest, name: &str, mib: i64) -> i64 {
+pub async fn attach(cluster: &Cluster, guest: &Guest, name: &str, mib: i64) -> i64 {
     let volume = serde_json::from_value(json!({
         "apiVersion": "strand.dev/v1alpha1", "kind": "PoolVolume", "metadata": {"name": name},
         "spec": {

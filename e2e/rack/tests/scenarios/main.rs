@@ -23,6 +23,8 @@ mod fabric;
 #[cfg(test)]
 mod pool;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod redundant;
 #[cfg(test)]
 mod remote;

@@ -4,11 +4,9 @@
 
 use std::time::Duration;
 
-use kube::Api;
-use kube::api::PostParams;
 use strand_api::{
-    Drive, DriveOperation, DrivePhase, DriveVerdict, OperationPhase, PartitionRole, Transport,
-    condition,
+    Drive, DriveOperationSpec, DrivePhase, DriveVerdict, OperationPhase, OperationType,
+    PartitionRole, Transport, condition,
 };
 use strand_rack_bed::cluster::redis;
 use strand_rack_bed::{Cluster, DrivePlan, Guest, Rack, wait};
@@ -192,34 +190,19 @@ async fn a_drive_with_data_is_refused_until_it_is_wiped_by_name() {
         .unwrap();
     let name = found[0].metadata.name.clone().unwrap();
 
-    let operations: Api<DriveOperation> = Api::all(cluster.client().clone());
     for (serial, end) in [
         ("OTHER", OperationPhase::Failed),
         ("G1D0", OperationPhase::Succeeded),
     ] {
         assert_eq!(guest.drive("G1D0").unwrap().allocated().unwrap(), full);
+        let wipe = DriveOperationSpec {
+            type_: OperationType::Wipe,
+            drive: name.clone(),
+            serial: serial.into(),
+            rate: None,
+        };
         let named = format!("wipe-{}", serial.to_lowercase());
-        let operation = serde_json::from_value(serde_json::json!({
-            "apiVersion": "strand.dev/v1alpha1", "kind": "DriveOperation",
-            "metadata": {"name": named},
-            "spec": {"type": "Wipe", "drive": name, "serial": serial},
-        }));
-        let made = operations
-            .create(&PostParams::default(), &operation.unwrap())
-            .await;
-        made.unwrap();
-        wait::until(&named, SOON, || async {
-            let operation = operations
-                .get(&named)
-                .await
-                .map_err(|error| error.to_string())?;
-            let status = operation.status.unwrap_or_default();
-            (status.phase == Some(end))
-                .then_some(())
-                .ok_or_else(|| format!("{:?}: {}", status.phase, status.message))
-        })
-        .await
-        .unwrap();
+        cluster.operate(&named, wipe, SOON, end).await.unwrap();
     }
     let left = guest.drive("G1D0").unwrap().allocated().unwrap();
     assert!(
@@ -267,4 +250,41 @@ async fn drives_that_fail_leave_or_come_are_seen() {
         .await
         .unwrap();
     assert_eq!(ready(&seen), 3, "the others serve on");
+}
+
+/// What a pod deletes of its blocks is deallocated on the drive: the host's file shrinks by what they were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make rack-test"]
+async fn deleted_blocks_are_deallocated_on_the_drive() {
+    const BLOCKS: u8 = 40;
+    let (rack, cluster) = pooled("blocks-trimmed", &[drives(1, 1)]).await;
+    let guest = rack.guest(0);
+    cluster.start_pod(guest, "default").await.unwrap();
+    let drive = guest.drive("G1D0").unwrap();
+    let before = drive.allocated().unwrap();
+    for number in 0..BLOCKS {
+        keep(guest, &format!("block-{number}"), &block(number)).await;
+    }
+    let full = drive.allocated().unwrap();
+    let held = usize::from(BLOCKS) * MIB;
+    assert!(
+        full - before >= held as u64,
+        "{before} bytes on the host, then {full}"
+    );
+
+    assert_eq!(redis(guest, &[b"FLUSHDB"]).await.unwrap(), b"+OK\r\n");
+    wait::until("the drive has its blocks back", SOON, || async {
+        let left = drive.allocated().map_err(|error| error.to_string())?;
+        match full.saturating_sub(left) >= held as u64 * 9 / 10 {
+            true => Ok(()),
+            false => Err(format!("{full} bytes allocated, now {left}")),
+        }
+    })
+    .await
+    .unwrap();
+    assert!(
+        get(guest, "block-0").await.is_err(),
+        "a deleted block is read"
+    );
+    keep(guest, "block-0", &block(0)).await;
 }

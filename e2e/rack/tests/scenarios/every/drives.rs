@@ -4,9 +4,10 @@ use kube::Api;
 use kube::api::PostParams;
 use serde_json::json;
 use strand_api::{
-    Drive, DriveOperation, DrivePhase, OperationPhase, PoolVolume, VolumePhase, condition,
+    Drive, DriveOperationSpec, DrivePhase, OperationPhase, OperationType, PoolVolume, VolumePhase,
+    condition,
 };
-use strand_rack_bed::{Cluster, DrivePlan, wait};
+use strand_rack_bed::{Cluster, DrivePlan};
 
 use super::bed::{REDUNDANT, WRITER, end, go_on, rack, stalls, volume, whole};
 use crate::redundant::bed::{STALL, phase, until_of};
@@ -122,24 +123,14 @@ fn says(volume: &PoolVolume, type_: &str, status: &str, words: &str) -> bool {
 
 /// Has the object of a drive that is gone for good taken away.
 async fn forget(cluster: &Cluster, drive: &str, serial: &str) {
-    let operations: Api<DriveOperation> = Api::all(cluster.client().clone());
-    let operation = serde_json::from_value(json!({
-        "apiVersion": "strand.dev/v1alpha1", "kind": "DriveOperation", "metadata": {"name": "forget"},
-        "spec": {"type": "Forget", "drive": drive, "serial": serial},
-    }));
-    operations
-        .create(&PostParams::default(), &operation.unwrap())
-        .await
-        .unwrap();
-    wait::until("the drive is forgotten", SOON, || async {
-        let operation = operations.get("forget").await.map_err(|e| e.to_string())?;
-        let status = operation.status.unwrap_or_default();
-        (status.phase == Some(OperationPhase::Succeeded))
-            .then_some(())
-            .ok_or_else(|| format!("{:?}: {}", status.phase, status.message))
-    })
-    .await
-    .unwrap();
+    let forget = DriveOperationSpec {
+        type_: OperationType::Forget,
+        drive: drive.into(),
+        serial: serial.into(),
+        rate: None,
+    };
+    let done = cluster.operate("forget", forget, SOON, OperationPhase::Succeeded);
+    done.await.unwrap();
     cluster
         .drives("its object is gone, the others are Ready", SOON, |drives| {
             let ready = |drive: &Drive| {

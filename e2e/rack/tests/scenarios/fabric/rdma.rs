@@ -37,7 +37,7 @@ async fn a_leg_is_reached_over_rdma() {
     assert_eq!(over.trim(), "rdma");
 
     let write = format!(
-        "head -c 16M /dev/urandom >/run/bytes && dd if=/run/bytes of={there} bs=1M oflag=direct conv=fsync 2>/dev/null && \
+        "dd if=/dev/urandom of=/run/bytes bs=1M count=16 2>/dev/null && dd if=/run/bytes of={there} bs=1M oflag=direct conv=fsync 2>/dev/null && \
          sha256sum </run/bytes"
     );
     let written = consumer.sh(&write).await.unwrap();

@@ -1,10 +1,9 @@
 //! A drive that is emptied under a volume that is used.
 
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use strand_api::{Drive, DriveOperation, OperationPhase};
-use strand_rack_bed::wait;
+use strand_api::{Drive, DriveOperationSpec, OperationPhase, OperationType};
 
 use super::bed::{
     SOON, STALL, acknowledged, intact, is_whole, longest_stall, more_written, mount, nothing_left,
@@ -28,24 +27,14 @@ async fn a_raid6_leaves_a_drive_under_writes() {
     let cordon = Patch::Merge(json!({"spec": {"cordon": true}}));
     let drive = drives.patch(&left, &PatchParams::default(), &cordon).await;
     let serial = drive.unwrap().status.unwrap().identity.unwrap().serial;
-    let operations: Api<DriveOperation> = Api::all(cluster.client().clone());
-    let operation = serde_json::from_value(json!({
-        "apiVersion": "strand.dev/v1alpha1", "kind": "DriveOperation", "metadata": {"name": "empty"},
-        "spec": {"type": "Evacuate", "drive": left, "serial": serial},
-    }));
-    operations
-        .create(&PostParams::default(), &operation.unwrap())
-        .await
-        .unwrap();
-    wait::until("the drive is empty", 2 * SOON, || async {
-        let operation = operations.get("empty").await.map_err(|e| e.to_string())?;
-        let status = operation.status.unwrap_or_default();
-        (status.phase == Some(OperationPhase::Succeeded))
-            .then_some(())
-            .ok_or_else(|| format!("{:?}: {}", status.phase, status.message))
-    })
-    .await
-    .unwrap();
+    let evacuate = DriveOperationSpec {
+        type_: OperationType::Evacuate,
+        drive: left.clone(),
+        serial,
+        rate: None,
+    };
+    let done = cluster.operate("empty", evacuate, 2 * SOON, OperationPhase::Succeeded);
+    done.await.unwrap();
     let volume = until(&cluster, "the volume is whole", is_whole).await;
     assert!(volume.spec.legs.iter().all(|leg| leg.drive != left));
     more_written(writer, 5).await;

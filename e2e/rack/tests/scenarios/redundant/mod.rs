@@ -6,6 +6,7 @@ mod emptied;
 mod mirror;
 mod moved;
 mod raid6;
+mod readers;
 mod rebuilt;
 mod split;
 mod stripe;

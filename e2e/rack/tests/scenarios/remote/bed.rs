@@ -37,7 +37,12 @@ pub async fn pool_on(name: &str, machines: usize, bytes: u64, pool: Value) -> (R
         ..DrivePlan::new("G1D0")
     }]];
     plans.resize(machines, Vec::new());
-    let rack = Rack::boot(name, &plans).await.unwrap();
+    pool_of(name, &plans, pool).await
+}
+
+/// Machines with these drives, all in the pool `default`; each with an agent.
+pub async fn pool_of(name: &str, plans: &[Vec<DrivePlan>], pool: Value) -> (Rack, Cluster) {
+    let rack = Rack::boot(name, plans).await.unwrap();
     let cluster = Cluster::start(&rack).await.unwrap();
     let mut spec = json!({"drives": {"models": ["*"]}, "carve": {"contextMemory": "20%"}});
     spec.as_object_mut()
@@ -50,9 +55,10 @@ pub async fn pool_on(name: &str, machines: usize, bytes: u64, pool: Value) -> (R
     let ready = |drive: &strand_api::Drive| {
         drive.status.as_ref().and_then(|s| s.phase) == Some(DrivePhase::Ready)
     };
+    let all: usize = plans.iter().map(Vec::len).sum();
     cluster
-        .drives("the drive is Ready", ADOPTION, |drives| {
-            drives.len() == 1 && drives.iter().all(ready)
+        .drives("all drives are Ready", ADOPTION, |drives| {
+            drives.len() == all && drives.iter().all(ready)
         })
         .await
         .unwrap();
