@@ -28,6 +28,7 @@ impl Cluster {
     /// # Errors
     /// When something does not start, or the nodes are not ready in time.
     pub fn start(dir: &Path, images: &Path, drives: &[&[u64]], spare: usize) -> Result<Self> {
+        enter::let_go()?;
         enter::network()?;
         let mut nodes = Vec::new();
         for (number, sizes) in (1..).zip(drives) {

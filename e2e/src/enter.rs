@@ -41,6 +41,27 @@ pub fn enter(dir: &Path, args: &[String]) -> Result<ExitStatus> {
         .context("namespaces cannot be made: setpriv and unshare (util-linux), as root")
 }
 
+/// Lets go of what others have mounted on loop devices: what is mounted inside too they could not take away while the bed runs.
+///
+/// # Errors
+/// When something stays mounted.
+pub fn let_go() -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").context("/proc/self/mounts")?;
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        let device = fields.next()?;
+        let at = fields.next()?;
+        device.starts_with("/dev/loop").then_some(at)
+    });
+    // What was mounted last lies on top.
+    for at in mounts.collect::<Vec<_>>().into_iter().rev() {
+        // As proc_pid_mounts(5) writes a blank, which is all that paths here have of what it escapes.
+        let at = at.replace("\\040", " ");
+        run(Command::new("umount").args(["--lazy", &at]))?;
+    }
+    Ok(())
+}
+
 /// Makes the network of the inside: the bridge to which nodes are wired, and the address of the Service `kubernetes`, which nobody
 /// routes here.
 ///

@@ -11,7 +11,10 @@
     reason = "a test that meets what it did not expect stops there"
 )]
 
+mod access;
+mod certificates;
 mod corpus;
+mod deletions;
 mod faults;
 mod figures;
 mod install;
@@ -74,12 +77,52 @@ const SCENARIOS: &[Scenario] = &[
         told::kubectl_strand_tells_of_the_rack,
     ),
     (
+        "told::kubectl_finds_its_plugin",
+        told::kubectl_finds_its_plugin,
+    ),
+    (
+        "told::preflight_looks_at_a_node",
+        told::preflight_looks_at_a_node,
+    ),
+    (
         "told::pods_are_told_what_they_get",
         told::pods_are_told_what_they_get,
     ),
     (
         "told::without_an_operator_pods_are_made",
         told::without_an_operator_pods_are_made,
+    ),
+    (
+        "access::a_quota_holds_its_namespace_and_spares_the_others",
+        access::a_quota_holds_its_namespace_and_spares_the_others,
+    ),
+    (
+        "access::a_pool_that_is_granted_is_for_nobody_else",
+        access::a_pool_that_is_granted_is_for_nobody_else,
+    ),
+    (
+        "access::a_door_is_for_its_own_pod",
+        access::a_door_is_for_its_own_pod,
+    ),
+    (
+        "access::on_the_nodes_network_a_password_is_needed",
+        access::on_the_nodes_network_a_password_is_needed,
+    ),
+    (
+        "certificates::they_are_renewed_while_pods_are_made",
+        certificates::they_are_renewed_while_pods_are_made,
+    ),
+    (
+        "deletions::objects_go_from_the_bottom_up",
+        deletions::objects_go_from_the_bottom_up,
+    ),
+    (
+        "deletions::a_pool_that_waits_says_for_what",
+        deletions::a_pool_that_waits_says_for_what,
+    ),
+    (
+        "deletions::a_namespace_goes_with_all_that_is_in_it",
+        deletions::a_namespace_goes_with_all_that_is_in_it,
     ),
     ("faults::an_agent_is_killed", faults::an_agent_is_killed),
     (
@@ -139,6 +182,10 @@ const SCENARIOS: &[Scenario] = &[
     (
         "life::an_upgrade_from_the_previous_chart_harms_nobody",
         life::an_upgrade_from_the_previous_chart_harms_nobody,
+    ),
+    (
+        "deletions::definitions_go_after_uninstalling",
+        deletions::definitions_go_after_uninstalling,
     ),
 ];
 

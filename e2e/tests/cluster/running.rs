@@ -95,6 +95,20 @@ impl<'a> Running<'a> {
         .unwrap();
     }
 
+    /// Waits until it writes to its volume again; what it hits does not matter.
+    pub fn writes_on(&self) {
+        let before = self.seen().count("file");
+        wait::until("the client writes", PATIENCE, || {
+            let now = self.seen();
+            if now.count("file") > before + 20 {
+                Ok(())
+            } else {
+                Err(format!("{now:?}"))
+            }
+        })
+        .unwrap();
+    }
+
     /// Ends it; its claim goes too.
     pub fn end(self) {
         self.rack

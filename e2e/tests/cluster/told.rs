@@ -1,8 +1,13 @@
 //! What users and administrators are told by a cluster that runs, and what they get while nobody decides.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 use strand_e2e::process::run;
+use strand_e2e::{images, repository, tool};
 
+use crate::access;
+use crate::life::all_drives_serve;
 use crate::rack::{NAMESPACE, Pod, Rack, strandctl};
 
 /// `kubectl strand` on the cluster: every table, and one file for whoever helps, without a secret in it.
@@ -16,6 +21,8 @@ pub fn kubectl_strand_tells_of_the_rack(rack: &Rack) {
     assert_eq!(objects["kind"], "List", "{objects}");
     let why = ask(&["drives", "--why"]);
     assert!(why.contains("node-1-") && why.contains("node-2-"), "{why}");
+    access::pod(rack, "team-a");
+    rack.keep("team-a", "kv");
     assert!(ask(&["kv", "top"]).contains("team-a"));
     ask(&["volumes", "list"]);
 
@@ -32,6 +39,92 @@ pub fn kubectl_strand_tells_of_the_rack(rack: &Rack) {
         let key = rack.kubectl(&["get", "-n", NAMESPACE, secret, "-o", path]);
         assert!(key.is_empty() || !read("-xzOf").contains(key.trim()));
     }
+}
+
+/// `strandctl` as kubectl's plugin, and what it tells shells: a real bash completes its words.
+pub fn kubectl_finds_its_plugin(rack: &Rack) {
+    let dir = rack.cluster.dir().join("plugin");
+    std::fs::create_dir_all(&dir).unwrap();
+    let built = repository().canonicalize().unwrap();
+    let strandctl = built.join("target/debug/strandctl");
+    for (name, program) in [
+        ("kubectl-strand", strandctl.clone()),
+        ("kubectl_complete-strand", strandctl),
+        ("kubectl", tool("kubectl").canonicalize().unwrap()),
+    ] {
+        std::os::unix::fs::symlink(program, dir.join(name)).unwrap();
+    }
+    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+    let bash = |line: &str| {
+        let mut bash = Command::new("bash");
+        bash.args(["-euc", line]).env("PATH", &path);
+        run(bash.env("KUBECONFIG", rack.cluster.kubeconfig())).unwrap()
+    };
+    let status = bash("kubectl strand status");
+    assert!(status.contains("node-1"), "{status}");
+    let words = "kubectl strand completions bash >completions; source completions; \
+                 COMP_WORDS=(strandctl dri) COMP_CWORD=1; _strandctl strandctl dri strandctl; echo ${COMPREPLY[*]}";
+    let words = bash(&format!("cd {}; {words}", dir.display()));
+    assert_eq!(words.trim(), "drives drive");
+    let words = bash("kubectl __complete strand dri 2>/dev/null");
+    assert!(
+        words.starts_with("drives\t") && words.contains("\ndrive\t"),
+        "{words}"
+    );
+    for shell in ["zsh", "fish"] {
+        let said = bash(&format!("kubectl strand completions {shell}"));
+        assert!(said.contains("support-bundle"), "{said}");
+    }
+}
+
+/// `strandctl preflight` on a node, as its help says: in a pod of `kubectl debug` that sees the node's root, as root. This node has an
+/// agent already, so its ports are taken.
+pub fn preflight_looks_at_a_node(rack: &Rack) {
+    let as_root = rack.cluster.dir().join("as-root.json");
+    std::fs::write(&as_root, r#"{"securityContext": {"runAsUser": 0}}"#).unwrap();
+    let (repository, tag) = images::STRAND;
+    let image = format!("--image={repository}:{tag}");
+    let custom = format!("--custom={}", as_root.display());
+    rack.kubectl(&[
+        "debug",
+        "node/node-1",
+        "-n",
+        "default",
+        "--profile=sysadmin",
+        &custom,
+        &image,
+        "--image-pull-policy=Never",
+        "--",
+        "strandctl",
+        "preflight",
+        "--root",
+        "/host",
+        "-o",
+        "json",
+    ]);
+    let pods = rack.kubectl(&["get", "pods", "-n", "default", "-o", "name"]);
+    let pod = pods.lines().find_map(|name| {
+        name.strip_prefix("pod/")
+            .filter(|n| n.starts_with("node-debugger-"))
+    });
+    let pod = pod.unwrap();
+    let object = ["pod", pod, "-n", "default"];
+    let phase = rack.until(&object, "{.status.phase}", |phase| {
+        ["Succeeded", "Failed"].contains(&phase)
+    });
+    let said = rack.kubectl(&["logs", "-n", "default", pod]);
+    let checks: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
+    let of = |what: &str| {
+        let mut all = checks.as_array().unwrap().iter();
+        let check = all.find(|check| check["what"] == what);
+        check.unwrap_or_else(|| panic!("{what}: {said}")).clone()
+    };
+    assert_eq!(phase, "Succeeded", "{said}");
+    assert_eq!(of("privileges")["found"], "root", "{said}");
+    assert_eq!(of("volumes")["mark"], "good", "{said}");
+    let taken = of("ports")["found"].to_string();
+    assert!(taken.contains("9465") && taken.contains("9466"), "{said}");
+    rack.kubectl(&["delete", "pod", "-n", "default", pod, "--timeout=60s"]);
 }
 
 /// A pod that is not given an endpoint says why, and what to write instead, before it is made; what its author set is left as it is.
@@ -80,7 +173,7 @@ pub fn pods_are_told_what_they_get(rack: &Rack) {
     assert_eq!(pod["spec"]["initContainers"][0]["restartPolicy"], "Always");
 }
 
-/// Without an operator pods are made as they are written.
+/// Without an operator pods are made as they are written, and a Drive that was deleted waits for one; its agent then tells of it again.
 pub fn without_an_operator_pods_are_made(rack: &Rack) {
     rack.team("team-a");
     let scale = |replicas: &str| {
@@ -104,7 +197,18 @@ pub fn without_an_operator_pods_are_made(rack: &Rack) {
     rack.ready("team-a", "alone");
     let pod = rack.cluster.get(&["pod", "alone", "-n", "team-a"]).unwrap();
     assert!(pod["spec"]["initContainers"].is_null(), "{pod}");
+    let all = rack.kubectl(&["get", "drives", "-o", "name"]);
+    let drive = all.lines().next().unwrap();
+    rack.kubectl(&["delete", drive, "--wait=false"]);
+    let going = |drive: &str, is: bool| {
+        rack.until(&[drive], "{.metadata.deletionTimestamp}", |at| {
+            at.is_empty() != is
+        });
+    };
+    going(drive, true);
     scale("2");
     rack.team("team-a");
+    going(drive, false);
+    all_drives_serve(rack, 8);
     rack.delete("team-a", "pod/alone");
 }
