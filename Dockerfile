@@ -25,6 +25,6 @@ RUN apt-get update \
 COPY --from=build /out/bin/ /usr/bin/
 COPY --from=build /out/sbom/ /usr/share/sbom/
 COPY LICENSE /usr/share/doc/strand/LICENSE
-RUN ln -s strandctl /usr/bin/kubectl-strand
+RUN ln -s strandctl /usr/bin/kubectl-strand && ln -s strandctl /usr/bin/kubectl_complete-strand
 # The two privileged containers of a node ask for root themselves.
 USER 65532:65532

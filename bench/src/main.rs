@@ -97,14 +97,16 @@ impl Default for Rest {
 
 fn main() -> anyhow::Result<()> {
     let Arguments { what, out } = Arguments::parse();
-    let mut runtime = Builder::new_multi_thread();
-    match what {
-        // As an agent's.
-        Some(What::ServeDoor(_)) => runtime.worker_threads(2).event_interval(7),
-        // A pod's client is one thread of an inference server.
-        _ => runtime.worker_threads(1),
+    let mut runtime = match what {
+        Some(What::ServeDoor(_)) => node_agent::runtime(),
+        _ => {
+            // A pod's client is one thread of an inference server.
+            let mut runtime = Builder::new_multi_thread();
+            runtime.worker_threads(1).enable_all();
+            runtime
+        }
     };
-    let runtime = runtime.enable_all().build();
+    let runtime = runtime.build();
     runtime.context("no runtime")?.block_on(run(what, &out))
 }
 

@@ -60,6 +60,17 @@ impl Device {
         Self::with(kind, len, Use::Agent)
     }
 
+    /// A device over a file that is there, with all of its `len` bytes written.
+    pub fn over(file: &Path, len: u64) -> anyhow::Result<Self> {
+        let device = Self {
+            path: attach(&file.to_string_lossy())?,
+            len,
+            open: None,
+        };
+        device.allocate(Use::Store)?;
+        Ok(device)
+    }
+
     fn with(kind: Kind, len: u64, used_by: Use) -> anyhow::Result<Self> {
         let directory = kind.directory();
         let file = tempfile::tempfile_in(&directory)

@@ -1,7 +1,7 @@
 //! A raw block volume against the very part of the storage partition that it lies on.
 
 use anyhow::Context;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{
     KINDS, Plan,
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     context::{
         fio,
-        medium::{self, Kind},
+        medium::{self, Device, Kind},
         pairs::{Goal, Pairs, interleave},
         rows::{gigabytes, ratio},
     },
@@ -57,39 +57,95 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
         )?;
         let (device, file) = bed.leg(&published.id)?;
         let piece = piece(&file)?;
+        let by_hand = ByHand::make(&file)?;
         for (pattern, block, goal) in JOBS {
-            let job = |device, at| fio::Job {
-                device,
+            let ours = fio::Job {
+                device: &published.at,
                 pattern,
                 block,
                 depth: DEPTH,
-                part: (at, piece.len),
+                part: (piece.in_file, piece.len),
                 time: plan.slot,
             };
-            let rounds = interleave(
-                plan.rounds,
-                async || fio::run(job(device.as_path(), piece.on_device)).await,
-                async || fio::run(job(published.at.as_path(), piece.in_file)).await,
-            )
-            .await?;
+            let partition = fio::Job {
+                device: &device,
+                part: (piece.on_device, piece.len),
+                ..ours
+            };
             let what = format!(
-                "raw volume, {}, {pattern} {} KiB, depth {DEPTH} / partition",
+                "raw volume, {}, {pattern} {} KiB, depth {DEPTH}",
                 kind.words(),
                 block >> 10
             );
-            let rates = Pairs::of(&rounds, |figures| figures.rate);
-            rows.push(match block {
-                MIB => ratio(what, rates, Goal::AtLeast(goal), gigabytes),
-                _ => ratio(what, rates, Goal::AtLeast(goal), |rate| {
-                    format!("{:.1}k/s", rate / block as f64 / 1e3)
-                }),
-            });
+            rows.push(compare(plan, format!("{what} / partition"), partition, ours, goal).await?);
+            if block == MIB {
+                continue;
+            }
+            let len = by_hand.device.len().min(piece.len);
+            let losetup = fio::Job {
+                device: by_hand.device.path(),
+                part: (0, len),
+                ..ours
+            };
+            let ours = fio::Job {
+                part: (piece.in_file, len),
+                ..ours
+            };
+            rows.push(compare(plan, format!("{what} / losetup"), losetup, ours, goal).await?);
         }
+        by_hand.end()?;
         bed.driver.end(&published).await?;
         bed.until_gone(&published.id).await?;
         bed.stop().await?;
     }
     Ok(rows)
+}
+
+async fn compare(
+    plan: Plan,
+    what: String,
+    baseline: fio::Job<'_>,
+    ours: fio::Job<'_>,
+    goal: f64,
+) -> anyhow::Result<Row> {
+    let rounds = interleave(
+        plan.rounds,
+        async || fio::run(baseline).await,
+        async || fio::run(ours).await,
+    );
+    let rates = Pairs::of(&rounds.await?, |figures| figures.rate);
+    Ok(ratio(what, rates, Goal::AtLeast(goal), |rate| {
+        match ours.block {
+            MIB => gigabytes(rate),
+            block => format!("{:.1}k/s", rate / block as f64 / 1e3),
+        }
+    }))
+}
+
+/// What `losetup` makes, without Strand, of a file beside the volume's on the same file system.
+struct ByHand {
+    device: Device,
+    file: PathBuf,
+}
+
+impl ByHand {
+    fn make(leg: &Path) -> anyhow::Result<Self> {
+        const LEN: u64 = 256 * MIB;
+        let legs = leg
+            .ancestors()
+            .nth(2)
+            .context("a leg lies in no directory")?;
+        let file = legs.with_file_name("by-hand");
+        let path = file.to_string_lossy();
+        medium::run("fallocate", &["--length", &LEN.to_string(), &path])?;
+        let device = Device::over(&file, LEN)?;
+        Ok(Self { device, file })
+    }
+
+    fn end(self) -> anyhow::Result<()> {
+        drop(self.device);
+        std::fs::remove_file(&self.file).with_context(|| self.file.display().to_string())
+    }
 }
 
 /// A part of a file that lies in one piece on its device, in bytes.
