@@ -5,9 +5,11 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use strand_placement::verdict::Use;
 
 use crate::config::Roots;
@@ -120,13 +122,12 @@ fn add_loops(roots: &Roots, target: &mut Target, uses: &mut Uses) {
             let backing = match File::open(&path).and_then(|file| ioctl::loop_backing(&file)) {
                 Ok(backing) => backing,
                 // Detached since it was listed.
-                Err(error)
-                    if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) =>
-                {
+                Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
                     return false;
                 }
                 Err(error) => {
-                    if target.strict {
+                    if target.strict && !(target.file.is_none() && lies_in_a_lost_file(roots, name))
+                    {
                         uses.unseen
                             .push(format!("what {} lies on ({error})", path.display()));
                     }
@@ -148,6 +149,30 @@ fn add_loops(roots: &Roots, target: &mut Target, uses: &mut Uses) {
             return;
         }
     }
+}
+
+/// Whether what a loop device lies on is a file of a file system that was shut down, as one is whose drive was pulled: it has not even
+/// the file's number to tell, for as long as somebody has the loop device. To open a block device asks nothing of the file system that
+/// its node lies in.
+fn lies_in_a_lost_file(roots: &Roots, name: &str) -> bool {
+    let told = roots
+        .sys
+        .join("class/block")
+        .join(name)
+        .join("loop/backing_file");
+    let Ok(backing) = fs::read_to_string(told) else {
+        return false;
+    };
+    let opened = File::options()
+        .read(true)
+        .custom_flags(
+            OFlags::NONBLOCK
+                .union(OFlags::NOFOLLOW)
+                .bits()
+                .cast_signed(),
+        )
+        .open(backing.trim_end_matches('\n'));
+    opened.is_err_and(|error| error.raw_os_error() == Some(Errno::IO.raw_os_error()))
 }
 
 /// Devices that the kernel knows to lie on the drive: md, device-mapper, bcache.

@@ -104,6 +104,10 @@ pub fn deleted_definitions_lose_no_volume(rack: &Rack) {
         "busy",
         "head -c 20M /dev/urandom >/data/model; sha256sum /data/model >/data/sum; sync",
     );
+    // A volume whose claim was deleted a moment ago would come back as bytes that nobody owns.
+    rack.until(&["pvol"], "{.items[*].metadata.name}", |names| {
+        names.split(' ').count() == 1
+    });
     let pool: Value = rack.cluster.get(&["mpool", "rack"]).unwrap();
     let names = rack.kubectl(&["get", "crd", "-o", "name"]);
     let ours: Vec<&str> = names

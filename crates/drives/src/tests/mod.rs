@@ -2,5 +2,6 @@
 
 mod crash;
 mod formats;
+mod lost;
 mod nvme;
 mod power;
