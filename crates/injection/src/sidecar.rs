@@ -147,13 +147,7 @@ pub(crate) fn endpoint(config: &Config, listen: &Listen, volume: &str) -> Contai
         // A native sidecar: there before the others, and until they have ended.
         restart_policy: Some("Always".into()),
         env: Some(variables),
-        ports: (!listen.host_network).then(|| {
-            vec![ContainerPort {
-                name: Some("strand-metrics".into()),
-                container_port: metrics.into(),
-                ..ContainerPort::default()
-            }]
-        }),
+        ports: Some(ports(listen)),
         startup_probe: Some(probe("/healthz", 1, 30)),
         liveness_probe: Some(probe("/healthz", 20, 3)),
         resources: Some(config.resources.clone()),
@@ -161,6 +155,31 @@ pub(crate) fn endpoint(config: &Config, listen: &Listen, volume: &str) -> Contai
         volume_mounts: Some(mounts),
         ..Container::default()
     }
+}
+
+/// Those that others have to know of: who collects metrics and, on the node's network, the scheduler, which keeps pods apart that want the same.
+fn ports(listen: &Listen) -> Vec<ContainerPort> {
+    // By that name metrics are collected, which on the node's loopback nobody could.
+    let metrics = match listen.host_network {
+        true => "strand-health",
+        false => "strand-metrics",
+    };
+    let clients = [
+        ("strand-resp", listen.port),
+        ("strand-resp-nil", listen.plain_port()),
+    ];
+    let clients = clients.into_iter().filter(|_| listen.host_network);
+    let port = |(name, port): (&str, u16)| ContainerPort {
+        name: Some(name.into()),
+        container_port: port.into(),
+        host_port: listen.host_network.then_some(port.into()),
+        host_ip: listen.host_network.then(|| "127.0.0.1".into()),
+        protocol: listen.host_network.then(|| "TCP".into()),
+    };
+    clients
+        .chain([("strand-metrics", metrics)])
+        .map(port)
+        .collect()
 }
 
 /// What the restricted pod security standard asks, so that the pod still fits it.

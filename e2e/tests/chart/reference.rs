@@ -18,6 +18,7 @@ fn the_reference_says_what_the_code_says() {
         ("values.md", values()),
         ("settings.md", settings()),
         ("metrics.md", metrics()),
+        ("pods.md", pods()),
     ];
     let dir = root().join("docs/reference");
     let mut different = Vec::new();
@@ -249,6 +250,74 @@ fn metrics() -> String {
         }
     }
     page
+}
+
+/// What pods ask for, get and are told, from the injection's source and what it makes of pods in its scenarios.
+fn pods() -> String {
+    let source = root().join("crates/injection");
+    let read = |file: &str| fs::read_to_string(source.join(file)).unwrap();
+    let mut page = format!(
+        "# Pods with context memory\n\n{MADE}\n`kubectl apply --dry-run=server -o yaml` shows what a pod gets. How clients use it: [the endpoint](../kv-endpoint.md).\n\n## Labels and annotations\n\n"
+    );
+    row(&mut page, &["name", "meaning"]);
+    row(&mut page, &["---", "---"]);
+    let named = Regex::new(r#"((?:///[^\n]*\n)+)pub const \w+: &str = "([^"]+)""#).unwrap();
+    for found in named.captures_iter(&read("src/annotations.rs")) {
+        row(
+            &mut page,
+            &[
+                &format!("`{}`", &found[2]),
+                &cell(&found[1].replace("///", "")),
+            ],
+        );
+    }
+    page += "\n## Why a pod was left alone\n\nThe annotation `strand.dev/skipped` says it in words, with what to write instead. Codes are those of the operator's metric.\n\n";
+    row(&mut page, &["code", "meaning"]);
+    row(&mut page, &["---", "---"]);
+    let skips = read("src/skip.rs");
+    let skip = Regex::new(r"\n    /// ([^\n]+)\n    (\w+)").unwrap();
+    let (kinds, _) = skips.split_once("impl Skip").unwrap();
+    for found in skip.captures_iter(kinds) {
+        row(&mut page, &[&format!("`{}`", &found[2]), &cell(&found[1])]);
+    }
+    page += "\n## Variables of its containers\n\nNone that the container sets itself is changed; what is left out for what it sets, `strand.dev/note` says.\n\n";
+    row(
+        &mut page,
+        &[
+            "variable",
+            "as a rule",
+            "with a port and a password of its own",
+        ],
+    );
+    row(&mut page, &["---", "---", "---"]);
+    let plain = variables(&read("tests/scenarios/plain.out.yaml"));
+    let own = variables(&read("tests/scenarios/host-network-with-port.out.yaml"));
+    for (name, value) in &own {
+        let value = [plain.get(name), Some(value)].map(|value| match value {
+            Some(value) => format!("`{value}`"),
+            None => String::new(),
+        });
+        row(&mut page, &[&format!("`{name}`"), &value[0], &value[1]]);
+    }
+    page
+}
+
+/// Of a pod's first container.
+fn variables(pod: &str) -> BTreeMap<String, String> {
+    let pod: Value = serde_yaml::from_str(pod).unwrap();
+    let all = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+    let value = |variable: &Value| match &variable["valueFrom"]["secretKeyRef"] {
+        Value::Null => variable["value"].as_str().unwrap().to_owned(),
+        key => format!("key {} of the Secret", key["key"].as_str().unwrap()),
+    };
+    all.iter()
+        .map(|variable| {
+            (
+                variable["name"].as_str().unwrap().to_owned(),
+                value(variable),
+            )
+        })
+        .collect()
 }
 
 fn read(dir: &Path, text: &mut String) {

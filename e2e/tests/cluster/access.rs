@@ -244,7 +244,19 @@ pub fn on_the_nodes_network_a_password_is_needed(rack: &Rack) {
     let listens = "python3 -c \"import socket; socket.create_connection(('10.255.0.11', 17000), 3)\" 2>&1 || true";
     let said = rack.exec("team-a", "neighbour", listens);
     assert!(said.contains("refused"), "{said}");
-    for object in ["pod/host", "pod/neighbour", "secret/kv-password"] {
+    // Of two that want the same port, one waits, and hears why, until the other is gone.
+    on_the_node(
+        "second",
+        json!({"strand.dev/port": "17002", "strand.dev/password-secret": "kv-password"}),
+    );
+    rack.until(
+        &["pod", "-n", "team-a", "second"],
+        "{.status.conditions[*].message}",
+        |said| said.contains("free ports"),
+    );
+    rack.delete("team-a", "pod/host");
+    rack.ready("team-a", "second");
+    for object in ["pod/second", "pod/neighbour", "secret/kv-password"] {
         rack.delete("team-a", object);
     }
 }
