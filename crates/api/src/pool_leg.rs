@@ -162,9 +162,12 @@ pub struct ExportedLeg {
     /// Address of this node on the fabric.
     #[schemars(length(min = 1, max = 64))]
     pub address: String,
-    /// TCP port there.
+    /// TCP port there; that of RDMA is the same.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
+    /// Whether it is reached over RDMA, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rdma: bool,
 }
 
 /// What the node's agent has made of it.

@@ -23,9 +23,9 @@ const RECONNECT: u64 = 1;
 pub struct Remote {
     /// Its name in this attachment.
     pub nqn: Nqn,
-    /// How it is reached.
+    /// How it is reached best; over TCP it always is.
     pub transport: Transport,
-    /// That node's address.
+    /// That node's address, for every transport.
     pub address: IpAddr,
     /// The port there.
     pub port: u16,
@@ -38,7 +38,7 @@ pub struct Remote {
 
 impl Remote {
     /// What is written to `/dev/nvme-fabrics`.
-    fn options(&self) -> String {
+    fn options(&self, transport: Transport) -> String {
         let host = self.nqn.host();
         let keep_alive = match self.patience {
             Some(_) => KEEP_ALIVE,
@@ -47,7 +47,7 @@ impl Remote {
         let mut options = format!(
             "nqn={},transport={},traddr={},trsvcid={},hostnqn={host},hostid={},keep_alive_tmo={keep_alive},reconnect_delay={RECONNECT},ctrl_loss_tmo={}",
             self.nqn,
-            self.transport.name(),
+            transport.name(),
             self.address,
             self.port,
             host.id(),
@@ -107,7 +107,7 @@ impl Initiator {
     }
 
     /// Connects to a leg; one that is connected, or is connecting again, is left alone. Returns when the target has answered.
-    /// Its device appears a little later: see [`Self::connections`].
+    /// Its device appears a little later: see [`Self::connections`]. Where RDMA does not lead there, TCP does.
     ///
     /// # Errors
     /// [`FabricError::Refused`]; [`FabricError::Io`].
@@ -115,11 +115,20 @@ impl Initiator {
         if self.find(remote.nqn)?.is_some() {
             return Ok(());
         }
+        match self.open_over(remote, remote.transport) {
+            Err(FabricError::Refused { .. }) if remote.transport == Transport::Rdma => {
+                self.open_over(remote, Transport::Tcp)
+            }
+            answer => answer,
+        }
+    }
+
+    fn open_over(&self, remote: &Remote, transport: Transport) -> Result<(), FabricError> {
         let mut file = OpenOptions::new()
             .write(true)
             .open(&self.fabrics)
             .map_err(FabricError::io("opening", &self.fabrics))?;
-        match file.write_all(remote.options().as_bytes()) {
+        match file.write_all(remote.options(transport).as_bytes()) {
             // Another one's connection came first.
             Err(source) if source.raw_os_error() == Some(EALREADY) => Ok(()),
             Err(source) => Err(FabricError::Refused {
@@ -271,7 +280,7 @@ mod tests {
         let remote = remote();
         let id = remote.nqn.host().id();
         assert_eq!(
-            remote.options(),
+            remote.options(Transport::Tcp),
             format!(
                 "nqn=nqn.2024-01.dev.strand:leg:00000000-0000-0000-0000-000000000001:7,transport=tcp,traddr=10.0.0.2,trsvcid=4420,\
                  hostnqn=nqn.2024-01.dev.strand:host:00000000-0000-0000-0000-000000000001:7,hostid={id},keep_alive_tmo=5,reconnect_delay=1,\
@@ -282,7 +291,7 @@ mod tests {
             patience: None,
             ..remote
         };
-        let options = waits.options();
+        let options = waits.options(Transport::Tcp);
         assert!(
             options.ends_with("keep_alive_tmo=2,reconnect_delay=1,ctrl_loss_tmo=-1"),
             "{options}"

@@ -8,6 +8,7 @@ mod error;
 mod initiator;
 mod name;
 mod plan;
+pub mod rdma;
 mod secret;
 mod target;
 

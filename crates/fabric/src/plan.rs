@@ -51,6 +51,7 @@ mod tests {
             device: Some(export.device.clone()),
             enabled: true,
             reachable: true,
+            rdma: false,
         }
     }
 

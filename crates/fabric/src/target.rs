@@ -102,6 +102,9 @@ pub struct Exported {
     pub enabled: bool,
     /// Whether it is on a port. That is the last step of an export: what is reachable has its host and key.
     pub reachable: bool,
+    /// Whether it is on our port for RDMA.
+    #[serde(default)]
+    pub rdma: bool,
 }
 
 impl Exported {
@@ -112,15 +115,16 @@ impl Exported {
     }
 }
 
-/// The NVMe target of this node, one for a process. What is done to different exports may be done at once: fencing one waits for its I/O,
+/// Held while our ports are made, changed or taken away.
+static PORTS: Mutex<()> = Mutex::new(());
+
+/// The NVMe target of this node as one transport has it, one of each for a process. What is done to different exports may be done at once: fencing one waits for its I/O,
 /// and nothing else waits for that.
 #[derive(Debug)]
 pub struct Target {
     config: PathBuf,
     debug: PathBuf,
     listen: Listen,
-    /// Held while our port is made, changed or taken away.
-    port: Mutex<()>,
 }
 
 impl Target {
@@ -140,7 +144,6 @@ impl Target {
             config,
             debug: DEBUG.into(),
             listen,
-            port: Mutex::new(()),
         })
     }
 
@@ -224,7 +227,7 @@ impl Target {
         if exports.is_empty() {
             return Ok(());
         }
-        let _held = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        let _held = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
         self.listen()?;
         let port = self.listen.transport.port().to_string();
         let mut first = Ok(());
@@ -268,7 +271,7 @@ impl Target {
     }
 
     fn unreach(&self, nqn: Nqn) -> Result<(), FabricError> {
-        let _held = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        let _held = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
         for port in entries(&self.config.join("ports"))? {
             gone(fs::remove_file, &self.config.join(link_path(&port, nqn)))?;
         }
@@ -276,10 +279,12 @@ impl Target {
     }
 
     fn end_listening(&self) -> Result<(), FabricError> {
-        let _held = self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        let port = self.port();
-        if entries(&port.join("subsystems")).is_ok_and(|exports| exports.is_empty()) {
-            gone(fs::remove_dir, &port)?;
+        let _held = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
+        for transport in [Transport::Tcp, Transport::Rdma] {
+            let port = self.port(transport);
+            if entries(&port.join("subsystems")).is_ok_and(|exports| exports.is_empty()) {
+                gone(fs::remove_dir, &port)?;
+            }
         }
         Ok(())
     }
@@ -303,7 +308,7 @@ impl Target {
     }
 
     fn listen(&self) -> Result<(), FabricError> {
-        let port = self.port();
+        let port = self.port(self.listen.transport);
         make(&port)?;
         let family = match self.listen.address {
             IpAddr::V4(_) => "ipv4",
@@ -344,8 +349,8 @@ impl Target {
         self.config.join("hosts").join(nqn.host().to_string())
     }
 
-    fn port(&self) -> PathBuf {
-        let number = self.listen.transport.port().to_string();
+    fn port(&self, transport: Transport) -> PathBuf {
+        let number = transport.port().to_string();
         self.config.join("ports").join(number)
     }
 }
@@ -376,6 +381,7 @@ fn listed(config: &Path) -> Result<Vec<Exported>, FabricError> {
                 device: device.map(PathBuf::from),
                 enabled: read(&namespace.join("enable")).as_deref() == Some("1"),
                 reachable: ports.iter().any(on),
+                rdma: on(&Transport::Rdma.port().to_string()),
             }
         });
     Ok(seen.collect())

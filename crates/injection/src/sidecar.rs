@@ -177,7 +177,7 @@ fn ports(listen: &Listen) -> Vec<ContainerPort> {
         protocol: listen.host_network.then(|| "TCP".into()),
     };
     clients
-        .chain([("strand-metrics", metrics)])
+        .chain([(metrics, listen.metrics_port())])
         .map(port)
         .collect()
 }

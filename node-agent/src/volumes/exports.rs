@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use strand_api::{ExportedLeg, LegExport, PoolLeg};
 use strand_fabric::{
-    Export, Exported, FabricError, Listen, Nqn, Secret, Step, Target, Transport, plan,
+    Export, Exported, FabricError, Listen, Nqn, Secret, Step, Target, Transport, plan, rdma,
 };
 use strand_volumes::{Drive, LegRecord, VolumeError};
 use uuid::Uuid;
@@ -205,7 +205,8 @@ impl Exports {
             return Ok(());
         }
         drop(prepared);
-        target.reach(&[nqn]).map_err(|error| trouble(&error))?;
+        self.reach(target, &[nqn])
+            .map_err(|error| trouble(&error))?;
         tracing::info!(%nqn, "exported");
         Ok(())
     }
@@ -231,10 +232,26 @@ impl Exports {
         self.open.store(true, Ordering::Release);
         drop(prepared);
         if let Ok(target) = self.target()
-            && let Err(error) = target.reach(&exports)
+            && let Err(error) = self.reach(&target, &exports)
         {
             tracing::warn!(%error, "an export is not reached; it is tried again");
         }
+    }
+
+    /// Over TCP, and over RDMA where this node has it. An export that RDMA does not lead to stays one of TCP alone.
+    fn reach(&self, target: &Target, exports: &[Nqn]) -> Result<(), FabricError> {
+        target.reach(exports)?;
+        if let Some(listen) = self.listen.filter(|_| rdma::is_there(rdma::End::Target)) {
+            let transport = Transport::Rdma;
+            let rdma = Target::open(Listen {
+                transport,
+                ..listen
+            })?;
+            if let Err(error) = rdma.reach(exports) {
+                tracing::warn!(%error, address = %listen.address, "reached over TCP alone, although this node has RDMA");
+            }
+        }
+        Ok(())
     }
 
     /// What is told of a leg's exports. What is wanted is told once it is reached; what is not, as long as there is anything of it.
@@ -249,6 +266,7 @@ impl Exports {
                     .listen
                     .map_or_else(|| "unknown".to_owned(), |at| at.address.to_string()),
                 port: self.listen.map_or(1, |at| i32::from(at.port)),
+                rdma: seen.rdma,
             })
             .collect();
         told.sort_by_key(|export| export.generation);

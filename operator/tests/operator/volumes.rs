@@ -159,6 +159,7 @@ fn exported(export: &LegExport) -> ExportedLeg {
         generation: export.generation,
         address: "10.0.0.1".into(),
         port: 4420,
+        rdma: false,
     }
 }
 

@@ -231,6 +231,7 @@ impl Run {
             generation: *generation,
             address: "10.0.0.1".into(),
             port: 4420,
+            rdma: false,
         });
         let exports: Vec<ExportedLeg> = exports.collect();
         let again = leg.spec.uuid.as_ref().map(|_| self.home.record);

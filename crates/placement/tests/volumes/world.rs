@@ -557,6 +557,7 @@ fn exported(text: &str) -> Vec<ExportedLeg> {
         generation: text.parse().unwrap(),
         address: "10.0.0.1".into(),
         port: 4420,
+        rdma: false,
     };
     text.split(',').map(one).collect()
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use kube::{Api, Client, ResourceExt};
 use strand_api::{Attachment, ExportedLeg, LegExport, PlacedLeg, PoolLeg, PoolVolume};
-use strand_fabric::{Initiator, Nqn, Remote, Secret, Transport};
+use strand_fabric::{Initiator, Nqn, Remote, Secret, Transport, rdma};
 use strand_volumes::{IoLimits, Throttle};
 use tokio::net::TcpStream;
 use uuid::Uuid;
@@ -230,7 +230,10 @@ impl Connections {
         }
         let remote = Remote {
             nqn,
-            transport: Transport::Tcp,
+            transport: match there.rdma && rdma::is_there(rdma::End::Initiator) {
+                true => Transport::Rdma,
+                false => Transport::Tcp,
+            },
             address,
             port,
             secret,

@@ -68,6 +68,7 @@ impl Run {
             generation: *generation,
             address: "10.0.0.1".into(),
             port: 4420,
+            rdma: false,
         };
         PoolLegStatus {
             phase: Some(LegPhase::Ready),

@@ -4,3 +4,4 @@
 pub mod bed;
 mod losses;
 mod moves;
+mod rdma;
