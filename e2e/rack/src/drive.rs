@@ -32,6 +32,18 @@ impl DrivePlan {
     }
 }
 
+/// What a drive answers with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Reads of one sector (512 bytes), by its number.
+    Unreadable {
+        /// The number.
+        sector: u64,
+    },
+    /// Every write.
+    Unwritable,
+}
+
 /// A drive and the file that its bytes lie in.
 #[derive(Clone, Debug)]
 pub struct Drive {
@@ -118,7 +130,7 @@ impl Drive {
         }
     }
 
-    /// Name of the node that fails reads.
+    /// Name of the node that answers with errors.
     pub(crate) fn faulty_node(&self) -> String {
         format!("{}-faulty", self.serial)
     }
@@ -136,13 +148,17 @@ impl Drive {
         })
     }
 
-    /// A node that answers reads of one sector (512 bytes) with an error, for `blockdev-add`.
-    pub(crate) fn faulty_options(&self, sector: u64) -> Value {
+    /// A node that answers with errors, for `blockdev-add`.
+    pub(crate) fn faulty_options(&self, fault: Fault) -> Value {
+        // EIO.
+        let mut error = json!({"event": "none", "iotype": "write", "errno": 5});
+        if let Fault::Unreadable { sector } = fault {
+            error["iotype"] = json!("read");
+            error["sector"] = json!(sector);
+        }
         json!({
             "driver": "blkdebug", "node-name": self.faulty_node(), "image": self.lowest(),
-            "discard": "unmap",
-            // EIO.
-            "inject-error": [{"event": "none", "iotype": "read", "sector": sector, "errno": 5}],
+            "discard": "unmap", "inject-error": [error],
         })
     }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::cache::Lost;
 use crate::control::{Control, Said};
-use crate::drive::{Drive, DrivePlan};
+use crate::drive::{Drive, DrivePlan, Fault};
 use crate::image::Image;
 use crate::qmp::{self, Qmp};
 use crate::wait;
@@ -289,14 +289,14 @@ impl Guest {
         Ok(())
     }
 
-    /// Makes the sector (512 bytes) at this number unreadable.
+    /// Has a drive answer with errors.
     ///
     /// # Errors
-    /// When there is no such drive, or it has a bad sector already.
-    pub async fn spoil(&mut self, serial: &str, sector: u64) -> Result<()> {
+    /// When there is no such drive, or it was spoilt already.
+    pub async fn spoil(&mut self, serial: &str, fault: Fault) -> Result<()> {
         let drive = self.drive(serial)?.clone();
         let qmp = &mut self.running_mut()?.qmp;
-        qmp.execute("blockdev-add", drive.faulty_options(sector))
+        qmp.execute("blockdev-add", drive.faulty_options(fault))
             .await?;
         let anew = json!({"options": [drive.medium_options(&drive.faulty_node())]});
         qmp.execute("blockdev-reopen", anew).await?;

@@ -33,6 +33,6 @@ pub use cache::Lost;
 pub use cluster::Cluster;
 pub use control::Said;
 pub use csi::CsiNode;
-pub use drive::DrivePlan;
+pub use drive::{DrivePlan, Fault};
 pub use guest::Guest;
 pub use rack::Rack;

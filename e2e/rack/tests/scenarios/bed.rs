@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use strand_rack_bed::guest::Cable;
-use strand_rack_bed::{DrivePlan, Rack};
+use strand_rack_bed::{DrivePlan, Fault, Rack};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -156,7 +156,10 @@ async fn drives_come_go_and_fail() {
     let there = "grep -l NEW /sys/block/nvme*/device/serial";
     rack.guest(0).until("a new one", SOON, there).await.unwrap();
 
-    rack.guest_mut(0).spoil("G1D1", 4096).await.unwrap();
+    rack.guest_mut(0)
+        .spoil("G1D1", Fault::Unreadable { sector: 4096 })
+        .await
+        .unwrap();
     let block = |number: u32| {
         format!("dd if=/dev/{device} bs=4096 skip={number} count=1 iflag=direct of=/dev/null 2>&1")
     };

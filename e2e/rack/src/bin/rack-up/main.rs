@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde_json::json;
 use strand_api::{ByteQuantity, DrivePhase};
-use strand_rack_bed::{Cluster, DrivePlan, Rack};
+use strand_rack_bed::{Cluster, DrivePlan, Fault, Rack};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use words::Word;
@@ -150,7 +150,9 @@ async fn act(
         }
         Word::Spoil(serial, sector) => {
             let machine = holder(rack, serial)?;
-            rack.guest_mut(machine).spoil(serial, sector).await?;
+            rack.guest_mut(machine)
+                .spoil(serial, Fault::Unreadable { sector })
+                .await?;
         }
         Word::Mend(serial) => {
             let machine = holder(rack, serial)?;

@@ -3,6 +3,7 @@
 
 pub mod bed;
 mod emptied;
+mod errors;
 mod mirror;
 mod moved;
 mod raid6;

@@ -1,0 +1,82 @@
+//! A leg whose drive answers with errors.
+
+use kube::Api;
+use strand_api::{Drive, DrivePhase};
+use strand_rack_bed::Fault;
+
+use super::bed::{
+    STALL, acknowledged, intact, is_whole, leg_on, longest_stall, more_written, mount,
+    nothing_left, rack, start, start_writing, stop_writing, unmount, until, wish,
+};
+
+async fn drive(drives: &Api<Drive>, name: &str) -> Drive {
+    drives.get(name).await.unwrap()
+}
+
+fn serial(drive: &Drive) -> String {
+    let identity = drive.status.as_ref().and_then(|s| s.identity.as_ref());
+    identity.unwrap().serial.clone()
+}
+
+/// The drive of a mirror's leg takes no writes any more, under a writer. The leg is given up with the reason, writes go on, and another is made
+/// on another drive; the drive says that it failed. Then the other leg's machine dies: the new leg alone holds every byte that was
+/// acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make rack-test"]
+async fn a_leg_that_takes_no_writes_is_given_up_and_made_elsewhere() {
+    let (mut rack, cluster) = rack("write-errors", &[2, 1, 0], "mirror").await;
+    wish(&cluster, &[rack.guest(2)], false).await;
+    mount(&cluster, rack.guest(2), true).await;
+    start_writing(rack.guest(2)).await;
+    let volume = until(&cluster, "the volume is whole", is_whole).await;
+    let before = leg_on(&volume, rack.guest(0)).unwrap().clone();
+    let drives: Api<Drive> = Api::all(cluster.client().clone());
+    let spoilt = serial(&drive(&drives, &before.drive).await);
+
+    rack.guest_mut(0)
+        .spoil(&spoilt, Fault::Unwritable)
+        .await
+        .unwrap();
+    let volume = until(&cluster, "the leg is given up", |volume| {
+        let leg = leg_on(volume, rack.guest(0));
+        leg.is_some_and(|leg| leg.lack.is_some() || leg.name != before.name)
+    })
+    .await;
+    let leg = leg_on(&volume, rack.guest(0)).unwrap();
+    let reason = leg.lack.as_ref().map(|lack| lack.reason.as_str());
+    println!("the leg was given up: {reason:?}");
+    assert_eq!(reason, Some("WritesFailed"));
+    more_written(rack.guest(2), 5).await;
+    until(&cluster, "the volume is whole again", |volume| {
+        let leg = leg_on(volume, rack.guest(0));
+        is_whole(volume) && leg.is_some_and(|leg| leg.drive != before.drive)
+    })
+    .await;
+    let phase = drive(&drives, &before.drive)
+        .await
+        .status
+        .and_then(|s| s.phase);
+    println!("the drive says {phase:?}");
+    assert_ne!(phase, Some(DrivePhase::Ready));
+
+    rack.guest_mut(1).cut_power();
+    let node = rack.guest(1).name().to_owned();
+    until(&cluster, "the other leg is recorded out", |volume| {
+        let mut legs = volume.spec.legs.iter();
+        legs.any(|leg| leg.node_name == node && leg.lack.is_some())
+    })
+    .await;
+    let writer = rack.guest(2);
+    more_written(writer, 5).await;
+    let stall = longest_stall(writer).await;
+    println!("longest stall of writes when a drive failed, then a node died: {stall:.1} s");
+    assert!(stall <= STALL, "{stall} s");
+    stop_writing(writer).await;
+    intact(writer, &acknowledged(writer).await).await;
+    unmount(writer).await;
+    rack.guest_mut(0).mend(&spoilt).await.unwrap();
+    rack.guest_mut(1).power_on().await.unwrap();
+    start(&cluster, rack.guest(1)).await;
+    wish(&cluster, &[], false).await;
+    nothing_left(&rack, &cluster).await;
+}
