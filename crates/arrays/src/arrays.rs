@@ -4,8 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use rustix::fs::OFlags;
 use uuid::Uuid;
@@ -15,21 +14,21 @@ use crate::host::{END, FIRST, Host};
 use crate::plan::{Step, plan};
 use crate::running::Running;
 use crate::superblock::{LENGTH, OFFSET, Superblock};
-use crate::wanted::{Content, Level, Present, Seen, Wanted, kernel_name};
+use crate::wanted::{Content, Present, Seen, Wanted, kernel_name};
 
 /// Rounds of looking and doing that anything needs at most: a leg that is out takes two, one that comes back two.
 const ROUNDS: usize = 8;
 /// What part of the rate is copied however busy the array is: the system's own lower limit, 1000 KiB/s, is days for a large leg.
 const LEAST: u64 = 4;
 /// Linux: somebody has it open, or I/O is under way.
-const EBUSY: i32 = 16;
+pub(crate) const EBUSY: i32 = 16;
 
 /// The arrays of this node. Blocks; what asks a leg that does not answer waits as long as that leg's driver does.
 #[derive(Debug)]
 pub struct Arrays {
-    host: Host,
+    pub(crate) host: Host,
     /// Held while a number is chosen and taken.
-    numbers: Mutex<()>,
+    pub(crate) numbers: Mutex<()>,
 }
 
 impl Arrays {
@@ -58,25 +57,25 @@ impl Arrays {
     /// The array with this UUID, once it was started. Takes no lock of md's: it does not hang where a leg does.
     pub fn find(&self, array: Uuid) -> Option<Running> {
         let mut all = self.all().into_iter();
-        all.find(|running| running.array == Some(array) && running.started())
+        all.find(|running| running.is_of(array) && running.started())
     }
 
-    /// Looks at a volume's array and legs. Legs are read only while they are in no array; one that cannot be read is as good as away.
+    /// Looks at a volume's array and legs. Legs are read only while they are in no array that writes; one that cannot be read is as good as
+    /// away.
     pub fn look(&self, wanted: &Wanted) -> Seen {
         let devices = wanted.legs.iter().filter_map(|leg| leg.device.as_deref());
         let names: Vec<String> = devices.map(kernel_name).collect();
         let is_it = |array: &Running| {
-            array.array == Some(wanted.array)
-                || names.iter().any(|name| array.member(name).is_some())
+            array.is_of(wanted.array) || names.iter().any(|name| array.member(name).is_some())
         };
         let array = self.all().into_iter().find(is_it);
         let legs = wanted.legs.iter().map(|leg| {
             let device = leg.device.as_ref()?;
             let name = kernel_name(device);
-            let member = array
+            let written = array
                 .as_ref()
-                .is_some_and(|array| array.member(&name).is_some());
-            let content = match member {
+                .is_some_and(|array| array.mark.is_none() && array.member(&name).is_some());
+            let content = match written {
                 true => None,
                 false => match content(device) {
                     // It has gone since the caller looked, or does not answer. The others are seen to all the same.
@@ -84,8 +83,11 @@ impl Arrays {
                     Ok(read) => Some(read),
                 },
             };
-            let size = self.size(&name);
-            Some(Present { size, content })
+            Some(Present {
+                size: self.number_of(&name, "size").unwrap_or(0) * 512,
+                read_only: self.number_of(&name, "ro") == Some(1),
+                content,
+            })
         });
         let legs = legs.collect();
         Seen { array, legs }
@@ -129,7 +131,9 @@ impl Arrays {
         match step {
             Step::Create(legs) => self.create(wanted, legs),
             Step::Assemble(legs) => self.assemble(wanted, legs),
-            Step::Fail(member) => self.member(array(), member, "faulty"),
+            Step::Read(reading) => self.read(wanted, reading),
+            Step::TakeIn(part) => self.take_in(array(), part),
+            Step::Fail(member) => self.fail(array(), member),
             Step::Remove(member) => self.member(array(), member, "remove"),
             Step::ReAdd(device) => self.mdadm(&[
                 "--manage",
@@ -153,7 +157,10 @@ impl Arrays {
                 self.set(array(), "sync_speed_min", &least, "limiting")?;
                 self.set(array(), "sync_speed_max", &most, "limiting")
             }
-            Step::Stop => self.set(array(), "array_state", "clear", "stopping"),
+            Step::Stop => seen
+                .array
+                .iter()
+                .try_for_each(|found| self.take_down(found)),
         }
     }
 
@@ -168,61 +175,11 @@ impl Arrays {
             !found.started() && names.iter().any(|name| found.member(name).is_some())
         };
         for found in self.all() {
-            if found.array == Some(array) || begun(&found) {
-                self.set(&found.name, "array_state", "clear", "stopping")?;
+            if found.is_of(array) || begun(&found) {
+                self.take_down(&found)?;
             }
         }
         Ok(())
-    }
-
-    fn create(&self, wanted: &Wanted, legs: &[PathBuf]) -> Result<(), ArrayError> {
-        let _held = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        let node = self.free_number();
-        let geometry = &wanted.geometry;
-        let mut arguments = vec![
-            "--create".to_owned(),
-            node,
-            format!("--level={}", wanted.level.name()),
-            format!("--raid-devices={}", legs.len()),
-            format!("--uuid={}", tool_uuid(wanted.array)),
-            format!("--name={}", name(&wanted.name)),
-            format!("--data-offset={}K", geometry.data_offset / 1024),
-            "--metadata=1.2".into(),
-            "--homehost=strand".into(),
-            // Legs are blank, which is in sync for every level; and it shall not ask.
-            "--assume-clean".into(),
-            "--run".into(),
-        ];
-        if wanted.level.bitmap() {
-            arguments.push(format!("--size={}K", geometry.data / 1024));
-            arguments.push("--bitmap=internal".into());
-            arguments.push(format!("--bitmap-chunk={}K", geometry.bitmap_chunk / 1024));
-        }
-        if wanted.level != Level::Mirror {
-            arguments.push(format!("--chunk={}K", geometry.chunk / 1024));
-        }
-        arguments.extend(legs.iter().map(|leg| leg.display().to_string()));
-        self.mdadm(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
-            .map_err(|error| self.without_module(wanted.level, error))
-    }
-
-    fn assemble(&self, wanted: &Wanted, legs: &[PathBuf]) -> Result<(), ArrayError> {
-        let _held = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        let node = self.free_number();
-        let mut arguments = vec![
-            "--assemble".to_owned(),
-            node,
-            format!("--uuid={}", tool_uuid(wanted.array)),
-            // Also with fewer legs than last time: these are all that the volume's record has as in. Without --force, mdadm and the
-            // kernel still leave out what is stale, and do not start a dirty raid6 that lacks legs.
-            "--run".into(),
-        ];
-        if wanted.read_only {
-            arguments.push("--readonly".into());
-        }
-        arguments.extend(legs.iter().map(|leg| leg.display().to_string()));
-        self.mdadm(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
-            .map_err(|error| self.without_module(wanted.level, error))
     }
 
     /// The kernel's names of our numbers, with an array or without.
@@ -242,14 +199,19 @@ impl Arrays {
         Running::read(&self.host.block(), name).is_none()
     }
 
-    /// The node of an array that is not there yet.
-    fn free_number(&self) -> String {
+    /// The name of an array that is not there yet.
+    pub(crate) fn free_number(&self) -> String {
         let mut names = (FIRST..END).map(|number| format!("md{number}"));
         let free = names.find(|name| self.is_free(name));
-        format!("/dev/{}", free.unwrap_or_else(|| format!("md{FIRST}")))
+        free.unwrap_or_else(|| format!("md{FIRST}"))
     }
 
-    fn member(&self, array: &str, member: &str, word: &'static str) -> Result<(), ArrayError> {
+    pub(crate) fn member(
+        &self,
+        array: &str,
+        member: &str,
+        word: &'static str,
+    ) -> Result<(), ArrayError> {
         self.set(
             array,
             &format!("dev-{member}/state"),
@@ -259,7 +221,7 @@ impl Arrays {
     }
 
     /// Writes an attribute of an array; one that is gone was done already.
-    fn set(
+    pub(crate) fn set(
         &self,
         array: &str,
         attribute: &str,
@@ -281,57 +243,11 @@ impl Arrays {
         }
     }
 
-    fn mdadm(&self, arguments: &[&str]) -> Result<(), ArrayError> {
-        let mut command = Command::new("mdadm");
-        // The mode comes first; managing an array and growing it go by no configuration.
-        let (mode, rest) = arguments.split_at(1);
-        command.args(mode);
-        if !matches!(mode, ["--manage" | "--grow"]) {
-            command.arg("--config").arg(self.host.config());
-        }
-        let output = command
-            .args(rest)
-            // Nodes are the kernel's, with udev or without.
-            .env("MDADM_NO_UDEV", "1")
-            .stdin(Stdio::null())
-            .output()
-            .map_err(ArrayError::NoTool)?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = [output.stderr, output.stdout].concat();
-        Err(ArrayError::Tool {
-            what: arguments.join(" "),
-            said: format!(
-                "{}: {}",
-                output.status,
-                String::from_utf8_lossy(&said).trim()
-            ),
-        })
-    }
-
-    /// What mdadm says without the level's module does not name it.
-    fn without_module(&self, level: Level, error: ArrayError) -> ArrayError {
-        if !self.host.has_md() {
-            return ArrayError::NoModule { module: "md_mod" };
-        }
-        let known = fs::read_to_string("/proc/mdstat").unwrap_or_default();
-        match known.contains(&format!("[{}]", level.name())) {
-            true => error,
-            false => ArrayError::NoModule {
-                module: level.module(),
-            },
-        }
-    }
-
-    /// Bytes of a block device; 0 where it is gone.
-    fn size(&self, name: &str) -> u64 {
-        let text = fs::read_to_string(self.host.sys.join("class/block").join(name).join("size"));
-        let sectors: u64 = text
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .unwrap_or(0);
-        sectors * 512
+    /// What the kernel says of a block device, which may be gone.
+    fn number_of(&self, name: &str, attribute: &str) -> Option<u64> {
+        let home = self.host.sys.join("class/block").join(name);
+        let text = fs::read_to_string(home.join(attribute)).ok()?;
+        text.trim().parse().ok()
     }
 }
 
@@ -340,18 +256,6 @@ fn is_ours(name: &str) -> bool {
         .strip_prefix("md")
         .and_then(|number| number.parse().ok());
     number.is_some_and(|number| (FIRST..END).contains(&number))
-}
-
-/// As mdadm reads it: the same bytes, in four words.
-fn tool_uuid(uuid: Uuid) -> String {
-    let text = uuid.simple().to_string();
-    let words: Vec<&str> = [0, 8, 16, 24].map(|at| &text[at..at + 8]).into();
-    words.join(":")
-}
-
-/// A name has 32 bytes at most, the host's and a colon included.
-fn name(volume: &str) -> String {
-    volume.chars().filter(char::is_ascii).take(24).collect()
 }
 
 /// What is at the start of a leg, past the page cache: the array that had it wrote around that.
@@ -381,15 +285,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_mdadm_takes() {
-        let uuid = Uuid::from_u128(0x0123_4567_89ab_4def_8123_4567_89ab_cdef);
-        assert_eq!(tool_uuid(uuid), "01234567:89ab4def:81234567:89abcdef");
-        assert!("strand:".len() + name(&"pvc-".repeat(20)).len() <= 32);
+    fn our_numbers_are_nobody_elses() {
         assert!(is_ours("md1000") && is_ours("md1999"));
-        assert!(
-            ["md0", "md127", "md2000", "md1000p1", "sda"]
-                .iter()
-                .all(|name| !is_ours(name))
-        );
+        let others = ["md0", "md127", "md2000", "md1000p1", "sda"];
+        assert!(others.iter().all(|name| !is_ours(name)));
     }
 }

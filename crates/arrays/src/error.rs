@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::plan::Refusal;
+use crate::refusal::Refusal;
 
 /// Why something about an array could not be done.
 #[derive(Debug, thiserror::Error)]

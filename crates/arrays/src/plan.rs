@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use crate::running::{MemberState, Running};
+use crate::readers::{self, Part, Reading};
+use crate::refusal::Refusal;
+use crate::running::{MemberState, Running, State};
 use crate::superblock::Superblock;
-use crate::wanted::{Content, Leg, Level, Present, Seen, Standing, Wanted, kernel_name};
+use crate::wanted::{Content, Level, Present, Seen, Standing, Wanted, kernel_name};
 
 /// One step. Each can be done again, and be broken off anywhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,10 @@ pub enum Step {
     Create(Vec<PathBuf>),
     /// Put it together from these legs.
     Assemble(Vec<PathBuf>),
+    /// Put it together for reading alone.
+    Read(Reading),
+    /// Take back into an array for reading a leg that has every byte.
+    TakeIn(Part),
     /// Give up a member, by the kernel's name.
     Fail(String),
     /// Take a member that was given up out of the array.
@@ -36,81 +42,8 @@ pub enum Step {
     Grow(u64),
     /// Copy at most so many bytes a second.
     Limit(u64),
-    /// Take down what was put together by half; nobody has had it.
+    /// Take down what was put together by half, and nobody has had, or what was for reading alone.
     Stop,
-}
-
-/// Why an array is not put together. Legs are named by their places in the volume.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Legs that are in cannot be reached.
-    #[error(
-        "legs {} cannot be reached; the volume waits for them, or until they are recorded out", list(.0)
-    )]
-    Away(Vec<usize>),
-    /// The same, and without them nobody knows what is right in what was being written.
-    #[error(
-        "legs {} cannot be reached, and it was not shut down in order, so that it needs them all; it waits for them", list(.0)
-    )]
-    Needed(Vec<usize>),
-    /// Legs that are in have missed writes.
-    #[error(
-        "legs {} have missed writes that others have; the volume waits until they are recorded out", list(.0)
-    )]
-    Behind(Vec<usize>),
-    /// A leg has bytes of something else.
-    #[error(
-        "leg {leg} holds something that is not of this volume; see what it is before anything is written to it"
-    )]
-    Foreign {
-        /// Its place.
-        leg: usize,
-    },
-    /// A leg that returns is not what it was.
-    #[error("leg {leg} returned without its superblock; it has to be rebuilt")]
-    NotReturning {
-        /// Its place.
-        leg: usize,
-    },
-    /// Too few legs are in.
-    #[error(
-        "only {left} legs hold the volume's bytes, and {needed} are needed: it has lost too much. Restore it from a backup; its legs are left as they are"
-    )]
-    TooMuchLost {
-        /// Legs that are in.
-        left: usize,
-        /// Legs that are needed.
-        needed: usize,
-    },
-    /// A raid6 that lost legs and whose parity may be wrong at once.
-    #[error(
-        "it has lost legs and was not shut down in order, so what was being written then may read wrong anywhere in its stripes. Nothing is done by itself: bring the lost legs back, or restore it from a backup"
-    )]
-    NeedsDecision,
-    /// A device is in an array that is not this volume's.
-    #[error("a leg's device is in array {0}, which is not this volume's; it is left alone")]
-    Taken(String),
-}
-
-impl Refusal {
-    /// A code in CamelCase.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Away(_) => "LegsAway",
-            Self::Needed(_) => "LegsNeeded",
-            Self::Behind(_) => "LegsBehind",
-            Self::Foreign { .. } => "Foreign",
-            Self::NotReturning { .. } => "NotReturning",
-            Self::TooMuchLost { .. } => "TooMuchLost",
-            Self::NeedsDecision => "NeedsDecision",
-            Self::Taken(_) => "Taken",
-        }
-    }
-}
-
-fn list(places: &[usize]) -> String {
-    let words: Vec<String> = places.iter().map(ToString::to_string).collect();
-    words.join(", ")
 }
 
 /// The next steps, in order; none where everything is as it shall be. Look again after them: there may be more.
@@ -118,27 +51,42 @@ fn list(places: &[usize]) -> String {
 /// # Errors
 /// [`Refusal`], where nothing may be done.
 pub fn plan(wanted: &Wanted, seen: &Seen) -> Result<Vec<Step>, Refusal> {
+    let taken = |array: &Running| Err(Refusal::Taken(array.name.clone()));
     match &seen.array {
+        None if wanted.read_only => readers::bring_up(wanted, seen),
         None => bring_up(wanted, seen),
-        Some(array) if array.started() => match array.array {
-            Some(found) if found == wanted.array => tend(wanted, seen, array),
-            _ => Err(Refusal::Taken(array.name.clone())),
+        Some(array) if array.is_anothers(wanted.array) => taken(array),
+        Some(array) if !array.started() => Ok(vec![Step::Stop]),
+        Some(array) if !array.is_of(wanted.array) => taken(array),
+        Some(array) => match (wanted.read_only, array.mark.is_some()) {
+            (true, true) => Ok(readers::tend(wanted, seen, array)),
+            // Put together by an agent that did not know better: it stays as it is.
+            (true, false) if array.state == State::ReadOnly => Ok(Vec::new()),
+            (true, false) => taken(array),
+            // What is left of an earlier attachment.
+            (false, true) => Ok(vec![Step::Stop]),
+            (false, false) => tend(wanted, seen, array),
         },
-        Some(array) if array.array.is_some_and(|found| found != wanted.array) => {
-            Err(Refusal::Taken(array.name.clone()))
-        }
-        Some(_) => Ok(vec![Step::Stop]),
     }
 }
 
 /// A leg that is in, and what is on its device.
-struct Found<'a> {
-    place: usize,
-    device: PathBuf,
-    content: &'a Content,
+pub(crate) struct Found<'a> {
+    pub(crate) place: usize,
+    pub(crate) device: PathBuf,
+    pub(crate) content: &'a Content,
 }
 
 fn bring_up(wanted: &Wanted, seen: &Seen) -> Result<Vec<Step>, Refusal> {
+    let found = reached(wanted, seen)?;
+    match wanted.formed {
+        true => assemble(wanted, found),
+        false => create(wanted.array, found),
+    }
+}
+
+/// The legs that are in, all of them.
+pub(crate) fn reached<'a>(wanted: &Wanted, seen: &'a Seen) -> Result<Vec<Found<'a>>, Refusal> {
     let width = wanted.legs.len();
     let is_in = |place: &usize| wanted.legs[*place].standing == Standing::In;
     let needed = match wanted.formed {
@@ -172,10 +120,7 @@ fn bring_up(wanted: &Wanted, seen: &Seen) -> Result<Vec<Step>, Refusal> {
             false => Refusal::Away(away),
         });
     }
-    match wanted.formed {
-        true => assemble(wanted, found),
-        false => create(wanted.array, found),
-    }
+    Ok(found)
 }
 
 fn create(array: Uuid, found: Vec<Found>) -> Result<Vec<Step>, Refusal> {
@@ -212,14 +157,10 @@ fn assemble(wanted: &Wanted, found: Vec<Found>) -> Result<Vec<Step>, Refusal> {
     let Some(freshest) = freshest else {
         return Err(Refusal::Behind(behind));
     };
-    // One event less is what a crash in the middle of writing superblocks leaves; mdadm goes by the same.
-    let missed = |of: &Superblock| {
-        of.events + 1 < freshest.events || of.recovering || !freshest.counts(of.number)
-    };
     behind.extend(
         members
             .iter()
-            .filter(|(_, of)| missed(of))
+            .filter(|(_, of)| missed(of, freshest))
             .map(|(place, _)| place),
     );
     if !behind.is_empty() {
@@ -234,6 +175,13 @@ fn assemble(wanted: &Wanted, found: Vec<Found>) -> Result<Vec<Step>, Refusal> {
     Ok(vec![Step::Assemble(devices)])
 }
 
+/// Whether a leg has missed writes that the freshest one has. One event less is what a crash in the middle of writing superblocks leaves;
+/// mdadm goes by the same.
+pub(crate) fn missed(of: &Superblock, freshest: &Superblock) -> bool {
+    let counts = freshest.slot(of.number).is_some();
+    of.events.saturating_add(1) < freshest.events || of.recovering || !counts
+}
+
 /// Sees to an array that runs.
 fn tend(wanted: &Wanted, seen: &Seen, array: &Running) -> Result<Vec<Step>, Refusal> {
     let mut steps = Vec::new();
@@ -245,10 +193,6 @@ fn tend(wanted: &Wanted, seen: &Seen, array: &Running) -> Result<Vec<Step>, Refu
         .iter()
         .map(|leg| leg.device.as_deref().map(kernel_name))
         .collect();
-    if wanted.read_only {
-        steps.extend(read_on(wanted, seen, array, &names));
-        return Ok(steps);
-    }
     for (place, leg) in wanted.legs.iter().enumerate() {
         let member = names[place].as_deref().and_then(|name| array.member(name));
         match (leg.standing, member, &leg.device) {
@@ -276,12 +220,8 @@ fn left_over<'a>(
     array: &'a Running,
     names: &'a [Option<String>],
 ) -> impl Iterator<Item = Step> + use<'a> {
-    let none = |leg: &Leg| match wanted.read_only {
-        true => leg.standing != Standing::In,
-        false => leg.standing == Standing::Out,
-    };
     let mut legs = wanted.legs.iter();
-    let all_known = legs.all(|leg| none(leg) || leg.device.is_some());
+    let all_known = legs.all(|leg| leg.standing == Standing::Out || leg.device.is_some());
     let members = array.members.iter();
     let left = members.filter(move |member| {
         let known = names.iter().flatten().any(|name| *name == member.name);
@@ -290,28 +230,7 @@ fn left_over<'a>(
     left.map(|member| out(&member.name, member.state))
 }
 
-/// Sees to an array that is only read, by as many as like. Nobody writes to its legs: one that was let go of on the way is what it was when it is
-/// back, and the kernel takes it in without writing to any.
-fn read_on(wanted: &Wanted, seen: &Seen, array: &Running, names: &[Option<String>]) -> Vec<Step> {
-    if !wanted.level.bitmap() {
-        return Vec::new();
-    }
-    let steps: Vec<Step> = left_over(wanted, array, names).collect();
-    if !steps.is_empty() {
-        return steps;
-    }
-    let legs = wanted.legs.iter().zip(names).zip(&seen.legs);
-    let back = legs.filter_map(|((leg, name), present)| {
-        let apart = leg.standing == Standing::In && array.member(name.as_deref()?).is_none();
-        match present.as_ref()?.content.as_ref()? {
-            Content::Member(of) if apart && of.array == wanted.array => leg.device.clone(),
-            _ => None,
-        }
-    });
-    back.map(Step::ReAdd).collect()
-}
-
-fn out(name: &str, state: MemberState) -> Step {
+pub(crate) fn out(name: &str, state: MemberState) -> Step {
     match state {
         MemberState::Faulty => Step::Remove(name.to_owned()),
         MemberState::InSync | MemberState::Behind | MemberState::Failing => {
@@ -361,8 +280,8 @@ fn can_grow(wanted: &Wanted, seen: &Seen, array: &Running) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::running::{Member, State};
-    use crate::wanted::Geometry;
+    use crate::superblock::Format;
+    use crate::wanted::{Geometry, Leg};
 
     const ARRAY: Uuid = Uuid::from_u128(7);
 
@@ -384,40 +303,8 @@ mod tests {
             },
             legs: legs.collect(),
             formed: true,
-            read_only: true,
+            read_only: false,
             rate: 1 << 20,
-        }
-    }
-
-    fn seen(members: &[(&str, MemberState)], apart: Option<Uuid>) -> Seen {
-        let member = |(name, state): &(&str, MemberState)| Member {
-            name: (*name).into(),
-            state: *state,
-        };
-        let superblock = apart.map(|array| Superblock {
-            array,
-            events: 1,
-            clean: true,
-            recovering: false,
-            number: 1,
-            active: vec![true; 2],
-        });
-        let of_second = superblock.map(|of| Present {
-            size: 1 << 31,
-            content: Some(Content::Member(of)),
-        });
-        Seen {
-            array: Some(Running {
-                name: "md1000".into(),
-                array: Some(ARRAY),
-                state: State::ReadOnly,
-                size: 1 << 30,
-                component: 1 << 30,
-                rate: Some(1 << 20),
-                members: members.iter().map(member).collect(),
-                sync: None,
-            }),
-            legs: vec![None, of_second],
         }
     }
 
@@ -430,11 +317,13 @@ mod tests {
                 clean,
                 recovering: false,
                 number: 1,
-                active: vec![true; 2],
+                slots: vec![Some(0), Some(1)],
+                format: Format::default(),
             };
             let content = Some(Content::Member(of));
             Some(Present {
                 size: 1 << 31,
+                read_only: false,
                 content,
             })
         };
@@ -453,37 +342,6 @@ mod tests {
                 legs: vec![None, content(clean)],
             };
             assert_eq!(plan(wanted, &seen), Err(refusal));
-        }
-    }
-
-    /// A reader's array loses a leg, and takes it back under the name that it has then.
-    #[test]
-    fn what_is_only_read_takes_back_what_it_lost() {
-        use MemberState::{Faulty, InSync};
-        let (first, lost) = (("a", InSync), ("b", InSync));
-        let away = mirror([Some("/dev/a"), None]);
-        let back = mirror([Some("/dev/a"), Some("/dev/c")]);
-        for (wanted, seen, steps) in [
-            (&away, seen(&[first, lost], None), vec![]),
-            (
-                &back,
-                seen(&[first, lost], Some(ARRAY)),
-                vec![Step::Fail("b".into())],
-            ),
-            (
-                &back,
-                seen(&[first, ("b", Faulty)], Some(ARRAY)),
-                vec![Step::Remove("b".into())],
-            ),
-            (
-                &back,
-                seen(&[first], Some(ARRAY)),
-                vec![Step::ReAdd("/dev/c".into())],
-            ),
-            (&back, seen(&[first], Some(Uuid::from_u128(8))), vec![]),
-            (&back, seen(&[first, ("c", InSync)], None), vec![]),
-        ] {
-            assert_eq!(plan(wanted, &seen).unwrap(), steps, "{seen:?}");
         }
     }
 }

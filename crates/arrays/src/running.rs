@@ -15,6 +15,8 @@ pub struct Running {
     pub name: String,
     /// Its UUID, once it runs.
     pub array: Option<Uuid>,
+    /// What says whose it is where md knows of no superblock, and of no UUID: the name of its external metadata ([`mark`]).
+    pub mark: Option<String>,
     /// What it does.
     pub state: State,
     /// Its bytes.
@@ -50,6 +52,8 @@ pub struct Member {
     pub name: String,
     /// How it is.
     pub state: MemberState,
+    /// Its device is gone: everything asked of it fails.
+    pub gone: bool,
 }
 
 /// How a leg in an array is.
@@ -76,7 +80,25 @@ pub struct Sync {
     pub thousandths: Option<u32>,
 }
 
+/// What an array for reading of the volume with this UUID is marked with: md keeps 16 bytes of it. 54 bits of a random UUID are not
+/// another's by chance.
+pub(crate) fn mark(array: Uuid) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let digit = |place: u32| char::from(DIGITS[(array.as_u128() >> (6 * place)) as usize & 63]);
+    format!("strand:{}", (0..9).map(digit).collect::<String>())
+}
+
 impl Running {
+    /// Whether it is the array with this UUID, also one that is only for reading.
+    pub fn is_of(&self, array: Uuid) -> bool {
+        self.array == Some(array) || self.mark.as_ref().is_some_and(|own| *own == mark(array))
+    }
+
+    /// Whether it says that it is another one.
+    pub(crate) fn is_anothers(&self, array: Uuid) -> bool {
+        (self.array.is_some() || self.mark.is_some()) && !self.is_of(array)
+    }
+
     /// The device node.
     pub fn device(&self) -> PathBuf {
         Path::new("/dev").join(&self.name)
@@ -106,9 +128,18 @@ impl Running {
             // read-auto becomes writable with the first write.
             _ => State::ReadWrite,
         };
-        let mut members: Vec<Member> = fs::read_dir(&md)
-            .ok()?
-            .filter_map(|entry| member(&md, entry.ok()?.file_name().to_str()?))
+        let mark = text("metadata_version")
+            .and_then(|text| Some(text.strip_prefix("external:")?.to_owned()));
+        let entries = fs::read_dir(&md).ok()?;
+        let mut members: Vec<Member> = entries
+            .filter_map(|entry| {
+                member(
+                    block,
+                    &md,
+                    entry.ok()?.file_name().to_str()?,
+                    mark.is_some(),
+                )
+            })
             .collect();
         members.sort_by(|a, b| a.name.cmp(&b.name));
         let action = text("sync_action").filter(|action| action != "idle" && action != "frozen");
@@ -117,6 +148,7 @@ impl Running {
             array: text("uuid")
                 .and_then(|text| text.parse().ok())
                 .filter(|uuid: &Uuid| !uuid.is_nil()),
+            mark,
             state,
             // Sectors of 512 bytes.
             size: number(read(&home.join("size"))).unwrap_or(0) * 512,
@@ -132,18 +164,26 @@ impl Running {
 }
 
 /// Of the entry `dev-NAME` of an array.
-fn member(md: &Path, entry: &str) -> Option<Member> {
+fn member(block: &Path, md: &Path, entry: &str, external: bool) -> Option<Member> {
     let name = entry.strip_prefix("dev-")?;
-    let text = read(&md.join(entry).join("state"))?;
+    let home = md.join(entry);
+    let text = read(&home.join("state"))?;
     let is = |word: &str| text.split(',').any(|have| have == word);
+    // md itself calls what was taken into an array for reading a spare, but reads from it up to there.
+    let is_read = || {
+        let number = read(&home.join("slot")).and_then(|slot| slot.parse::<u32>().ok());
+        number.is_some() && read(&home.join("recovery_start")).is_some_and(|from| from == "none")
+    };
     Some(Member {
         name: name.to_owned(),
         state: match () {
             () if is("faulty") => MemberState::Faulty,
-            () if is("write_error") || has_bad_blocks(&md.join(entry)) => MemberState::Failing,
-            () if is("in_sync") => MemberState::InSync,
+            () if is("write_error") || has_bad_blocks(&home) => MemberState::Failing,
+            () if external && is_read() => MemberState::InSync,
+            () if !external && is("in_sync") => MemberState::InSync,
             () => MemberState::Behind,
         },
+        gone: !block.join(name).exists(),
     })
 }
 
@@ -223,6 +263,47 @@ mod tests {
         assert_eq!(
             (sync.action.as_str(), sync.thousandths),
             ("recover", Some(250))
+        );
+    }
+
+    #[test]
+    fn an_array_for_reading_is_known_by_its_mark() {
+        let uuid = Uuid::from_u128(0x0123_4567_89ab_4def_8123_4567_89ab_cdef);
+        let metadata = format!("external:{}", mark(uuid));
+        assert_eq!(metadata.len(), "external:".len() + 16, "what md keeps");
+        let nil = "00000000-0000-0000-0000-000000000000";
+        let found = array(&[
+            ("md/array_state", "readonly"),
+            ("md/metadata_version", &metadata),
+            ("md/uuid", nil),
+            ("md/dev-loop1/state", "in_sync"),
+            ("md/dev-loop1/slot", "0"),
+            ("md/dev-loop1/recovery_start", "none"),
+            ("md/dev-nvme2n1/state", "blocked,spare"),
+            ("md/dev-nvme2n1/slot", "1"),
+            ("md/dev-nvme2n1/recovery_start", "none"),
+            ("md/dev-nvme3n1/state", "blocked,in_sync"),
+            ("md/dev-nvme3n1/slot", "none"),
+            ("md/dev-nvme3n1/recovery_start", "none"),
+            ("md/dev-nvme4n1/state", "spare"),
+            ("md/dev-nvme4n1/slot", "2"),
+            ("md/dev-nvme4n1/recovery_start", "0"),
+            ("../nvme2n1/size", "8"),
+        ]);
+        let found = found.unwrap();
+        assert!(found.is_of(uuid) && !found.is_anothers(uuid));
+        let other = Uuid::from_u128(uuid.as_u128() + 1);
+        assert!(!found.is_of(other) && found.is_anothers(other));
+        let states: Vec<_> = found.members.iter().map(|m| (m.state, m.gone)).collect();
+        use MemberState::{Behind, InSync};
+        assert_eq!(
+            states,
+            [
+                (InSync, true),
+                (InSync, false),
+                (Behind, true),
+                (Behind, true)
+            ]
         );
     }
 

@@ -20,6 +20,31 @@ const RECOVERING: u32 = 2;
 /// `MD_DISK_ROLE_MAX`: what is above is no place in the array, but spare, faulty or journal.
 const ROLES: u16 = 0xff00;
 
+/// Features with which bytes still lie where level, layout and offset say: a bitmap, a leg that is copied to, a stripe's layout. Others are
+/// a reshape, a list of bad blocks with something in it, a replacement, a journal.
+const PLAIN: u32 = 1 | RECOVERING | 0x1000;
+/// Bytes of a sector, in which superblocks count.
+const SECTOR: u64 = 512;
+
+/// Where an array's bytes lie on its legs, as their superblocks have it. In bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Format {
+    /// The kernel's number of the level.
+    pub level: u32,
+    /// The kernel's number of the order within stripes.
+    pub layout: u32,
+    /// Of the array that lie together on one leg; 0 for a mirror.
+    pub chunk: u64,
+    /// Places of legs.
+    pub legs: u32,
+    /// Where the data begin on a leg.
+    pub data_offset: u64,
+    /// Data on each leg.
+    pub data: u64,
+    /// Nothing else says where bytes lie.
+    pub plain: bool,
+}
+
 /// What a leg's superblock says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Superblock {
@@ -33,8 +58,10 @@ pub struct Superblock {
     pub recovering: bool,
     /// Its number among all that were ever in the array.
     pub number: u32,
-    /// By number: whether it has a place in the array.
-    pub active: Vec<bool>,
+    /// By number: its place in the array, if it has one.
+    pub slots: Vec<Option<u32>>,
+    /// Where the bytes lie.
+    pub format: Format,
 }
 
 impl Superblock {
@@ -51,23 +78,43 @@ impl Superblock {
             return None;
         }
         let roles = whole.get(HEAD..)?.as_chunks::<2>().0;
+        let features = u32_at(8)?;
+        let (level, chunk) = (u32_at(72)?, u64::from(u32_at(88)?) * SECTOR);
+        // Only a stripe uses all that there is.
+        let data = match level {
+            0 => u64_at(136)?.saturating_mul(SECTOR),
+            _ => u64_at(80)?.saturating_mul(SECTOR),
+        };
         Some(Self {
             array: Uuid::from_bytes(*bytes.get(16..)?.first_chunk()?),
             events: u64_at(200)?,
             clean: u64_at(208)? == u64::MAX,
-            recovering: u32_at(8)? & RECOVERING != 0,
+            recovering: features & RECOVERING != 0,
             number: u32_at(160)?,
-            active: roles
+            slots: roles
                 .iter()
-                .map(|role| u16::from_le_bytes(*role) < ROLES)
+                .map(|role| u16::from_le_bytes(*role))
+                .map(|role| (role < ROLES).then_some(u32::from(role)))
                 .collect(),
+            format: Format {
+                level,
+                layout: u32_at(76)?,
+                chunk,
+                legs: u32_at(92)?,
+                data_offset: u64_at(128)?.saturating_mul(SECTOR),
+                data: match level {
+                    0 => data - data.checked_rem(chunk).unwrap_or(0),
+                    _ => data,
+                },
+                plain: features & !PLAIN == 0,
+            },
         })
     }
 
-    /// Whether it gives the leg with this number a place.
-    pub(crate) fn counts(&self, number: u32) -> bool {
+    /// The place that it gives the leg with this number.
+    pub(crate) fn slot(&self, number: u32) -> Option<u32> {
         let number = usize::try_from(number).unwrap_or(usize::MAX);
-        self.active.get(number).copied().unwrap_or(false)
+        self.slots.get(number).copied().flatten()
     }
 }
 
@@ -97,7 +144,14 @@ mod tests {
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         put(0, &MAGIC.to_le_bytes());
         put(4, &1u32.to_le_bytes());
+        put(8, &1u32.to_le_bytes());
         put(16, &[7; 16]);
+        for (at, value) in [(72, 6u32), (76, 2), (88, 256), (92, 3)] {
+            put(at, &value.to_le_bytes());
+        }
+        for (at, value) in [(80, 4096u64), (128, 2048), (136, 4200)] {
+            put(at, &value.to_le_bytes());
+        }
         put(160, &1u32.to_le_bytes());
         put(200, &events.to_le_bytes());
         put(208, &u64::MAX.to_le_bytes());
@@ -115,7 +169,18 @@ mod tests {
         let found = Superblock::read(&written(42, [0, 0xfffe, 1])).unwrap();
         assert_eq!(found.array, Uuid::from_bytes([7; 16]));
         assert_eq!((found.events, found.clean, found.number), (42, true, 1));
-        assert!(found.counts(0) && !found.counts(1) && found.counts(2) && !found.counts(3));
+        assert_eq!(found.slots, [Some(0), None, Some(1)]);
+        assert_eq!((found.slot(2), found.slot(3)), (Some(1), None));
+        let format = Format {
+            level: 6,
+            layout: 2,
+            chunk: 128 << 10,
+            legs: 3,
+            data_offset: 1 << 20,
+            data: 2 << 20,
+            plain: true,
+        };
+        assert_eq!(found.format, format);
     }
 
     proptest! {

@@ -39,12 +39,21 @@ impl Level {
         }
     }
 
-    /// The kernel module that has it.
-    pub(crate) fn module(self) -> &'static str {
+    /// The same, of an array that is only read.
+    pub(crate) fn reading(self) -> &'static str {
         match self {
             Self::Stripe => "raid0",
-            Self::Mirror => "raid1",
-            Self::Raid6 => "raid456",
+            Self::Mirror => "raid5",
+            Self::Raid6 => "raid6",
+        }
+    }
+
+    /// As superblocks have it.
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::Stripe => 0,
+            Self::Mirror => 1,
+            Self::Raid6 => 6,
         }
     }
 
@@ -131,7 +140,9 @@ pub enum Content {
 pub struct Present {
     /// Its bytes.
     pub size: u64,
-    /// What is on it; none for a member of a running array, which alone knows.
+    /// The kernel refuses writes to it.
+    pub read_only: bool,
+    /// What is on it; none for a member of a running array that writes, which alone knows.
     pub content: Option<Content>,
 }
 

@@ -7,6 +7,7 @@
     reason = "a test that meets an error it did not expect stops there"
 )]
 
+mod attached;
 mod md;
 mod world;
 
@@ -34,6 +35,8 @@ enum Event {
     Crash { consumer: usize },
     /// The volume is attached to another consumer, once the one before is fenced.
     Move { consumer: usize },
+    /// The same, for reading alone.
+    Read { consumer: usize },
     /// Time passes.
     Wait { seconds: i64 },
     /// Everybody gets on, for a while.
@@ -50,7 +53,8 @@ fn event(legs: usize) -> impl Strategy<Value = Event> {
         6 => (0..legs, prop::bool::weighted(0.6)).prop_map(|(leg, up)| Event::Leg { leg, up }),
         3 => (consumer.clone(), any::<bool>()).prop_map(|(consumer, cut)| Event::Cut { consumer, cut }),
         2 => consumer.clone().prop_map(|consumer| Event::Crash { consumer }),
-        4 => consumer.prop_map(|consumer| Event::Move { consumer }),
+        4 => consumer.clone().prop_map(|consumer| Event::Move { consumer }),
+        3 => consumer.prop_map(|consumer| Event::Read { consumer }),
         5 => Just(Event::Settle),
         5 => (1..90i64).prop_map(|seconds| Event::Wait { seconds }),
     ]

@@ -1,28 +1,26 @@
 //! md as the model has it: steps, superblocks, writes and copying.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::Path;
 
-use strand_arrays::{MemberState, Step, Superblock};
+use strand_arrays::{Format, Level, MemberState, Step, Superblock};
 
 use crate::world::{ARRAY, Md, World};
 
+/// The leg of a device's name.
+pub fn leg_of(device: &Path) -> usize {
+    let name = device.to_str().unwrap();
+    name.trim_start_matches("/dev/leg").parse().unwrap()
+}
+
 impl World {
     pub fn step(&mut self, consumer: usize, step: Step) {
-        let leg_of = |device: &PathBuf| -> usize {
-            device
-                .to_str()
-                .unwrap()
-                .trim_start_matches("/dev/leg")
-                .parse()
-                .unwrap()
-        };
         let named = |name: &str| -> usize { name.trim_start_matches("leg").parse().unwrap() };
         let generation = self.record.generation;
         let width = self.disks.len();
         match step {
             Step::Create(legs) | Step::Assemble(legs) => {
-                let legs: Vec<usize> = legs.iter().map(leg_of).collect();
+                let legs: Vec<usize> = legs.iter().map(|leg| leg_of(leg)).collect();
                 let superblocks = legs
                     .iter()
                     .filter_map(|leg| self.disks[*leg].superblock.as_ref());
@@ -63,7 +61,9 @@ impl World {
                 md.partly.remove(&leg_of(&device));
             }
             Step::Wipe(device) => self.disks[leg_of(&device)].superblock = None,
-            Step::Grow(_) | Step::Limit(_) | Step::Stop => panic!("not in this model: {step:?}"),
+            Step::Grow(_) | Step::Limit(_) | Step::Stop | Step::Read(_) | Step::TakeIn(_) => {
+                panic!("not in this model: {step:?}")
+            }
         }
         self.write_superblocks(consumer);
     }
@@ -75,11 +75,12 @@ impl World {
         md.events += 1;
         let md = md.clone();
         let width = self.disks.len();
-        let active = (0..width).map(|leg| {
-            let state = md.members.get(&leg);
-            state.is_some_and(|state| *state != MemberState::Faulty)
+        let slots = (0..width).map(|leg| {
+            let state = md.members.get(&leg)?;
+            (*state != MemberState::Faulty).then_some(leg as u32)
         });
-        let active: Vec<bool> = active.collect();
+        let slots: Vec<Option<u32>> = slots.collect();
+        let format = self.format();
         for (leg, state) in &md.members {
             if *state != MemberState::Faulty && self.reaches(consumer, *leg, md.generation) {
                 self.disks[*leg].superblock = Some(Superblock {
@@ -88,9 +89,28 @@ impl World {
                     clean: true,
                     recovering: *state == MemberState::Behind,
                     number: *leg as u32,
-                    active: active.clone(),
+                    slots: slots.clone(),
+                    format,
                 });
             }
+        }
+    }
+
+    /// Where bytes lie on every leg.
+    pub fn format(&self) -> Format {
+        let (level, layout, chunk) = match self.level {
+            Level::Stripe => (0, 0, 128 << 10),
+            Level::Mirror => (1, 0, 0),
+            Level::Raid6 => (6, 2, 128 << 10),
+        };
+        Format {
+            level,
+            layout,
+            chunk,
+            legs: self.disks.len() as u32,
+            data_offset: 1 << 20,
+            data: 1 << 30,
+            plain: true,
         }
     }
 

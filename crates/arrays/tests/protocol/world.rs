@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use proptest::prelude::*;
 use strand_api::{ArrayLeg, LackPhase, LegHolding, LegLack, Redundancy};
 use strand_arrays::{
     Content, Geometry, Holding, Leg, Level, Member, MemberState, Present, Refusal, Running, Seen,
@@ -62,6 +61,8 @@ pub struct World {
     pub acknowledged: BTreeSet<u32>,
     pub written: u32,
     pub seconds: i64,
+    /// Legs that the last event has somebody read from.
+    pub read: Vec<usize>,
 }
 
 impl World {
@@ -93,6 +94,7 @@ impl World {
             acknowledged: BTreeSet::new(),
             written: 0,
             seconds: 0,
+            read: Vec::new(),
         }
     }
 
@@ -154,6 +156,7 @@ impl World {
             };
             Some(Present {
                 size: 2 << 30,
+                read_only: false,
                 content,
             })
         });
@@ -161,6 +164,7 @@ impl World {
             array: array.map(|md| Running {
                 name: "md1000".into(),
                 array: Some(ARRAY),
+                mark: None,
                 state: State::ReadWrite,
                 size: 1 << 30,
                 component: 1 << 30,
@@ -171,6 +175,7 @@ impl World {
                     .map(|(leg, state)| Member {
                         name: format!("leg{leg}"),
                         state: *state,
+                        gone: false,
                     })
                     .collect(),
                 sync: None,
@@ -180,6 +185,7 @@ impl World {
     }
 
     pub fn happen(&mut self, event: &Event) {
+        self.read.clear();
         match event {
             Event::Decide => self.decide(),
             Event::Act => self.act(),
@@ -189,6 +195,7 @@ impl World {
             Event::Cut { consumer, cut } => self.cut[*consumer] = *cut,
             Event::Crash { consumer } => self.arrays[*consumer] = None,
             Event::Move { consumer } => self.attach(*consumer),
+            Event::Read { consumer } => self.read(*consumer),
             Event::Wait { seconds } => self.seconds += seconds,
             Event::Settle => {
                 for _ in 0..4 {
@@ -333,64 +340,5 @@ impl World {
                 percent: None,
             });
         }
-    }
-
-    /// The attachment is given up, fenced, and granted to another: only once every leg that is in is reached by it, and cannot be reached by
-    /// the one before any more.
-    pub fn attach(&mut self, consumer: usize) {
-        if let Some(before) = self.record.holder.take() {
-            // Where it can be asked, it takes its array down.
-            if !self.cut[before] {
-                self.arrays[before] = None;
-            }
-            self.record.waiting_since = Some(self.now());
-            self.record.told.fill(None);
-        }
-        if self.cut[consumer] {
-            return;
-        }
-        let generation = self.record.generation + 1;
-        for leg in 0..self.disks.len() {
-            let reached = self.disks[leg].up;
-            let local_writer = leg < CONSUMERS
-                && leg != consumer
-                && self.arrays[leg]
-                    .as_ref()
-                    .is_some_and(|md| md.members.contains_key(&leg));
-            // A leg whose node does not answer, or whose own node may still write to it, cannot be fenced: it has to be out.
-            let fenced = reached && !local_writer && !(leg < CONSUMERS && self.cut[leg]);
-            if self.record.lacks[leg].is_none() && !fenced {
-                return;
-            }
-        }
-        for disk in self.disks.iter_mut().filter(|disk| disk.up) {
-            disk.fenced_below = generation;
-        }
-        self.record.generation = generation;
-        self.record.holder = Some(consumer);
-        self.record.waiting_since = None;
-    }
-
-    pub fn look(&self) -> Result<(), TestCaseError> {
-        let holder = self.record.holder;
-        let Some(md) = holder.and_then(|holder| self.arrays[holder].as_ref()) else {
-            return Ok(());
-        };
-        if md.generation != self.record.generation {
-            return Ok(());
-        }
-        for (leg, state) in &md.members {
-            if *state == MemberState::InSync {
-                let missing: Vec<_> = self
-                    .acknowledged
-                    .difference(&self.disks[*leg].writes)
-                    .collect();
-                prop_assert!(
-                    missing.is_empty(),
-                    "leg {leg} is taken for whole and lacks {missing:?}"
-                );
-            }
-        }
-        Ok(())
     }
 }

@@ -128,7 +128,9 @@ pub fn legs(
 mod tests {
     use super::*;
     use k8s_openapi::jiff::Timestamp;
-    use strand_arrays::{Content, Geometry, Leg, Member, MemberState, State, Superblock, Sync};
+    use strand_arrays::{
+        Content, Format, Geometry, Leg, Member, MemberState, State, Superblock, Sync,
+    };
 
     const ARRAY: Uuid = Uuid::from_u128(7);
 
@@ -162,10 +164,12 @@ mod tests {
         let member = |(name, state): &(&str, MemberState)| Member {
             name: (*name).into(),
             state: *state,
+            gone: false,
         };
         Running {
             name: "md1000".into(),
             array: Some(ARRAY),
+            mark: None,
             state: State::ReadWrite,
             size: 1 << 30,
             component: 1 << 30,
@@ -249,10 +253,18 @@ mod tests {
             clean: true,
             recovering: false,
             number: 2,
-            active: vec![true; 3],
+            slots: vec![Some(0), Some(1), Some(2)],
+            format: Format::default(),
         };
         let content = Some(Content::Member(superblock));
-        let looked = BTreeMap::from([(Uuid::from_u128(3), Present { size: 1, content })]);
+        let looked = BTreeMap::from([(
+            Uuid::from_u128(3),
+            Present {
+                size: 1,
+                read_only: false,
+                content,
+            },
+        )]);
         let fourth = legs(
             &wanted(legs_now),
             Some(&array),

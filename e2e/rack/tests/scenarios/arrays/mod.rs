@@ -4,5 +4,6 @@ mod fabric;
 mod host;
 mod mirror;
 mod raid6;
+mod readers;
 mod sizes;
 mod volume;

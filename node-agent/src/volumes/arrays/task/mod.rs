@@ -3,6 +3,7 @@
 
 mod keep;
 mod reach;
+mod silent;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ use super::{Asked, Parts, Sight};
 use crate::volumes::AttachError;
 use crate::volumes::connections::Record;
 use keep::still;
+use silent::Silent;
 
 /// How often it looks by itself.
 const LOOK: Duration = Duration::from_secs(1);
@@ -40,9 +42,6 @@ const ANSWER: Duration = Duration::from_secs(10);
 const REACHED: Duration = Duration::from_secs(3);
 /// How long a leg may take to be reached at first: its agent, or this one, may have just started, and serves drives one after the other.
 const SERVED: Duration = Duration::from_secs(30);
-
-/// How long a leg of a volume that is only read may be silent before reads go on without it.
-const SILENT: Duration = Duration::from_secs(3);
 
 /// How a volume is, to whoever asked for it.
 #[derive(Clone, Debug)]
@@ -104,8 +103,8 @@ pub(super) struct Task {
     contents: BTreeMap<Uuid, Present>,
     kept: Option<Kept>,
     trouble: Option<Trouble>,
-    /// Legs whose connections do not answer, since when.
-    silent: BTreeMap<Uuid, Instant>,
+    /// Legs of what is only read whose connections do not answer.
+    silent: Silent,
     /// Why legs are not reached, in words.
     waits_for: BTreeMap<Uuid, String>,
     told: Option<(ArrayStatus, Instant)>,
@@ -131,7 +130,7 @@ impl Task {
             contents: BTreeMap::new(),
             kept: None,
             trouble: None,
-            silent: BTreeMap::new(),
+            silent: Silent::default(),
             waits_for: BTreeMap::new(),
             told: None,
             jobs: JoinSet::new(),
@@ -325,7 +324,7 @@ impl Task {
         let running = sight
             .arrays
             .iter()
-            .find(|found| found.array == array && found.started());
+            .find(|found| array.is_some_and(|array| found.is_of(array)) && found.started());
         let Some(object) = self.object.clone() else {
             if !self.giving_back.is_empty() {
                 self.give_back();

@@ -10,7 +10,8 @@ use strand_arrays::{MemberState, Running, Standing};
 use strand_fabric::{Connection, Nqn};
 use uuid::Uuid;
 
-use super::{Done, Job, SILENT, Task};
+use super::silent::Heard;
+use super::{Done, Job, Task};
 use crate::volumes::arrays::Sight;
 use crate::volumes::arrays::wanted::{bytes, is_reached, level, standing};
 use crate::volumes::connections::Record;
@@ -119,8 +120,7 @@ impl Task {
         }
     }
 
-    /// Of a volume that is only read: legs that have been silent for a while, where those that answer are enough. Nobody decides on them, as
-    /// nothing can be lost with them.
+    /// Of a volume that is only read: legs that have been silent for a while, where those that answer are enough.
     fn let_go(
         &mut self,
         object: &PoolVolume,
@@ -128,32 +128,33 @@ impl Task {
         running: Option<&Running>,
     ) -> Vec<(Uuid, Nqn)> {
         let legs = &object.spec.legs;
-        let whole = legs.iter().filter(|leg| leg.lack.is_none());
-        // One that md has given up, or has not taken in again yet, is no leg to read from.
+        let Some(level) = level(object.spec.redundancy) else {
+            return Vec::new();
+        };
         let is_read = |device: Option<&PathBuf>| {
             let name = device.and_then(|device| device.file_name()?.to_str());
             let member = name.and_then(|name| running?.member(name));
-            member.is_some_and(|member| member.state == MemberState::InSync)
+            member.is_some_and(|member| member.state == MemberState::InSync && !member.gone)
         };
-        let mut silent = Vec::new();
-        let mut answering = 0;
-        for uuid in whole.filter_map(bytes) {
-            let nqn = Nqn::leg(uuid, self.record.generation);
-            match sight.connections.iter().find(|c| c.nqn == nqn) {
-                Some(found) if !found.is_live() => silent.push((uuid, nqn)),
-                Some(found) => answering += usize::from(is_read(found.device.as_ref())),
-                None => answering += usize::from(is_read(self.here.get(&uuid))),
+        let nqn = |uuid| Nqn::leg(uuid, self.record.generation);
+        let heard = |uuid: Uuid| {
+            let connection = sight.connections.iter().find(|c| c.nqn == nqn(uuid));
+            let device = match connection {
+                Some(found) if !found.is_live() => return Heard::Silent,
+                Some(found) => found.device.as_ref(),
+                None => self.here.get(&uuid),
+            };
+            match is_read(device) {
+                true => Heard::Read,
+                false => Heard::Apart,
             }
-        }
-        self.silent
-            .retain(|uuid, _| silent.iter().any(|(leg, _)| leg == uuid));
-        let level = level(object.spec.redundancy);
-        let enough = level.is_some_and(|level| answering >= level.needed(legs.len()));
-        silent.retain(|(uuid, _)| {
-            let since = self.silent.entry(*uuid).or_insert_with(Instant::now);
-            enough && since.elapsed() >= SILENT
-        });
-        silent
+        };
+        let whole = legs.iter().filter(|leg| leg.lack.is_none());
+        let heard = whole.filter_map(bytes).map(|uuid| (uuid, heard(uuid)));
+        let heard = heard.collect();
+        let needed = level.needed(legs.len());
+        let gone = self.silent.let_go(&heard, needed, Instant::now());
+        gone.into_iter().map(|uuid| (uuid, nqn(uuid))).collect()
     }
 }
 
