@@ -42,22 +42,27 @@ pub fn of_drive(node: &str, before: Option<&DriveStatus>, after: &DriveStatus) -
             warning: true,
         });
     }
-    let refusal = |status: &DriveStatus| {
-        condition::find(&status.conditions, names::CARVED)
-            .filter(|c| c.status == "False")
-            .map(|c| (c.reason.clone(), c.message.clone()))
-    };
-    if let Some((code, message)) = refusal(after)
-        && before
-            .and_then(refusal)
-            .is_none_or(|(before, _)| before != code)
-    {
-        happenings.push(Happening {
-            reason: "CarveRefused",
-            action: "Carve",
-            note: message,
-            warning: true,
-        });
+    for (about, reason, action) in [
+        (names::CARVED, "CarveRefused", "Carve"),
+        (names::HEALTHY, "DriveUnhealthy", "Probe"),
+    ] {
+        let against = |status: &DriveStatus| {
+            condition::find(&status.conditions, about)
+                .filter(|c| c.status == "False")
+                .map(|c| (c.reason.clone(), c.message.clone()))
+        };
+        if let Some((code, message)) = against(after)
+            && before
+                .and_then(against)
+                .is_none_or(|(before, _)| before != code)
+        {
+            happenings.push(Happening {
+                reason,
+                action,
+                note: message,
+                warning: true,
+            });
+        }
     }
     happenings
 }

@@ -198,7 +198,7 @@ impl State {
                 ahead: &ahead,
                 peer_address: self.config.peer_address.as_deref(),
                 context_used: self.context_used.get(name).copied(),
-                storage: self.storage.get(name).copied(),
+                storage: self.storage.get(name),
             };
             let run = view
                 .operation

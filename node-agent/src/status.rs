@@ -162,7 +162,10 @@ fn status(
         stored_epoch: label
             .and_then(|label| view.ahead.get(&label.pool_id.to_string()))
             .copied(),
-        conditions: carved(memory, view, live, now).into_iter().collect(),
+        conditions: [carved(memory, view, live, now), healthy(view, live, now)]
+            .into_iter()
+            .flatten()
+            .collect(),
     }
 }
 
@@ -200,6 +203,32 @@ fn carved(
         true => say(true, "AsAsked", "the drive is split as spec.carve asks"),
         false => present.cloned(),
     }
+}
+
+/// The condition `Healthy`: there once something ailed its storage side, and then kept.
+fn healthy(view: &View, live: Option<&DriveStatus>, now: &Now) -> Option<condition::Condition> {
+    let earlier = live.map_or(&[][..], |status| &status.conditions);
+    let present = condition::find(earlier, names::HEALTHY);
+    let Some(storage) = view.storage else {
+        return present.cloned();
+    };
+    let (status, reason, message) = match &storage.ailment {
+        Some(ailment) => (false, ailment.reason, ailment.message.as_str()),
+        None => (true, "Serves", "its storage side is served"),
+    };
+    if status && present.is_none() {
+        return None;
+    }
+    let generation = view.object.and_then(|object| object.metadata.generation);
+    Some(condition::condition(
+        earlier,
+        &now.wall,
+        names::HEALTHY,
+        status,
+        reason,
+        message,
+        generation,
+    ))
 }
 
 /// A drive's identity as the API has it.

@@ -89,7 +89,7 @@ pub struct View<'a> {
     /// Bytes that context memory holds on the drive, in sixteenths of its partition; none while that is not known.
     pub context_used: Option<u64>,
     /// How its storage side stands; none while that is not known.
-    pub storage: Option<StorageStanding>,
+    pub storage: Option<&'a StorageStanding>,
 }
 
 /// What the operator asks for, complete.

@@ -13,6 +13,8 @@ use uuid::Uuid;
 use super::*;
 use crate::memory::Busy;
 use crate::view::Pools;
+use crate::volumes::StorageStanding;
+use crate::volumes::ailment::Ailment;
 use crate::work::{Job, Outcome, WorkKind};
 
 const POOL_ID: &str = "0a5d1de6-2b0c-4c2d-9d2e-5a1d3f0b7c11";
@@ -30,6 +32,7 @@ struct Desk {
     run: Run,
     writing: Writing,
     settled: bool,
+    storage: Option<StorageStanding>,
     at: Instant,
 }
 
@@ -54,6 +57,7 @@ impl Desk {
             },
             writing: Writing::default(),
             settled: true,
+            storage: None,
             at: Instant::now(),
         };
         desk.pool(json!({}));
@@ -109,7 +113,7 @@ impl Desk {
                 ahead: &ahead,
                 peer_address: None,
                 context_used: None,
-                storage: None,
+                storage: self.storage.as_ref(),
             },
             run: &self.run,
             writing: self.writing,
@@ -310,6 +314,34 @@ fn a_carve_that_fails_or_lasts_is_told() {
         condition::is_true(&status.conditions, names::CARVED),
         "told, since it was told as failing"
     );
+}
+
+#[test]
+fn what_ails_a_storage_side_is_told_of_its_drive_until_it_is_over() {
+    let mut desk = stranded();
+    desk.claimed();
+    desk.work();
+    desk.storage = Some(StorageStanding::default());
+    let healthy =
+        |status: &DriveStatus| condition::find(&status.conditions, names::HEALTHY).cloned();
+    assert_eq!(healthy(&desk.status()), None);
+    let ailment = Ailment {
+        reason: "FileSystemShutDown",
+        message: "stopped".into(),
+    };
+    desk.storage.as_mut().unwrap().ailment = Some(ailment);
+    let ill = desk.status();
+    let told = healthy(&ill).unwrap();
+    assert_eq!(
+        (&*told.status, &*told.reason),
+        ("False", "FileSystemShutDown")
+    );
+    desk.object(wish(8), serde_json::to_value(&ill).unwrap());
+    // An agent that has just started does not know yet.
+    desk.storage = None;
+    assert_eq!(healthy(&desk.status()), Some(told));
+    desk.storage = Some(StorageStanding::default());
+    assert_eq!(&*healthy(&desk.status()).unwrap().status, "True");
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! What becomes of a leg is decided in [`decide`], without I/O; [`tend`] does it on a blocking thread, one pass a drive at a time, so
 //! that a drive that hangs keeps no other waiting.
 
-mod ailment;
+pub mod ailment;
 mod arrays;
 mod connections;
 mod decide;
@@ -88,12 +88,14 @@ pub struct Wanted {
 }
 
 /// How a drive's storage side stands, as far as its Drive object tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StorageStanding {
     /// Bytes that all thick legs of volumes together can have: scratch space of pods is taken out; 0 where it cannot be served.
     pub usable: u64,
     /// Thousandths of its file system that are in use.
     pub used_thousandths: u64,
+    /// What ails it.
+    pub ailment: Option<ailment::Ailment>,
 }
 
 /// How a volume is to be attached.

@@ -172,5 +172,6 @@ pub fn standing(drive: &Drive) -> Option<StorageStanding> {
         used_thousandths: used
             .checked_div(space.size.into())
             .map_or(0, |part| part as u64),
+        ailment: None,
     })
 }

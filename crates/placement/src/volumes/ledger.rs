@@ -5,8 +5,8 @@ use crate::{adopt, map};
 use k8s_openapi::api::core::v1::Node;
 use std::collections::{BTreeMap, BTreeSet};
 use strand_api::{
-    ByteQuantity, Drive, DrivePhase, DriveVerdict, LegPhase, PartitionRole, PartitionStatus,
-    PlacedLeg, PoolLeg, PoolSnapshot, Provisioning,
+    ByteQuantity, Drive, DrivePhase, DriveStatus, DriveVerdict, LegPhase, PartitionRole,
+    PartitionStatus, PlacedLeg, PoolLeg, PoolSnapshot, Provisioning, condition, names,
 };
 
 /// Legs are counted in whole mebibytes, and one more for what the file system keeps about each.
@@ -41,6 +41,8 @@ pub enum Closed {
     NotServing,
     /// Its own health log warns.
     Failing,
+    /// Something ails its storage side: it takes no writes, or its file system stopped itself.
+    Ailing,
     /// Its node is not ready.
     NodeNotReady,
     /// Its node is cordoned: what could as well lie elsewhere does not go there.
@@ -54,6 +56,7 @@ impl Closed {
             Self::Cordoned => "is cordoned",
             Self::NotServing => "does not serve",
             Self::Failing => "is about to fail",
+            Self::Ailing => "does not serve its storage side",
             Self::NodeNotReady => "is on a node that is not ready",
             Self::NodeCordoned => "is on a node that is cordoned",
         }
@@ -315,11 +318,19 @@ fn closed(storage: &Storage, drive: &Drive) -> Option<Closed> {
         .is_some_and(|h| h.critical_warning != 0)
     {
         Some(Closed::Failing)
+    } else if ails(status) {
+        Some(Closed::Ailing)
     } else if !ready(node) {
         Some(Closed::NodeNotReady)
     } else {
         None
     }
+}
+
+/// Whether it takes no new legs for what its agent sees of its storage side. A full one has no room besides, and says so by that.
+fn ails(status: &DriveStatus) -> bool {
+    let told = condition::find(&status.conditions, names::HEALTHY);
+    told.is_some_and(|told| told.status == "False" && told.reason != "DriveFull")
 }
 
 fn node_cordoned(storage: &Storage, drive: &Drive) -> bool {

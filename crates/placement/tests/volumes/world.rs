@@ -130,7 +130,7 @@ impl World {
         self.pools.push(pool);
     }
 
-    /// `drive NODE/NAME storage=SIZE [cordoned] [missing] [failing] [wear=N] [used=SIZE]`: `usable` is what is given.
+    /// `drive NODE/NAME storage=SIZE [cordoned] [missing] [failing] [ailing=REASON] [wear=N] [used=SIZE]`: `usable` is what is given.
     fn drive(&mut self, name: &str, words: &mut Words) {
         let (node, short) = name.split_once('/').unwrap();
         let object = format!("{node}-{short}");
@@ -158,6 +158,11 @@ impl World {
         };
         let status = drive.status.as_mut().unwrap();
         status.health = Some(health);
+        if let Some(reason) = words.take("ailing") {
+            let at = self.ago(600);
+            let told = condition::condition(&[], &at, names::HEALTHY, false, reason, "", None);
+            status.conditions.push(told);
+        }
         assert!(matches!(
             status.phase,
             Some(DrivePhase::Ready | DrivePhase::Missing)

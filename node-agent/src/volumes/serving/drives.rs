@@ -202,7 +202,13 @@ impl Serving {
         let standing: BTreeMap<String, StorageStanding> = self
             .slots
             .iter()
-            .filter_map(|(name, slot)| Some((name.clone(), slot.standing?)))
+            .filter_map(|(name, slot)| {
+                let standing = StorageStanding {
+                    ailment: slot.ailment.clone(),
+                    ..slot.standing.clone()?
+                };
+                Some((name.clone(), standing))
+            })
             .collect();
         self.standing.send_if_modified(|shown| {
             let changed = *shown != standing;

@@ -1,7 +1,7 @@
 //! A leg whose drive answers with errors.
 
 use kube::Api;
-use strand_api::{Drive, DrivePhase};
+use strand_api::{Drive, condition, names};
 use strand_rack_bed::Fault;
 
 use super::bed::{
@@ -52,12 +52,11 @@ async fn a_leg_that_takes_no_writes_is_given_up_and_made_elsewhere() {
         is_whole(volume) && leg.is_some_and(|leg| leg.drive != before.drive)
     })
     .await;
-    let phase = drive(&drives, &before.drive)
-        .await
-        .status
-        .and_then(|s| s.phase);
-    println!("the drive says {phase:?}");
-    assert_ne!(phase, Some(DrivePhase::Ready));
+    let drive = drive(&drives, &before.drive).await;
+    let conditions = drive.status.map(|status| status.conditions).unwrap();
+    let ill = condition::find(&conditions, names::HEALTHY).unwrap();
+    println!("the drive says {}: {}", ill.reason, ill.message);
+    assert_eq!(ill.status, "False");
 
     rack.guest_mut(1).cut_power();
     let node = rack.guest(1).name().to_owned();
