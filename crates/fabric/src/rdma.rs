@@ -39,7 +39,9 @@ fn any_is_up(devices: &Path) -> bool {
         .into_iter()
         .flat_map(|device| below(&device.join("ports")));
     // "4: ACTIVE"
-    ports.any(|port| fs::read_to_string(port.join("state")).is_ok_and(|state| state.starts_with("4:")))
+    ports.any(|port| {
+        fs::read_to_string(port.join("state")).is_ok_and(|state| state.starts_with("4:"))
+    })
 }
 
 #[cfg(test)]
