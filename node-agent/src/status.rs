@@ -47,7 +47,8 @@ pub fn want(memory: &DriveMemory, view: &View, now: &Now) -> Want {
 /// The part of a status that the agent writes; the rest is the operator's.
 pub fn own_part(status: &DriveStatus) -> DriveStatus {
     let mut own = status.clone();
-    own.conditions.retain(|c| c.type_ == names::CARVED);
+    own.conditions
+        .retain(|c| [names::CARVED, names::HEALTHY].contains(&c.type_.as_str()));
     own
 }
 

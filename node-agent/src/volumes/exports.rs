@@ -74,6 +74,8 @@ pub struct Exports {
     /// What is prepared, and reached only once everything is.
     prepared: Mutex<BTreeSet<Nqn>>,
     open: AtomicBool,
+    /// Whether it was said that RDMA does not lead here.
+    told_of_rdma: AtomicBool,
 }
 
 impl Exports {
@@ -88,6 +90,7 @@ impl Exports {
             target: Mutex::default(),
             prepared: Mutex::default(),
             open: AtomicBool::new(false),
+            told_of_rdma: AtomicBool::new(false),
         }
     }
 
@@ -193,6 +196,10 @@ impl Exports {
                 Step::Export(export) => self.export(&target, &export)?,
             }
         }
+        // RDMA may have come up later than the rest of the machine.
+        if self.is_open() && kept.iter().any(|seen| seen.reachable && !seen.rdma) {
+            self.reach_by_rdma();
+        }
         Ok(())
     }
 
@@ -238,20 +245,34 @@ impl Exports {
         }
     }
 
-    /// Over TCP, and over RDMA where this node has it. An export that RDMA does not lead to stays one of TCP alone.
+    /// Over TCP, and over RDMA where this node has it.
     fn reach(&self, target: &Target, exports: &[Nqn]) -> Result<(), FabricError> {
         target.reach(exports)?;
-        if let Some(listen) = self.listen.filter(|_| rdma::is_there(rdma::End::Target)) {
-            let transport = Transport::Rdma;
-            let rdma = Target::open(Listen {
+        self.reach_by_rdma();
+        Ok(())
+    }
+
+    /// Whatever is reached over TCP alone, all of it at once: hosts that wait for it over RDMA would not come again if they met a port that has
+    /// others and not theirs. Where RDMA does not lead to this node's address, TCP stays the way.
+    fn reach_by_rdma(&self) {
+        let Some(listen) = self.listen.filter(|_| rdma::is_there(rdma::End::Target)) else {
+            return;
+        };
+        let transport = Transport::Rdma;
+        let reached = Target::exported().and_then(|seen| {
+            let lacks = seen.iter().filter(|seen| seen.reachable && !seen.rdma);
+            let lacks: Vec<Nqn> = lacks.map(|seen| seen.nqn).collect();
+            Target::open(Listen {
                 transport,
                 ..listen
-            })?;
-            if let Err(error) = rdma.reach(exports) {
-                tracing::warn!(%error, address = %listen.address, "reached over TCP alone, although this node has RDMA");
-            }
+            })?
+            .reach(&lacks)
+        });
+        if let Err(error) = reached
+            && !self.told_of_rdma.swap(true, Ordering::AcqRel)
+        {
+            tracing::warn!(%error, address = %listen.address, "reached over TCP alone, although this node has RDMA");
         }
-        Ok(())
     }
 
     /// What is told of a leg's exports. What is wanted is told once it is reached; what is not, as long as there is anything of it.
