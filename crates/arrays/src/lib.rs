@@ -10,6 +10,7 @@ mod arrays;
 mod error;
 mod external;
 mod host;
+mod members;
 mod plan;
 mod readers;
 mod refusal;

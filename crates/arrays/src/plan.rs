@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use crate::members::Members;
 use crate::readers::{self, Part, Reading};
 use crate::refusal::Refusal;
 use crate::running::{MemberState, Running, State};
-use crate::superblock::Superblock;
 use crate::wanted::{Content, Level, Present, Seen, Standing, Wanted, kernel_name};
 
 /// One step. Each can be done again, and be broken off anywhere.
@@ -142,44 +142,17 @@ fn create(array: Uuid, found: Vec<Found>) -> Result<Vec<Step>, Refusal> {
 }
 
 fn assemble(wanted: &Wanted, found: Vec<Found>) -> Result<Vec<Step>, Refusal> {
-    let mut members: Vec<(usize, &Superblock)> = Vec::new();
-    let mut behind = Vec::new();
-    for leg in &found {
-        match leg.content {
-            Content::Member(of) if of.array == wanted.array => members.push((leg.place, of)),
-            Content::Blank => behind.push(leg.place),
-            Content::Member(_) | Content::Other => {
-                return Err(Refusal::Foreign { leg: leg.place });
-            }
-        }
+    let members = Members::of(wanted, &found)?;
+    if !members.behind.is_empty() {
+        return Err(Refusal::Behind(members.behind));
     }
-    let freshest = members.iter().map(|(_, of)| *of).max_by_key(|of| of.events);
-    let Some(freshest) = freshest else {
-        return Err(Refusal::Behind(behind));
-    };
-    behind.extend(
-        members
-            .iter()
-            .filter(|(_, of)| missed(of, freshest))
-            .map(|(place, _)| place),
-    );
-    if !behind.is_empty() {
-        behind.sort_unstable();
-        return Err(Refusal::Behind(behind));
-    }
-    let degraded = members.len() < wanted.legs.len();
-    if wanted.level == Level::Raid6 && degraded && !members.iter().all(|(_, of)| of.clean) {
+    let degraded = found.len() < wanted.legs.len();
+    let clean = members.fresh.iter().all(|(_, of)| of.clean);
+    if wanted.level == Level::Raid6 && degraded && !clean {
         return Err(Refusal::NeedsDecision);
     }
     let devices = found.into_iter().map(|leg| leg.device).collect();
     Ok(vec![Step::Assemble(devices)])
-}
-
-/// Whether a leg has missed writes that the freshest one has. One event less is what a crash in the middle of writing superblocks leaves;
-/// mdadm goes by the same.
-pub(crate) fn missed(of: &Superblock, freshest: &Superblock) -> bool {
-    let counts = freshest.slot(of.number).is_some();
-    of.events.saturating_add(1) < freshest.events || of.recovering || !counts
 }
 
 /// Sees to an array that runs.
@@ -280,7 +253,7 @@ fn can_grow(wanted: &Wanted, seen: &Seen, array: &Running) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::superblock::Format;
+    use crate::superblock::{Format, Superblock};
     use crate::wanted::{Geometry, Leg};
 
     const ARRAY: Uuid = Uuid::from_u128(7);

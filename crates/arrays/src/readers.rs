@@ -10,7 +10,8 @@
 
 use std::path::PathBuf;
 
-use crate::plan::{Found, Step, missed, out, reached};
+use crate::members::{Members, missed};
+use crate::plan::{Step, out, reached};
 use crate::refusal::Refusal;
 use crate::running::{MemberState, Running};
 use crate::superblock::{Format, Superblock};
@@ -57,28 +58,13 @@ pub(crate) fn bring_up(wanted: &Wanted, seen: &Seen) -> Result<Vec<Step>, Refusa
         return Err(Refusal::NotFormed);
     }
     let found = reached(wanted, seen)?;
-    let mut members: Vec<(&Found, &Superblock)> = Vec::new();
-    let mut behind = Vec::new();
-    for leg in &found {
-        match leg.content {
-            Content::Member(of) if of.array == wanted.array => members.push((leg, of)),
-            Content::Blank => behind.push(leg.place),
-            Content::Member(_) | Content::Other => {
-                return Err(Refusal::Foreign { leg: leg.place });
-            }
-        }
-    }
-    let freshest = members.iter().map(|(_, of)| *of).max_by_key(|of| of.events);
-    let Some(freshest) = freshest else {
-        return Err(Refusal::Behind(behind));
-    };
     // What has missed writes is left out where the others are enough: all were seen, so it is known which ones are fresh.
-    let (stale, fresh): (Vec<_>, Vec<_>) = members
-        .into_iter()
-        .partition(|(_, of)| missed(of, freshest));
-    behind.extend(stale.iter().map(|(leg, _)| leg.place));
+    let Members {
+        fresh,
+        freshest,
+        behind,
+    } = Members::of(wanted, &found)?;
     if fresh.len() < wanted.level.needed(wanted.legs.len()) {
-        behind.sort_unstable();
         return Err(Refusal::Behind(behind));
     }
     // Its legs may differ in what was being written, and whoever reads would have one or the other.
