@@ -12,7 +12,7 @@ help:
 
 demo:
 	@scripts/need cc=build-essential
-	cargo build --locked -p strandctl -p operator -p node-agent -p kv-endpoint
+	cargo build --locked -p strandctl -p operator -p node-agent -p csi-driver -p kv-endpoint
 	@scripts/demo
 
 test:
