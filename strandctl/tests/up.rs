@@ -320,8 +320,28 @@ fn a_rack_that_is_killed_leaves_nothing_running_and_comes_up_as_it_was() {
     bed.up(if loops { &["--loop"] } else { &[] });
     assert_eq!(labels(&bed), before);
     assert_eq!(loops_over(bed.dir.path()).len(), if loops { 2 } else { 0 });
+    let looks = loops_over(bed.dir.path()).into_iter().next();
+    let looks = looks.map(|device| std::thread::spawn(move || look_until_it_goes(&device)));
     assert!(bed.end("TERM"), "{}", bed.output());
     assert_eq!(loops_over(bed.dir.path()), Vec::<PathBuf>::new());
+    if let Some(thread) = looks {
+        thread.join().unwrap();
+    }
+}
+
+/// Has a device open until it has been asked to go, as udev may: the kernel then detaches it when it is closed
+/// (`/sys/block/loopN/loop/autoclear`).
+fn look_until_it_goes(device: &Path) {
+    let _open = File::open(device).unwrap();
+    let name = device.file_name().unwrap();
+    let asked = Path::new("/sys/block").join(name).join("loop/autoclear");
+    let start = Instant::now();
+    while fs::read_to_string(&asked).unwrap_or_default().trim() != "1" {
+        assert!(start.elapsed() < PATIENCE, "{device:?} was not asked to go");
+        sleep(Duration::from_millis(5));
+    }
+    // Long enough for whoever does not wait to have ended.
+    sleep(Duration::from_secs(1));
 }
 
 #[test]

@@ -5,7 +5,13 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
+    thread::sleep,
+    time::{Duration, Instant},
 };
+
+/// How long detaching waits for whoever has a device open: the host's udev looks at what was written to, and a mount goes a moment
+/// after the process whose namespace held it.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Loop devices that are detached when this goes.
 #[derive(Debug, Default)]
@@ -67,8 +73,8 @@ pub fn attached(sys_block: &Path) -> Vec<(PathBuf, PathBuf)> {
     attached
 }
 
-/// Detaches one.
-pub fn detach(device: &Path) -> Result<()> {
+/// Asks for one to be detached: one that something has open goes when that closes it.
+pub fn ask_to_detach(device: &Path) -> Result<()> {
     let output = losetup(&["--detach".as_ref(), device.as_os_str()])?;
     if !output.status.success() {
         bail!(
@@ -77,6 +83,26 @@ pub fn detach(device: &Path) -> Result<()> {
             String::from_utf8_lossy(&output.stderr).trim(),
             device.display()
         );
+    }
+    Ok(())
+}
+
+/// Detaches one and waits until it is gone.
+fn detach(device: &Path) -> Result<()> {
+    let file = |sys| attached(sys).into_iter().find(|one| one.0 == device);
+    let sys = Path::new("/sys/block");
+    let Some(was) = file(sys) else { return Ok(()) };
+    ask_to_detach(device)?;
+    let start = Instant::now();
+    // A device that is attached to another file by now is somebody else's.
+    while file(sys).is_some_and(|now| now == was) {
+        if start.elapsed() > PATIENCE {
+            bail!(
+                "{} stays attached until what has it open or mounted ends",
+                device.display()
+            );
+        }
+        sleep(Duration::from_millis(10));
     }
     Ok(())
 }

@@ -7,11 +7,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     thread::sleep,
-    time::Duration,
+    time::{Duration, Instant},
 };
-
-/// A mount may lie on a loop device over a file in another mount; so deep they lie at most.
-const DEPTH: usize = 4;
 
 /// Why this machine cannot hold volumes; none where it can.
 pub fn missing() -> Option<String> {
@@ -49,19 +46,22 @@ fn loadable() -> bool {
 /// Unmounts everything below a directory and detaches the loop devices over files in it, as long as nothing uses them. `devices` are
 /// left as they are.
 pub fn clear(dir: &Path, devices: &[PathBuf]) -> Result<()> {
-    for round in 0..DEPTH {
+    let start = Instant::now();
+    loop {
+        // What was just killed may hold them for a moment; a mount may lie on a loop device over a file in another mount.
         for at in mounts(dir).iter().rev() {
-            // What is still in use is named below.
             let _ = unmount(at, UnmountFlags::empty());
         }
-        // A loop device that goes with its mount is gone a moment later.
-        sleep(Duration::from_millis(20 * round as u64));
         for (device, _) in left(dir, devices) {
-            let _ = loops::detach(&device);
+            let _ = loops::ask_to_detach(&device);
         }
         if mounts(dir).is_empty() && left(dir, devices).is_empty() {
             return Ok(());
         }
+        if start.elapsed() > loops::PATIENCE {
+            break;
+        }
+        sleep(Duration::from_millis(50));
     }
     let stay = mounts(dir)
         .into_iter()
