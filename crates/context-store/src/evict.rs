@@ -132,24 +132,32 @@ pub(crate) fn effort(free: u32, coming: u32, marks: Marks, evicting: &mut bool) 
 }
 
 /// The units to evict so that up to `count` runs of `run` adjacent segments come free, the best first; empty where none
-/// can. Where all are crowded with what is protected, only the least crowded run goes.
+/// can. Where all are crowded with what is protected, shorter runs go, of not less than `least`: they lie in a row in the end. Where those
+/// are crowded, too, only the least crowded run goes.
 ///
 /// `oldest_first` takes the oldest units instead of the coldest: then facts that outlive their blocks (tombstones) can be
 /// forgotten.
 pub(crate) fn choose_victims(
     candidates: &[Candidate],
-    run: u32,
+    (least, run): (u32, u32),
     segment_len: u64,
     oldest_first: bool,
     count: usize,
 ) -> Vec<u32> {
-    let mut runs: Vec<(Rank, Range<usize>)> = (0..candidates.len())
-        .filter_map(|first| rank(candidates, first, run, segment_len, oldest_first))
-        .collect();
-    runs.sort_by(|(one, _), (other, _)| {
-        let kinds = (one.crowded, one.fat).cmp(&(other.crowded, other.fat));
-        kinds.then(one.score.total_cmp(&other.score))
-    });
+    let ranked = |run| {
+        let mut runs: Vec<(Rank, Range<usize>)> = (0..candidates.len())
+            .filter_map(|first| rank(candidates, first, run, segment_len, oldest_first))
+            .collect();
+        runs.sort_by(|(one, _), (other, _)| {
+            let kinds = (one.crowded, one.fat).cmp(&(other.crowded, other.fat));
+            kinds.then(one.score.total_cmp(&other.score))
+        });
+        runs
+    };
+    let spares =
+        |runs: &Vec<(Rank, Range<usize>)>| runs.first().is_some_and(|(best, _)| !best.crowded);
+    let mut lengths = (least.min(run)..=run).rev().map(ranked);
+    let runs = lengths.find(spares).unwrap_or_else(|| ranked(run));
     let mut taken = vec![false; candidates.len()];
     let mut victims = Vec::new();
     let mut found = 0;
@@ -170,9 +178,14 @@ pub(crate) fn choose_victims(
     victims
 }
 
+/// Whether of `len` bytes more is protected than a victim may keep.
+pub(crate) fn is_crowded(protected: u64, len: u64) -> bool {
+    protected as f64 > MOST_KEPT * len as f64
+}
+
 /// What speaks for a run; the least goes first.
 struct Rank {
-    /// More of it is protected than a victim may keep.
+    /// Of one of its units more is protected than a victim may keep.
     crowded: bool,
     /// There is more to move than what was used since it was thinned out.
     fat: bool,
@@ -192,7 +205,7 @@ fn rank(
     for (last, candidate) in candidates.iter().enumerate().skip(first) {
         let adjacent = last == first
             || candidates[last - 1].segment + candidates[last - 1].span == candidate.segment;
-        if !adjacent || !sums.add(candidate) {
+        if !adjacent || !sums.add(candidate, segment_len) {
             return None;
         }
         width += candidate.span;
@@ -202,10 +215,9 @@ fn rank(
         if sums.units == 0 {
             return None;
         }
-        let protected = sums.protected as f64 / (u64::from(width) * segment_len) as f64;
-        let crowded = protected > MOST_KEPT;
+        let crowded = sums.crowded;
         let score = if crowded {
-            protected
+            sums.protected as f64 / (u64::from(width) * segment_len) as f64
         } else if oldest_first {
             sums.generation as f64
         } else {
@@ -229,12 +241,13 @@ struct Sums {
     blocks: u64,
     protected: u64,
     generation: u64,
+    crowded: bool,
     fat: bool,
 }
 
 impl Sums {
     /// Whether the candidate can be part of a victim.
-    fn add(&mut self, candidate: &Candidate) -> bool {
+    fn add(&mut self, candidate: &Candidate, segment_len: u64) -> bool {
         match candidate.what {
             Occupant::Fixed => return false,
             Occupant::Free => {}
@@ -246,6 +259,8 @@ impl Sums {
                 thinned,
                 ..
             } => {
+                // Each keeps what it may, whatever else is in the run.
+                self.crowded |= is_crowded(protected, u64::from(candidate.span) * segment_len);
                 self.fat |= !thinned;
                 self.units += 1;
                 self.access += access;
@@ -352,7 +367,7 @@ mod tests {
             free(3),
             sealed(4, 5, 0),
         ];
-        let choose = |run, oldest, count| choose_victims(&all, run, 1000, oldest, count);
+        let choose = |run, oldest, count| choose_victims(&all, (run, run), 1000, oldest, count);
         assert_eq!(choose(1, false, 1), [4]);
         assert_eq!(choose(1, true, 1), [0]);
         assert_eq!(choose(2, false, 1), [4]);
@@ -367,9 +382,13 @@ mod tests {
     #[test]
     fn a_unit_full_of_anothers_share_is_spared() {
         let all = [sealed(0, 1, 900), sealed(1, 50, 100)];
-        assert_eq!(choose_victims(&all, 1, 1000, false, 2), [1]);
+        assert_eq!(choose_victims(&all, (1, 1), 1000, false, 2), [1]);
         let all = [sealed(0, 1, 900), sealed(1, 50, 950)];
-        assert_eq!(choose_victims(&all, 1, 1000, false, 2), [0]);
+        assert_eq!(choose_victims(&all, (1, 1), 1000, false, 2), [0]);
+        // Neither does its neighbour's room make it go: a shorter run does instead, where that is of use.
+        let all = [sealed(0, 1, 900), sealed(1, 2, 0)];
+        assert_eq!(choose_victims(&all, (1, 2), 1000, false, 2), [1]);
+        assert_eq!(choose_victims(&all, (2, 2), 1000, false, 2), [0, 1]);
     }
 
     #[test]

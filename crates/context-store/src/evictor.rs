@@ -6,6 +6,7 @@
 //! deleted can come back: a fact is let go only when no older unit is left, on stable media too. One flush serves all
 //! victims of a round.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::core::Stream;
 use crate::delete::hashed_fact;
-use crate::evict::{AHEAD, Effort, Occupant, choose_victims, effort, floor};
+use crate::evict::{AHEAD, Effort, Occupant, choose_victims, effort, floor, is_crowded};
 use crate::record::{Kind, Meta};
 use crate::relocate::Moved;
 use crate::segment::Item;
@@ -65,10 +66,12 @@ enum Aim {
 struct Round {
     aim: Aim,
     effort: Effort,
-    /// Segments that have to come free in a row.
-    run: u32,
+    /// Segments that shall come free in a row: as few as help anybody, and as many as are wanted.
+    run: (u32, u32),
     /// Owners whose blocks do not make room.
     sheltered: Vec<u16>,
+    /// Bytes that each of the others can lose until it is sheltered; empty where nobody ever is.
+    above: HashMap<u16, u64>,
 }
 
 /// What one round leaves for the next.
@@ -147,7 +150,6 @@ impl Shared {
     fn next_round(&self, tempo: &mut Tempo) -> Option<Round> {
         let core = self.core();
         let (free, usual) = (core.free(), core.usual_span());
-        let sheltered = || core.namespaces.below_share(core.live_bytes);
         let wanted = core.wanted.filter(|run| core.ready(*run) == 0);
         tempo.note(core.taken);
         let marks = core.watermarks();
@@ -178,11 +180,14 @@ impl Shared {
         Some(Round {
             aim,
             effort,
-            run: match aim {
-                Aim::Clear => 1,
-                Aim::Thin | Aim::Free => usual.max(wanted.unwrap_or(1)),
+            run: match (aim, wanted) {
+                (Aim::Clear, _) => (1, 1),
+                // Somebody waits for a row of just that length.
+                (_, Some(wanted)) if wanted > usual => (wanted, wanted),
+                _ => (1, usual),
             },
-            sheltered: sheltered(),
+            sheltered: core.namespaces.below_share(core.live_bytes),
+            above: core.namespaces.above_shelter(core.live_bytes),
         })
     }
 
@@ -195,13 +200,20 @@ impl Shared {
             let mut candidates = core.space.candidates(now.millis, &round.sheltered);
             for one in &mut candidates {
                 let Occupant::Sealed {
-                    thinned, blocks, ..
+                    thinned,
+                    blocks,
+                    protected,
+                    ..
                 } = one.what
                 else {
                     continue;
                 };
                 let stays = match round.aim {
-                    Aim::Thin => thinned,
+                    // What is sheltered goes only where nothing else can, which is not so while this is done ahead.
+                    Aim::Thin => {
+                        let len = u64::from(one.span) * core.space.layout.segment_len;
+                        thinned || is_crowded(protected, len)
+                    }
                     Aim::Clear => blocks > 0,
                     Aim::Free => false,
                 };
@@ -211,13 +223,14 @@ impl Shared {
             }
             (candidates, core.space.layout.segment_len, oldest)
         };
-        let chosen = choose_victims(
+        let mut chosen = choose_victims(
             &candidates,
             round.run,
             segment_len,
             oldest,
             round.effort.victims,
         );
+        self.leave_shares(&mut chosen, round.above);
         {
             let mut core = self.core();
             for segment in &chosen {
@@ -258,6 +271,25 @@ impl Shared {
             progress |= gone.unwrap_or(false);
         }
         progress
+    }
+
+    /// Keeps as many of the victims, in order, as leave every namespace what shelters it, but the first in any case.
+    fn leave_shares(&self, victims: &mut Vec<u32>, mut left: HashMap<u16, u64>) {
+        let core = self.core();
+        let mut can_go = |(owner, bytes): (&u16, &u64)| match left.get_mut(owner) {
+            Some(left) if *left < *bytes => false,
+            Some(left) => {
+                *left -= *bytes;
+                true
+            }
+            // What is sheltered is moved elsewhere.
+            None => true,
+        };
+        let fit = victims
+            .iter()
+            .take_while(|segment| core.space.get(**segment).owners.iter().all(&mut can_go))
+            .count();
+        victims.truncate(fit.max(1));
     }
 
     /// Moves what is worth it; whether there was a unit to do so with.

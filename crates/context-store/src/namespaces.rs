@@ -219,13 +219,32 @@ impl Namespaces {
             return Vec::new();
         }
         let is_below = |slot: &u16| {
-            self.owner(*slot).is_some_and(|owner| {
-                owner.bytes > 0 && owner.bytes < self.share(*slot, live) / 10 * 9
-            })
+            self.owner(*slot)
+                .is_some_and(|owner| owner.bytes > 0 && owner.bytes < self.shelter(*slot, live))
         };
         let mut below: Vec<u16> = self.current.values().copied().filter(is_below).collect();
         below.sort_unstable();
         below
+    }
+
+    /// Bytes that each of the others can lose until it is sheltered, by slot; empty where nobody ever is.
+    pub(crate) fn above_shelter(&self, live: u64) -> HashMap<u16, u64> {
+        if self.current.len() < 2 {
+            return HashMap::new();
+        }
+        let above = |slot: &u16| {
+            let above = self
+                .owner(*slot)?
+                .bytes
+                .checked_sub(self.shelter(*slot, live))?;
+            Some((*slot, above))
+        };
+        self.current.values().filter_map(above).collect()
+    }
+
+    /// Of `live` bytes, those below which a namespace is sheltered.
+    fn shelter(&self, slot: u16, live: u64) -> u64 {
+        self.share(slot, live) / 10 * 9
     }
 
     /// Flushes a namespace as of `sequence`.

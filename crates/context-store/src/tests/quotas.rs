@@ -107,3 +107,41 @@ async fn a_block_larger_than_all_it_may_hold_is_refused_in_words() {
     assert_eq!(store.stats().dropped_quota, 1);
     store.close().await;
 }
+
+/// Of two that by turns write more than half of what there is room for, each keeps what shelters it, whoever wrote last.
+#[tokio::test]
+async fn room_is_shared_by_weight() {
+    let file = file(LEN);
+    let (store, _) = on_file(&file, LEN, Hands::new().options()).await.unwrap();
+    let bytes = value(5, VALUE);
+    let both = [BOUND, FREE];
+    let mut number = 0_u64;
+    for weights in [[1, 3], [3, 1]] {
+        let shares = both.into_iter().zip(weights);
+        let shares: Vec<_> = shares
+            .map(|(namespace, weight)| (namespace, Share { weight, most: None }))
+            .collect();
+        store.set_shares(&shares);
+        for round in 0..4 {
+            for namespace in both {
+                for _ in 0..LEN as usize * 6 / 10 / VALUE {
+                    number += 1;
+                    let key = number.to_le_bytes();
+                    let put = store.put_bytes(namespace, &key, &bytes, PutOptions::default());
+                    put.await.unwrap();
+                }
+            }
+            let held = both.map(|namespace| store.namespace_stats(namespace).unwrap().bytes);
+            let parts = held.map(|bytes| bytes * 100 / (held[0] + held[1]));
+            for (part, weight) in parts.into_iter().zip(weights) {
+                // Nine tenths of a share are sheltered, and what is on its way out is counted no more.
+                let share = 25 * u64::from(weight);
+                assert!(
+                    part >= share * 8 / 10,
+                    "round {round}, weights {weights:?}: {parts:?} of 100"
+                );
+            }
+        }
+    }
+    store.close().await;
+}
