@@ -216,7 +216,7 @@ pub struct ContextMemoryPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub ttl_seconds: Option<i64>,
-    /// Endurance budget: how often each drive's context side may be overwritten in full a day.
+    /// Endurance budget: how much context memory may write to a drive a day, in sizes of the whole drive (as drives are rated, JESD218).
     #[serde(default = "default_drive_writes_per_day")]
     #[schemars(range(min = 0.01, max = 100.0))]
     pub drive_writes_per_day: f64,
