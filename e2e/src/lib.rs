@@ -17,6 +17,7 @@ pub mod enter;
 pub mod guard;
 pub mod images;
 pub mod node;
+pub mod policies;
 pub mod process;
 pub mod wait;
 

@@ -18,10 +18,10 @@ pub fn pod(rack: &Rack, team: &str) {
     rack.ready(team, "kv");
 }
 
-fn grant(rack: &Rack, team: &str, share: Value) {
+fn grant(rack: &Rack, pool: &str, team: &str, share: Value) {
     rack.apply(json!({
-        "apiVersion": "strand.dev/v1alpha1", "kind": "PoolGrant", "metadata": {"name": format!("rack.{team}")},
-        "spec": {"pool": "rack", "namespace": team, "contextMemory": share},
+        "apiVersion": "strand.dev/v1alpha1", "kind": "PoolGrant", "metadata": {"name": format!("{pool}.{team}")},
+        "spec": {"pool": pool, "namespace": team, "contextMemory": share},
     }));
 }
 
@@ -45,12 +45,12 @@ fn write(rack: &Rack, team: &str, count: u64) {
     rack.redis(team, "kv", &line);
 }
 
-/// What `kubectl strand kv top` tells of a namespace.
-fn told(rack: &Rack, team: &str, field: &str) -> Option<u64> {
+/// What `kubectl strand kv top` tells of a namespace in a pool.
+fn told(rack: &Rack, pool: &str, team: &str, field: &str) -> Option<u64> {
     let args = ["kv", "top", "--interval", "1", "-o", "json"];
     let top: Value = serde_json::from_str(&run(&mut strandctl(rack, &args)).unwrap()).unwrap();
     let mut rows = top["namespaces"].as_array().unwrap().iter();
-    rows.find(|row| row["namespace"] == team)?[field].as_u64()
+    rows.find(|row| row["pool"] == pool && row["namespace"] == team)?[field].as_u64()
 }
 
 /// A namespace that writes more than its quota loses its own oldest blocks, and no other's; its weight gives it its share of room.
@@ -67,13 +67,14 @@ pub fn a_quota_holds_its_namespace_and_spares_the_others(rack: &Rack) {
     .unwrap();
     grant(
         rack,
+        "rack",
         "team-b",
         json!({"weight": 3, "quota": QUOTA.to_string()}),
     );
     let count = 3 * QUOTA / BLOCK;
     write(rack, "team-b", count);
     let held = wait::until("team-b is held to its quota", PATIENCE, || {
-        match told(rack, "team-b", "heldBytes") {
+        match told(rack, "rack", "team-b", "heldBytes") {
             Some(held) if held > 0 && held <= QUOTA + QUOTA / 16 => Ok(held),
             other => Err(format!("{other:?}")),
         }
@@ -93,9 +94,10 @@ pub fn a_quota_holds_its_namespace_and_spares_the_others(rack: &Rack) {
     );
     assert_eq!(found(rack, "team-a", 40), 40, "the other's are untouched");
 
-    grant(rack, "team-b", json!({"weight": 3, "quota": null}));
+    grant(rack, "rack", "team-b", json!({"weight": 3, "quota": null}));
     wait::until("team-b's share is thrice team-a's", PATIENCE, || {
-        let shares = ["team-a", "team-b"].map(|team| told(rack, team, "shareBytes").unwrap_or(0));
+        let shares =
+            ["team-a", "team-b"].map(|team| told(rack, "rack", team, "shareBytes").unwrap_or(0));
         let ratio = shares[1] as f64 / shares[0].max(1) as f64;
         if (2.9..3.1).contains(&ratio) {
             Ok(())
@@ -105,6 +107,72 @@ pub fn a_quota_holds_its_namespace_and_spares_the_others(rack: &Rack) {
     })
     .unwrap();
     rack.kubectl(&["delete", "poolgrant", "rack.team-b", "--timeout=30s"]);
+}
+
+/// Bytes that each team writes in a round: more than half of what the small drive holds.
+const ROUND: u64 = 600 << 20;
+
+/// Of two namespaces that both write more than there is room for, each keeps what its weight gives it, and when the weights change, that
+/// changes: in a pool of one small drive, which both fill.
+pub fn room_is_shared_by_weight(rack: &Rack) {
+    let node = rack.cluster.node("node-1").unwrap();
+    node.sh("truncate -s 1G /var/lib/drives/small.img").unwrap();
+    rack.apply(json!({
+        "apiVersion": "strand.dev/v1alpha1", "kind": "MemoryPool", "metadata": {"name": "small"},
+        "spec": {"drives": {"maxSize": "2Gi"}, "carve": {"contextMemory": "90%"}, "deletionPolicy": "Release",
+            "contextMemory": {"driveWritesPerDay": 100}},
+    }));
+    let ready = "{.status.conditions[?(@.type=='Ready')].status}";
+    rack.until(&["mpool", "small"], ready, |status| status == "True");
+    let teams = ["team-a", "team-b"];
+    for team in teams {
+        rack.team(team);
+        let mut pod = Pod::new(team, "small").on("node-1").object();
+        pod["metadata"]["labels"] = json!({"strand.dev/pool": "small"});
+        rack.apply(pod);
+        rack.ready(team, "small");
+    }
+    let mut round = 0;
+    // Both write new blocks, by turns; of what is held, the part that the one with the weight of three holds.
+    let mut writes = |weights: [u64; 2]| {
+        round += 1;
+        for team in teams {
+            let line = format!(
+                "for n in range({}):\n  r.set('r-{round}-%d' % n, b'w' * {BLOCK})",
+                ROUND / BLOCK
+            );
+            rack.redis(team, "small", &line);
+        }
+        let held = teams.map(|team| told(rack, "small", team, "heldBytes").unwrap_or(0));
+        let larger = held[usize::from(weights[1] > weights[0])];
+        let part = larger as f64 / (held[0] + held[1]).max(1) as f64;
+        println!(
+            "    weights {weights:?}, MiB held {:?}",
+            held.map(|bytes| bytes >> 20)
+        );
+        // Three quarters are its share, and nine tenths of that are sheltered.
+        match (0.6..0.85).contains(&part) {
+            true => Ok(()),
+            false => Err(format!("{part}")),
+        }
+    };
+    for weights in [[1, 3], [3, 1]] {
+        for (team, weight) in teams.into_iter().zip(weights) {
+            grant(rack, "small", team, json!({"weight": weight}));
+        }
+        wait::until("who weighs more has the more room", PATIENCE, || {
+            writes(weights)
+        })
+        .unwrap();
+        writes(weights).unwrap();
+    }
+    for team in teams {
+        rack.delete(team, "pod/small");
+        let name = format!("small.{team}");
+        rack.kubectl(&["delete", "poolgrant", &name, "--timeout=30s"]);
+    }
+    rack.kubectl(&["delete", "mpool", "small", "--timeout=90s"]);
+    node.sh("rm /var/lib/drives/small.img").unwrap();
 }
 
 /// Of a pool that is granted, a namespace without a grant gets nothing, not even by hand, and hears what to ask for; doors that are open
@@ -143,7 +211,7 @@ pub fn a_pool_that_is_granted_is_for_nobody_else(rack: &Rack) {
     let open = rack.redis("team-a", "kv", "print(r.set('open', b'x'))");
     assert_eq!(open, "True", "what is open stays open");
 
-    grant(rack, "team-a", json!({}));
+    grant(rack, "rack", "team-a", json!({}));
     rack.ready("team-a", "by-hand");
     access(rack, "Open");
     rack.kubectl(&["delete", "poolgrant", "rack.team-a", "--timeout=30s"]);

@@ -8,11 +8,9 @@ use strand_e2e::wait::{self, PATIENCE};
 
 use crate::rack::{NAMESPACE, Pod, Rack};
 
-const OWN: &str = "strand-webhook";
-/// The Secret that cert-manager fills.
-const GIVEN: &str = "strand-webhook-cert-manager";
+pub const OWN: &str = "strand-webhook";
 /// What the API server calls the webhooks.
-const NAME: &str = "strand-webhook.strand-system.svc";
+pub const NAME: &str = "strand-webhook.strand-system.svc";
 /// Pods that are made at a time.
 const PODS: usize = 20;
 
@@ -65,7 +63,7 @@ fn changed(rack: &Rack, name: &str, before: &str, made: &mut usize) -> String {
 }
 
 /// Has pods made, without keeping them, and sees to it that each has its endpoint.
-fn injected(rack: &Rack) -> usize {
+pub fn injected(rack: &Rack) -> usize {
     let pods: Vec<String> = (0..PODS)
         .map(|n| {
             Pod::new("team-a", &format!("made-{n}"))
@@ -89,7 +87,7 @@ fn secret(rack: &Rack, name: &str, key: &str) -> String {
 }
 
 /// The certificates that the operators' webhooks show, a line of each.
-fn served(rack: &Rack) -> Vec<String> {
+pub fn served(rack: &Rack) -> Vec<String> {
     let label = "app.kubernetes.io/component=operator";
     let path = "jsonpath={.items[*].status.podIP}";
     let pods = rack.kubectl(&["get", "pods", "-n", NAMESPACE, "-l", label, "-o", path]);
@@ -105,111 +103,6 @@ fn served(rack: &Rack) -> Vec<String> {
 }
 
 /// The first line of a certificate's bytes, in which its serial number is.
-fn line(pem: &str) -> &str {
+pub fn line(pem: &str) -> &str {
     pem.lines().nth(1).unwrap_or("nothing")
-}
-
-/// cert-manager, played by hand, since it cannot be had here: its definitions, and what it and its CA injector would write.
-pub mod cert_manager {
-    use super::*;
-
-    /// The definitions, by which the chart sees that it is there.
-    pub fn comes(rack: &Rack) {
-        for (kind, plural) in [("Issuer", "issuers"), ("Certificate", "certificates")] {
-            rack.apply(json!({
-                "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-                "metadata": {"name": format!("{plural}.cert-manager.io")},
-                "spec": {
-                    "group": "cert-manager.io", "scope": "Namespaced",
-                    "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase()},
-                    "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
-                        "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-                    }}}],
-                },
-            }));
-        }
-        let ours = [
-            "crd/issuers.cert-manager.io",
-            "crd/certificates.cert-manager.io",
-        ];
-        rack.kubectl(
-            &[
-                &["wait", "--for=condition=Established", "--timeout=30s"][..],
-                &ours,
-            ]
-            .concat(),
-        );
-    }
-
-    /// Does what the chart's Certificate and annotations ask for, and sees that pods are injected by that.
-    pub fn issues(rack: &Rack) {
-        let asked = rack
-            .cluster
-            .get(&["certificate.cert-manager.io", OWN, "-n", NAMESPACE])
-            .unwrap();
-        assert_eq!(asked["spec"]["secretName"], GIVEN, "{asked}");
-        assert_eq!(asked["spec"]["dnsNames"], json!([NAME]), "{asked}");
-        let dir = rack.cluster.dir().join("cert-manager");
-        std::fs::create_dir_all(&dir).unwrap();
-        let line = format!(
-            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=strand \
-             -addext subjectAltName=DNS:{NAME} -keyout tls.key -out tls.crt 2>&1"
-        );
-        run(Command::new("bash").args(["-euc", &line]).current_dir(&dir)).unwrap();
-        let read = |file: &str| std::fs::read_to_string(dir.join(file)).unwrap();
-        let (certificate, key) = (read("tls.crt"), read("tls.key"));
-        rack.apply(json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-            "metadata": {"namespace": NAMESPACE, "name": GIVEN},
-            "stringData": {"ca.crt": certificate, "tls.crt": certificate, "tls.key": key},
-        }));
-        let bundle = rack.kubectl(&[
-            "get",
-            "secret",
-            GIVEN,
-            "-n",
-            NAMESPACE,
-            "-o",
-            "jsonpath={.data.ca\\.crt}",
-        ]);
-        for kind in [
-            "mutatingwebhookconfiguration",
-            "validatingwebhookconfiguration",
-        ] {
-            let mut hooks = rack.cluster.get(&[kind, "strand"]).unwrap();
-            let from = &hooks["metadata"]["annotations"]["cert-manager.io/inject-ca-from"];
-            assert_eq!(*from, json!(format!("{NAMESPACE}/{OWN}")));
-            for hook in hooks["webhooks"].as_array_mut().unwrap() {
-                hook["clientConfig"]["caBundle"] = json!(bundle);
-            }
-            rack.cluster
-                .feed(&["replace", "-f", "-"], hooks.to_string().as_bytes())
-                .unwrap();
-        }
-        wait::until(
-            "every operator serves what it was given",
-            2 * PATIENCE,
-            || {
-                let all = served(rack);
-                if !all.is_empty() && all.iter().all(|one| certificate.contains(one)) {
-                    Ok(())
-                } else {
-                    Err(format!("{all:?}"))
-                }
-            },
-        )
-        .unwrap();
-        rack.team("team-a");
-    }
-
-    /// Its definitions go, and what it made stays, as it would.
-    pub fn goes(rack: &Rack) {
-        rack.kubectl(&[
-            "delete",
-            "crd",
-            "issuers.cert-manager.io",
-            "certificates.cert-manager.io",
-            "--timeout=60s",
-        ]);
-    }
 }

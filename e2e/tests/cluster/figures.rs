@@ -132,6 +132,20 @@ impl Histogram {
         let enough = |(_, count): &&(f64, u64)| count * 100 >= self.count() * percent;
         self.0.iter().find(enough).map_or(0.0, |(bound, _)| *bound)
     }
+
+    /// An estimate of it in seconds: as Prometheus' `histogram_quantile`, which takes a bucket's for evenly spread.
+    fn about(&self, percent: u64) -> f64 {
+        let rank = self.count() as f64 * percent as f64 / 100.0;
+        let (mut from, mut below) = (0.0, 0);
+        for (bound, count) in &self.0 {
+            if *count as f64 >= rank {
+                let part = (rank - below as f64) / (*count - below).max(1) as f64;
+                return from + (bound - from) * part;
+            }
+            (from, below) = (*bound, *count);
+        }
+        from
+    }
 }
 
 impl fmt::Display for Histogram {
@@ -140,8 +154,9 @@ impl fmt::Display for Histogram {
         let (half, most) = (most(50), most(99));
         write!(
             f,
-            "of {} pods p50 at most {half} ms, p99 at most {most} ms",
-            self.count()
+            "of {} pods p50 at most {half} ms, p99 at most {most} ms (about {:.1} ms)",
+            self.count(),
+            self.about(99) * 1000.0
         )
     }
 }

@@ -5,7 +5,7 @@ use strand_e2e::process::run;
 use strand_e2e::wait::{self, PATIENCE};
 use strand_e2e::{guard, images};
 
-use crate::certificates::cert_manager;
+use crate::cert_manager::CertManager;
 use crate::rack::{NAMESPACE, Pod, Rack, strandctl};
 use crate::running::Running;
 
@@ -39,18 +39,18 @@ pub fn an_upgrade_harms_nobody(rack: &Rack) {
     let clients = ["node-1", "node-2"]
         .map(|node| Running::start(rack, "team-a", &format!("busy-{node}"), node));
     rack.keep("team-a", "busy-node-1");
-    cert_manager::comes(rack);
+    let mut cert_manager = CertManager::comes(rack);
     rack.helm(
         "upgrade",
         &["--set", "logs.level=debug", "--set", "logs.format=json"],
     );
-    cert_manager::issues(rack);
+    cert_manager.issues(rack);
     rolled_out(rack);
     rack.cluster
         .helm(&["rollback", "strand", "-n", NAMESPACE])
         .unwrap();
     rolled_out(rack);
-    cert_manager::goes(rack);
+    cert_manager.goes(rack);
     rack.team("team-a");
     rack.kept("team-a", "busy-node-1");
     for client in clients {

@@ -12,6 +12,7 @@
 )]
 
 mod access;
+mod cert_manager;
 mod certificates;
 mod corpus;
 mod deletions;
@@ -21,6 +22,7 @@ mod install;
 mod life;
 mod nodes;
 mod pods;
+mod policies;
 mod rack;
 mod running;
 mod told;
@@ -97,6 +99,10 @@ const SCENARIOS: &[Scenario] = &[
         access::a_quota_holds_its_namespace_and_spares_the_others,
     ),
     (
+        "access::room_is_shared_by_weight",
+        access::room_is_shared_by_weight,
+    ),
+    (
         "access::a_pool_that_is_granted_is_for_nobody_else",
         access::a_pool_that_is_granted_is_for_nobody_else,
     ),
@@ -107,6 +113,10 @@ const SCENARIOS: &[Scenario] = &[
     (
         "access::on_the_nodes_network_a_password_is_needed",
         access::on_the_nodes_network_a_password_is_needed,
+    ),
+    (
+        "policies::ports_answer_whom_they_are_for",
+        policies::ports_answer_whom_they_are_for,
     ),
     (
         "certificates::they_are_renewed_while_pods_are_made",

@@ -55,11 +55,11 @@ impl Rack {
         self.cluster.helm(&args).unwrap()
     }
 
-    /// A pool of all drives, split in half.
+    /// A pool of all drives but small ones, split in half.
     pub fn pool(&self) {
         self.apply(json!({
             "apiVersion": "strand.dev/v1alpha1", "kind": "MemoryPool", "metadata": {"name": "rack"},
-            "spec": {"drives": {"models": ["*"]}, "carve": {"contextMemory": "50%"},
+            "spec": {"drives": {"models": ["*"], "minSize": "4Gi"}, "carve": {"contextMemory": "50%"},
                 // Small drives: at their endurance hardly a block a second would be kept.
                 "contextMemory": {"driveWritesPerDay": 100},
             },
