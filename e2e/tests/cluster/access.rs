@@ -127,6 +127,8 @@ pub fn room_is_shared_by_weight(rack: &Rack) {
     let teams = ["team-a", "team-b"];
     for team in teams {
         rack.team(team);
+        // The node has room for four pods' arenas.
+        rack.delete(team, "pod/kv");
         let mut pod = Pod::new(team, "small").on("node-1").object();
         pod["metadata"]["labels"] = json!({"strand.dev/pool": "small"});
         rack.apply(pod);
