@@ -1,7 +1,8 @@
 //! `strandctl node`: a node is emptied of work, so that its machine can be away, and taken back.
 
 use crate::{
-    cluster::{Target, in_words},
+    cluster::{Evacuations, Target, evacuations, in_words},
+    drive::empty,
     text::count,
 };
 use anyhow::{Context, Result, bail};
@@ -12,8 +13,12 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
-use strand_api::{Drive, PoolMap, PoolVolume, Redundancy};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    time::Duration,
+};
+use strand_api::{ByteQuantity, Drive, Locality, PoolMap, PoolSnapshot, PoolVolume, Redundancy};
 
 /// On drives that were cordoned with their node: they are taken back with it.
 const WITH_NODE: &str = "strand.dev/cordoned-with-node";
@@ -31,7 +36,8 @@ pub struct NodeArgs {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Cordon a node and its drives, and tell what still needs it. Ends with 0 once its machine can be away
+    /// Cordon a node and its drives, and tell what still needs it. Ends with 0 once its machine can be away. With --move, volumes and
+    /// snapshots that nobody uses go to drives of other nodes first
     Drain(DrainArgs),
     /// Take a drained node and its drives back into use
     Uncordon(UncordonArgs),
@@ -45,6 +51,13 @@ struct DrainArgs {
     /// Stay until nothing needs the node any more
     #[arg(long)]
     wait: bool,
+    /// Move volumes and snapshots that nobody uses to other nodes, as `strandctl drive evacuate` does: for a machine that is gone for long,
+    /// or for good. It goes on without this command, until the node is taken back
+    #[arg(long = "move")]
+    moves: bool,
+    /// Bytes a second that are copied from each drive at most, such as 200Mi
+    #[arg(long, default_value = "200Mi", requires = "moves")]
+    rate: ByteQuantity,
     #[command(flatten)]
     target: Target,
 }
@@ -75,9 +88,17 @@ async fn drain(args: DrainArgs) -> Result<()> {
     let client = args.target.client().await?;
     let drives = cordon(&client, &args.node, true).await?;
     println!("node {}: cordoned, {drives}", args.node);
+    if args.moves {
+        let drives = crate::cluster::drives(&client).await?;
+        let ours = |drive: &&Drive| drive.spec.node_name == args.node && drive.spec.pool.is_some();
+        for drive in drives.iter().filter(ours) {
+            empty(&client, drive, args.rate).await?;
+        }
+        println!("  its drives are being emptied; `strandctl drives` tells how far that is");
+    }
     let mut told = String::new();
     loop {
-        let needs = Needs::of(&args.node, &Seen::read(&client).await?);
+        let needs = Needs::of(&args.node, &Seen::read(&client).await?, args.moves);
         let text = needs.to_string();
         if text != told {
             print!("{text}");
@@ -143,6 +164,8 @@ async fn cordon(client: &Client, name: &str, cordon: bool) -> Result<String> {
 struct Seen {
     maps: Vec<PoolMap>,
     volumes: Vec<PoolVolume>,
+    snapshots: Vec<PoolSnapshot>,
+    evacuations: Evacuations,
     /// Claims as `namespace/name`, by volume.
     claims: BTreeMap<String, String>,
 }
@@ -152,10 +175,12 @@ impl Seen {
         let params = ListParams::default();
         let maps = Api::<PoolMap>::all(client.clone());
         let volumes = Api::<PoolVolume>::all(client.clone());
+        let snapshots = Api::<PoolSnapshot>::all(client.clone());
         let persistent = Api::<PersistentVolume>::all(client.clone());
-        let (maps, volumes, persistent) = tokio::try_join!(
+        let (maps, volumes, snapshots, persistent) = tokio::try_join!(
             maps.list(&params),
             volumes.list(&params),
+            snapshots.list(&params),
             persistent.list(&params)
         )
         .map_err(in_words)?;
@@ -168,6 +193,8 @@ impl Seen {
         Ok(Seen {
             maps: maps.items,
             volumes: volumes.items,
+            snapshots: snapshots.items,
+            evacuations: evacuations(client).await?,
             claims: persistent.items.into_iter().filter_map(claim).collect(),
         })
     }
@@ -191,6 +218,10 @@ struct Needs {
     used: Vec<String>,
     /// Volumes that pods of other nodes use, and whose bytes are here: with those nodes.
     lent: Vec<(String, String)>,
+    /// Volumes and snapshots that nobody uses, and that are to leave it.
+    leaving: Vec<String>,
+    /// How far its drives are with that.
+    progress: Vec<String>,
     /// Volumes that nobody uses, and that cannot be used without it.
     kept: Vec<String>,
     /// Volumes that have copies elsewhere.
@@ -198,7 +229,8 @@ struct Needs {
 }
 
 impl Needs {
-    fn of(node: &str, seen: &Seen) -> Needs {
+    /// Who needs a node. With `moves`, what can leave it has to.
+    fn of(node: &str, seen: &Seen, moves: bool) -> Needs {
         let mut needs = Needs {
             node: node.to_owned(),
             ..Needs::default()
@@ -219,7 +251,9 @@ impl Needs {
                 Redundancy::None | Redundancy::Stripe => false,
                 Redundancy::Mirror | Redundancy::Raid6 => true,
             };
+            let leaves = moves && users.is_empty() && volume.spec.locality == Locality::Fabric;
             match (users.contains(&node), here, copies, users.is_empty()) {
+                (_, true, ..) if leaves => needs.leaving.push(format!("volume {name}")),
                 (true, ..) => needs.used.push(name),
                 (false, false, ..) => {}
                 (false, true, true, _) => needs.thinner.push(name),
@@ -227,11 +261,33 @@ impl Needs {
                 (false, true, false, false) => needs.lent.push((name, users.join(", "))),
             }
         }
+        let volumes = seen.volumes.iter().flat_map(|v| &v.spec.legs);
+        let snapshots = seen.snapshots.iter().flat_map(|s| &s.spec.legs);
+        let legs = volumes.chain(snapshots).filter(|leg| leg.node_name == node);
+        let drives: BTreeSet<&String> = legs.map(|leg| &leg.drive).collect();
+        let emptied = drives.into_iter().filter(|_| moves);
+        let emptied = emptied.filter_map(|drive| Some((drive, seen.evacuations.get(drive)?)));
+        needs.progress = emptied
+            .map(|(drive, status)| format!("drive {drive}: {}", status.message))
+            .collect();
+        let tied = |snapshot: &PoolSnapshot| {
+            let mut volumes = seen.volumes.iter();
+            let volume = volumes.find(|v| v.metadata.name.as_ref() == Some(&snapshot.spec.volume));
+            volume.is_some_and(|volume| volume.spec.locality == Locality::Node)
+        };
+        for snapshot in seen.snapshots.iter().filter(|s| moves && !tied(s)) {
+            if snapshot.spec.legs.iter().any(|leg| leg.node_name == node) {
+                needs
+                    .leaving
+                    .push(format!("snapshot {}", snapshot.name_any()));
+            }
+        }
         needs
     }
 
     fn nobody(&self) -> bool {
-        self.maps.is_empty() && self.used.is_empty() && self.lent.is_empty()
+        let used = !self.used.is_empty() || !self.lent.is_empty();
+        self.maps.is_empty() && self.leaving.is_empty() && !used
     }
 }
 
@@ -249,6 +305,12 @@ impl std::fmt::Display for Needs {
                 f,
                 "  volume {volume} is used on {users}, and its bytes are here"
             )?;
+        }
+        if !self.leaving.is_empty() {
+            writeln!(f, "  still being moved: {}", some(&self.leaving))?;
+            for drive in &self.progress {
+                writeln!(f, "  {drive}")?;
+            }
         }
         if !self.used.is_empty() {
             writeln!(
@@ -323,6 +385,8 @@ mod tests {
         Seen {
             maps: vec![map.unwrap()],
             volumes,
+            snapshots: Vec::new(),
+            evacuations: Evacuations::new(),
             claims: [("v1".to_owned(), "team-a/weights".to_owned())].into(),
         }
     }
@@ -334,7 +398,7 @@ mod tests {
             volume("v2", "none", "n1", &["n2"]),
             volume("v3", "none", "n2", &["n2"]),
         ];
-        let needs = Needs::of("n1", &seen(&["n1", "n2"], volumes));
+        let needs = Needs::of("n1", &seen(&["n1", "n2"], volumes), false);
         assert!(!needs.nobody());
         assert_eq!(
             needs.to_string(),
@@ -354,7 +418,7 @@ mod tests {
             volume("v3", "stripe", "n1", &[]),
             volume("v4", "none", "n2", &["n2"]),
         ];
-        let needs = Needs::of("n1", &seen(&["n2"], volumes));
+        let needs = Needs::of("n1", &seen(&["n2"], volumes), false);
         assert!(needs.nobody());
         assert_eq!(
             needs.to_string(),
@@ -362,6 +426,38 @@ mod tests {
              2 volumes cannot be used meanwhile, since the only bytes are here: v1 (team-a/weights), v3\n  \
              1 volume without one copy meanwhile: v2\n"
         );
+    }
+
+    #[test]
+    fn what_can_leave_a_node_has_to_where_that_is_asked_for() {
+        let mut tied = volume("v2", "none", "n1", &[]);
+        (tied.spec.locality, tied.spec.node_name) = (Locality::Node, Some("n1".into()));
+        let volumes = vec![
+            volume("v1", "none", "n1", &[]),
+            tied,
+            volume("v3", "mirror", "n1", &["n2"]),
+        ];
+        let mut seen = seen(&["n2"], volumes);
+        let snapshot = |name: &str, of: &str| {
+            let object = json!({
+                "apiVersion": "strand.dev/v1alpha1", "kind": "PoolSnapshot", "metadata": {"name": name},
+                "spec": {"volume": of, "legs": [{"name": name, "index": 0, "nodeName": "n1", "drive": "d"}]},
+            });
+            serde_json::from_value(object).unwrap()
+        };
+        seen.snapshots = vec![snapshot("s1", "v1"), snapshot("s2", "v2")];
+        let status = strand_api::DriveOperationStatus {
+            message: "512Mi of 1Gi moved".into(),
+            ..Default::default()
+        };
+        seen.evacuations = [("d".to_owned(), status)].into();
+        let needs = Needs::of("n1", &seen, true);
+        assert!(!needs.nobody());
+        assert_eq!(
+            needs.to_string(),
+            "  still being moved: volume v1 (team-a/weights), snapshot s1\n  drive d: 512Mi of 1Gi moved\n"
+        );
+        assert!(Needs::of("n1", &seen, false).nobody());
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Drive {
     /// The same, for whoever exports it to other nodes. Readers here and there can have it at once; a writer has it alone.
     ///
     /// # Errors
-    /// As for [`Self::attach`]; [`VolumeError::Busy`] while it is attached on this node.
+    /// As for [`Self::attach`], but that a snapshot can be lent for reading; [`VolumeError::Busy`] while it is attached on this node.
     pub fn lend(
         &self,
         name: &str,
@@ -77,7 +77,9 @@ impl Drive {
     ) -> Result<Attached, VolumeError> {
         let mut inside = self.inside()?;
         let mut record = self.known(&inside, name)?.clone();
-        if record.snapshot.is_some() {
+        // Lent for reading it is copied to another node.
+        let is_copied = user == User::Elsewhere && read_only;
+        if record.snapshot.is_some() && !is_copied {
             return Err(VolumeError::BadOrder {
                 name: name.to_owned(),
                 why: "a snapshot is not attached: make a leg from it",

@@ -100,10 +100,10 @@ pub fn to_attach(
         )),
         (None, _) => {
             let legs: Vec<String> = rest.into_iter().map(|(_, record)| record.name).collect();
-            Err(refused(format!(
-                "its bytes ({}) are orphaned or marked for deletion; see `strandctl volumes list`",
-                legs.join(", ")
-            )))
+            Err(AttachError::Unowned {
+                volume: volume.to_owned(),
+                legs: legs.join(", "),
+            })
         }
     }
 }
