@@ -79,10 +79,7 @@ pub(super) fn decide(pass: &Pass, volume: &PoolVolume, usable: Result<(), &str>)
             Err(why) => Some(("NotReady", why.to_owned())),
             Ok(()) => out_of_reach(volume, wish)
                 .or_else(|| in_the_way(&attachments, wish))
-                .or_else(|| {
-                    let left = evacuate::left_behind(pass, volume, &wish.node)?;
-                    Some(("Fencing", left))
-                })
+                .or_else(|| evacuate::left_behind(pass, volume, &wish.node))
                 .or_else(|| legs.left_over(&attachments, told)),
         };
         match obstacle {

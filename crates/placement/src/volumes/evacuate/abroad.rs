@@ -4,7 +4,10 @@
 //! from then on: who comes with an older one is refused, and once a newer one was there, this one is never lent again. So a leg that is exported
 //! as it was, and has seen no newer generation, has not been written to since the copy began (`docs/decisions/0022`).
 
-use super::super::{Owner, Pass, claim, ledger, loss, state::ailment};
+use super::super::{
+    Owner, Pass, claim, ledger, loss,
+    state::{ailment, unserved},
+};
 use strand_api::{
     Abroad, LegExport, LegMove, PlacedLeg, PoolLeg, PoolVolume, Redundancy, condition, names,
 };
@@ -82,10 +85,10 @@ pub fn export(
 /// Why bytes that were read by an export may not be all that the leg has, if they may not: its agent has to say that it is exported so still.
 pub fn doubt(leg: &PoolLeg, abroad: &Abroad) -> Option<String> {
     let status = leg.status.clone().unwrap_or_default();
-    let mut wanted = leg.spec.exports.iter().map(|e| e.generation);
-    let mut told = status.exports.iter().map(|e| e.generation);
     let is = |generation: i64| generation == abroad.generation;
-    let exported = wanted.any(is) && told.any(is);
+    let mut wanted = leg.spec.exports.iter();
+    let wanted = wanted.any(|e| is(e.generation) && e.copy && e.node == abroad.node_name);
+    let exported = wanted && status.exports.iter().any(|e| is(e.generation));
     let seen = status.observed_generation >= leg.metadata.generation;
     (!exported || !seen).then(|| {
         let (name, node) = (claim::name(leg), &leg.spec.node_name);
@@ -119,9 +122,9 @@ pub fn lost(pass: &Pass, copy: &PoolLeg) -> bool {
     node.is_none() || since.is_some_and(|since| loss::passed(since.0, loss::REBOOT, pass.now))
 }
 
-/// Why a volume is not attached on a node just now that has other bytes of it than those that it names: what it has left behind, or a copy that
-/// was given up. That node's agent alone knows whether it has heard that they are not the volume's.
-pub fn left_behind(pass: &Pass, volume: &PoolVolume, node: &str) -> Option<String> {
+/// Why a volume is not attached on a node just now that has other bytes of it than those that it names: what it has left behind. That node's agent
+/// alone knows whether it has heard that they are not the volume's. Of a copy that was never called live it always knows.
+pub fn left_behind(pass: &Pass, volume: &PoolVolume, node: &str) -> Option<(&'static str, String)> {
     let named = |leg: &PoolLeg| {
         let is = |placed: &PlacedLeg| placed.uuid.as_deref() == claim::uuid(leg);
         volume.spec.legs.iter().any(is)
@@ -130,18 +133,33 @@ pub fn left_behind(pass: &Pass, volume: &PoolVolume, node: &str) -> Option<Strin
     if volume.spec.redundancy != Redundancy::None || here {
         return None;
     }
+    // What has no owner waits for an administrator, and is attached to nobody; what goes will be gone.
     let mut others = pass.claims.all(Owner::Volume(volume)).filter(|leg| {
         leg.spec.node_name == node
             && leg.spec.snapshot.is_none()
-            && !leg.spec.orphaned
+            && leg.spec.copy.as_ref().is_none_or(|copy| copy.live)
+            && (!leg.spec.orphaned || leg.spec.deletion_mark)
             && ledger::holds_bytes(leg)
             && !named(leg)
             && pass.drives.contains_key(leg.spec.drive.as_str())
     });
-    let left = others.next().map(claim::name)?;
-    Some(format!(
-        "leg {left}, which is not its own any more, is still being deleted here"
-    ))
+    let left = others.next()?;
+    let name = claim::name(left);
+    Some(match unserved(pass, left) {
+        None => {
+            let why =
+                format!("leg {name}, which is not its own any more, is still being deleted here");
+            ("Fencing", why)
+        }
+        Some((_, why)) => {
+            let (why, drive) = (why.message, &left.spec.drive);
+            let why = format!(
+                "leg {name}, which is not its own any more, cannot be deleted here: {why}; bring that back, or forget drive {drive} if it \
+                 is gone for good; other nodes do not wait for it"
+            );
+            ("NotFenced", why)
+        }
+    })
 }
 
 /// Whether another leg of the owner has to arrive before one moves: each move has a generation of its own.

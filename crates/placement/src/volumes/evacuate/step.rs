@@ -4,7 +4,7 @@ use super::super::{
     Action, Owner, Pass,
     claim::{self, Source},
     ledger, place, site,
-    state::ailment,
+    state::{ailment, unserved},
 };
 use super::{abroad, is_left, succession::before, wait, words};
 use strand_api::{
@@ -192,6 +192,13 @@ fn go_on<'a>(
     let Some(uuid) = claim::uuid(leg) else {
         return stop(placed);
     };
+    // Where the drive is, is what counts: it may have been put into another machine, or what was recorded of that is lost.
+    let node = moving.abroad.as_ref().map(|abroad| &abroad.node_name);
+    let node = node.unwrap_or(&leg.spec.node_name);
+    let to = pass.drives.get(moving.drive.as_str());
+    if to.is_some_and(|to| to.spec.node_name != *node) {
+        return stop(placed);
+    }
     let generation = match &moving.abroad {
         Some(abroad) if abroad::overtaken(owner, leg, abroad) => return stop(placed),
         Some(abroad) => abroad.generation,
@@ -206,13 +213,12 @@ fn go_on<'a>(
             rate,
             live: false,
         };
-        let node = moving.abroad.as_ref().map(|abroad| &abroad.node_name);
         let why = format!("{} is about to be copied", words(owner));
         wait(pass, &leg.spec.drive, false, why);
         pass.actions.push(Action::MakeLeg {
             leg: moving.name.clone(),
             spec: Box::new(PoolLegSpec {
-                node_name: node.unwrap_or(&leg.spec.node_name).clone(),
+                node_name: node.clone(),
                 drive: moving.drive.clone(),
                 size: ByteQuantity(ledger::size(leg)),
                 source: None,
@@ -226,6 +232,7 @@ fn go_on<'a>(
     };
     let ours = copy.spec.owner_uid == owner.uid()
         && copy.spec.drive == moving.drive
+        && copy.spec.node_name == *node
         && !copy.spec.deletion_mark
         && !copy.spec.orphaned
         && copy
@@ -241,8 +248,15 @@ fn go_on<'a>(
     if claim::never_made(copy).is_some() && elsewhere(pass, owner, record, leg).is_some() {
         return stop(placed);
     }
-    let lost = moving.abroad.is_some() && abroad::lost(pass, copy);
-    let given_up = lost || is_left(pass, &moving.drive);
+    let ill = ailment(pass, copy);
+    let lost = match moving.abroad {
+        Some(_) => abroad::lost(pass, copy),
+        None => ill.as_ref().is_some_and(|(dead, _)| *dead),
+    };
+    let failing = ill.is_some() && unserved(pass, copy).is_none();
+    // A copy that is whole may be the last of the bytes while nobody serves what it was copied from.
+    let last = claim::uuid(copy).is_some() && unserved(pass, leg).is_some();
+    let given_up = !last && (lost || failing || is_left(pass, &moving.drive));
     if given_up && elsewhere(pass, owner, record, leg).is_some() {
         return stop(placed);
     }
@@ -251,9 +265,16 @@ fn go_on<'a>(
     let of = ByteQuantity(ledger::size(leg)).rounded();
     match (status.phase, claim::uuid(copy)) {
         (Some(LegPhase::Ready), Some(uuid)) if status.size.0 >= ledger::size(leg) => {
-            if let Some(doubt) = doubt {
+            if lost && !last {
+                return stop(placed);
+            }
+            let ill = ill.map(|(_, why)| {
+                let to = &moving.drive;
+                format!("all of it is copied to {to}, and waits: {}", why.message)
+            });
+            if let Some(why) = ill.or(doubt) {
                 let words = words(owner);
-                wait(pass, &leg.spec.drive, false, format!("{words}: {doubt}"));
+                wait(pass, &leg.spec.drive, false, format!("{words}: {why}"));
                 return None;
             }
             Some(PlacedLeg {

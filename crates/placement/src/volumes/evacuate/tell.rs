@@ -34,7 +34,8 @@ fn progress(pass: &mut Pass, operation: &DriveOperation) -> DriveOperationStatus
     let drive = operation.spec.drive.as_str();
     let here = |leg: &&&PoolLeg| leg.spec.drive == drive && ledger::holds_bytes(leg);
     let legs: Vec<&PoolLeg> = pass.storage.legs.iter().filter(here).copied().collect();
-    for leg in legs.iter().filter(|leg| leg.spec.orphaned) {
+    let kept = |leg: &&&PoolLeg| leg.spec.orphaned && !leg.spec.deletion_mark;
+    for leg in legs.iter().filter(kept) {
         let name = claim::name(leg);
         let why = format!(
             "leg {name} has no owner: take it back with `strandctl volumes import`, and delete what is not needed"

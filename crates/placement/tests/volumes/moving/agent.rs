@@ -158,10 +158,7 @@ fn lend(bytes: &mut Bytes, leg: &PoolLeg) {
     let read_only = wanted.iter().all(|e| e.read_only);
     let one = read_only || wanted.len() == 1;
     let free = bytes.here.is_none_or(|reads| reads && read_only);
-    let shares = read_only
-        && (bytes.here == Some(true)
-            || !bytes.exports.is_empty() && bytes.exports.values().all(|(_, reads)| *reads));
-    if one && free && (highest >= bytes.oldest(read_only) || shares) {
+    if one && free && highest >= bytes.oldest(read_only) {
         bytes.take(highest, read_only);
         for e in wanted {
             let whom = (e.node.clone(), e.read_only);

@@ -56,8 +56,7 @@ impl Run {
         let reads = granted.read_only;
         let lent_to_readers = bytes.exports.values().all(|(_, reads)| *reads);
         let free = bytes.exports.is_empty() || reads && lent_to_readers;
-        let shares = reads && !bytes.exports.is_empty() && lent_to_readers;
-        let current = granted.generation >= bytes.oldest(reads) || shares;
+        let current = granted.generation >= bytes.oldest(reads);
         (free && current).then(|| {
             bytes.take(granted.generation, reads);
             bytes.here = Some(reads);
@@ -65,10 +64,10 @@ impl Run {
         })
     }
 
-    /// Whether an agent takes bytes for the volume's, by what it has heard of their objects; before it has heard of any, it does.
+    /// Whether an agent takes bytes for the volume's, by what it has heard of their objects; before it has heard of any, what is attached is.
     fn is_usable(&self, node: usize, id: &String) -> bool {
         let Some(heard) = &self.nodes[node].heard else {
-            return true;
+            return self.bytes[id].here.is_some();
         };
         let name = &self.bytes[id].name;
         let object = heard.iter().find(|leg| match known(leg) {
