@@ -85,9 +85,11 @@ impl Drive {
                 why: "a snapshot is not attached: make a leg from it",
             });
         }
-        // Readers that share it came with a generation each.
+        // Readers that share it came with a generation each; of those in a record from before it was written which ones came after the
+        // last writer, all did.
         let shared = record.attached.is_some_and(|there| there.read_only) && read_only;
-        if generation < record.oldest(read_only) && !shared {
+        let came_after = shared && record.writer_generation.is_none();
+        if generation < record.oldest(read_only) && !came_after {
             return Err(VolumeError::Stale {
                 name: name.to_owned(),
                 given: generation,
@@ -346,8 +348,16 @@ pub(crate) fn take_away(throttle: &Throttle, name: &str, found: &Loop) -> Result
 /// [`VolumeError::Io`].
 pub fn set_read_only(device: &Path) -> Result<(), VolumeError> {
     File::open(device)
-        .and_then(|file| ioctl::set_read_only(&file))
+        .and_then(|file| refuse_writes(&file))
         .map_err(VolumeError::at(device, "making it refuse writes"))
+}
+
+/// The same for a device that is open.
+///
+/// # Errors
+/// The kernel's.
+pub fn refuse_writes(device: &File) -> std::io::Result<()> {
+    ioctl::set_read_only(device)
 }
 
 fn attached(record: &LegRecord, found: &Loop) -> Attached {

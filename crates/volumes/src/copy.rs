@@ -37,7 +37,7 @@ const PIECE: u64 = 8 << 20;
 const MARK: u64 = 64 << 20;
 /// What direct I/O is aligned to.
 const ALIGNED: usize = 4096;
-const DIRECT: i32 = OFlags::DIRECT.bits().cast_signed();
+pub(crate) const DIRECT: i32 = OFlags::DIRECT.bits().cast_signed();
 /// The longest sleep between two looks at whether to go on.
 const NAP: Duration = Duration::from_millis(100);
 
@@ -93,22 +93,21 @@ impl Drive {
     ) -> Result<LegRecord, VolumeError> {
         check_name(&order.name)?;
         let source = from.fence(order)?;
-        let half = match self.prepare(order, &source)? {
+        let mut half = match self.prepare(order, &source)? {
             Prepared::Whole(record) => return Ok(record),
             Prepared::Half(half) => half,
         };
-        let (uuid, here) = (half.leg.uuid, Here(from, &source));
         let copied = self
-            .transfer(&here, order, half, &mut go_on)
-            .and_then(|half| self.finish(from, order, &source, half));
-        self.settle(order, uuid, copied)
+            .transfer(&Here(from, &source), order, &mut half, &mut go_on)
+            .and_then(|()| self.finish(from, order, &source, &half));
+        self.settle(order, half, copied)
     }
 
-    /// Says what is left of a copy that is not whole: it can be gone on with, or is of no use.
+    /// Says what is left of a copy that is not whole: it can be gone on with from where it `stopped`, or is of no use.
     pub(crate) fn settle(
         &self,
         order: &CopyOrder,
-        uuid: Uuid,
+        stopped: CopyRecord,
         copied: Result<LegRecord, VolumeError>,
     ) -> Result<LegRecord, VolumeError> {
         if let Err(error) = &copied {
@@ -118,8 +117,13 @@ impl Drive {
                 VolumeError::CopyEnded { .. } | VolumeError::Miscopied { .. }
             );
             match inside.copies.get_mut(&order.name) {
-                Some(_) if gone => self.discard(&mut inside, &order.name, uuid),
-                Some(half) => half.busy = false,
+                Some(_) if gone => self.discard(&mut inside, &order.name, stopped.leg.uuid),
+                Some(half) => {
+                    *half = Half {
+                        record: stopped,
+                        busy: false,
+                    }
+                }
                 None => {}
             }
         }
@@ -282,26 +286,19 @@ impl Drive {
         &self,
         from: &impl Source,
         order: &CopyOrder,
-        mut half: CopyRecord,
+        half: &mut CopyRecord,
         go_on: &mut impl FnMut(u64) -> bool,
-    ) -> Result<CopyRecord, VolumeError> {
+    ) -> Result<(), VolumeError> {
         let aside = self.aside(MAKING, half.leg.uuid);
-        let (path, source_path) = (aside.join(DATA), from.path());
+        let path = aside.join(DATA);
         let data = File::options()
             .read(true)
             .write(true)
             .custom_flags(DIRECT)
             .open(&path)
             .map_err(VolumeError::at(&path, "opening it"))?;
-        let lost = |action| {
-            let path = source_path.clone();
-            move |source| from.lost(path, action, source)
-        };
-        let bytes = File::options()
-            .read(true)
-            .custom_flags(DIRECT)
-            .open(&source_path)
-            .map_err(lost("opening it"))?;
+        let lost = |action| move |source| from.lost(action, source);
+        let bytes = from.open().map_err(lost("opening it"))?;
         let piece = PIECE.min(
             order
                 .rate
@@ -342,13 +339,13 @@ impl Drive {
             }
             if half.through >= marked + MARK {
                 marked = half.through;
-                record::write(&aside.join(COPY), &half)?;
+                record::write(&aside.join(COPY), half)?;
             }
             let due = Duration::from_secs_f64(moved as f64 / order.rate.max(1) as f64);
             loop {
                 if !go_on(half.through) {
                     // What is there stays, for whoever goes on.
-                    record::write(&aside.join(COPY), &half)?;
+                    record::write(&aside.join(COPY), half)?;
                     return Err(VolumeError::CopyStopped {
                         name: order.name.clone(),
                     });
@@ -365,7 +362,7 @@ impl Drive {
                 }
             }
         }
-        Ok(half)
+        Ok(())
     }
 
     /// Makes a whole copy a leg, if its source is still what it was.
@@ -374,9 +371,9 @@ impl Drive {
         from: &Drive,
         order: &CopyOrder,
         source: &LegRecord,
-        half: CopyRecord,
+        half: &CopyRecord,
     ) -> Result<LegRecord, VolumeError> {
-        self.flush(&half)?;
+        self.flush(half)?;
         let (mut theirs, mut inside) = both(from, self)?;
         let unchanged =
             theirs.copied.contains(&source.uuid) && theirs.legs.values().any(|leg| leg == source);
@@ -386,7 +383,7 @@ impl Drive {
                 why: "what is copied was attached, changed or deleted meanwhile",
             });
         }
-        let record = self.put_in_place(&mut inside, half.leg)?;
+        let record = self.put_in_place(&mut inside, half.leg.clone())?;
         theirs.copied.remove(&source.uuid);
         Ok(record)
     }

@@ -5,11 +5,12 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use crate::copy::{CopyOrder, Prepared, Source};
+use crate::copy::{CopyOrder, DIRECT, Prepared, Source};
 use crate::drive::Drive;
 use crate::error::VolumeError;
 use crate::legs::{LegOrder, check_name};
@@ -17,12 +18,24 @@ use crate::loops::BLOCK;
 use crate::record::LegRecord;
 
 /// A leg on another node, as this one can read it.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
-    /// Its device here.
-    pub device: PathBuf,
+    /// Its device here, open for reading. What has its name may be another leg's by now.
+    pub device: File,
+    /// The device's name, for words.
+    pub path: PathBuf,
+    /// Whether its node answers: what cannot be read then is lost there, and not on the way.
+    pub answers: Box<dyn Fn() -> bool + Send + Sync>,
     /// When its bytes were as they are, in milliseconds since 1970, as [`LegRecord`] has it.
     pub made_at_ms: u64,
+}
+
+/// Opens a device as a leg of another node is read: past this node's page cache.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open_direct(device: &Path) -> io::Result<File> {
+    let mut how = File::options();
+    how.read(true).custom_flags(DIRECT).open(device)
 }
 
 impl Drive {
@@ -30,7 +43,8 @@ impl Drive {
     /// it will be. `go_on` as for [`Self::copy`].
     ///
     /// # Errors
-    /// [`VolumeError::Away`] where the device does not answer any more: what was copied stays, to be gone on with. Otherwise as for [`Self::copy`].
+    /// [`VolumeError::Away`] where the other node does not answer any more: what was copied stays, to be gone on with. Otherwise as for
+    /// [`Self::copy`].
     pub fn fetch(
         &self,
         from: &Foreign,
@@ -39,7 +53,7 @@ impl Drive {
         mut go_on: impl FnMut(u64) -> bool,
     ) -> Result<LegRecord, VolumeError> {
         check_name(&order.name)?;
-        let there = There(&from.device);
+        let there = There(from);
         let size = there.size()?;
         let template = LegRecord {
             format: LegRecord::FORMAT,
@@ -62,46 +76,45 @@ impl Drive {
             writer_generation: None,
             attached: None,
         };
-        let half = match self.prepare(order, &template)? {
+        let mut half = match self.prepare(order, &template)? {
             Prepared::Whole(record) => return Ok(record),
             Prepared::Half(half) => half,
         };
-        let uuid = half.leg.uuid;
         let copied = self
-            .transfer(&there, order, half, &mut go_on)
-            .and_then(|half| {
+            .transfer(&there, order, &mut half, &mut go_on)
+            .and_then(|()| {
                 self.flush(&half)?;
                 if !go_on(half.leg.size) {
                     let name = order.name.clone();
                     return Err(VolumeError::CopyStopped { name });
                 }
                 let mut inside = self.inside()?;
-                self.put_in_place(&mut inside, half.leg)
+                self.put_in_place(&mut inside, half.leg.clone())
             });
-        self.settle(order, uuid, copied)
+        self.settle(order, half, copied)
     }
 }
 
 /// The device of a leg on another node.
-struct There<'a>(&'a Path);
+struct There<'a>(&'a Foreign);
 
 impl There<'_> {
     fn size(&self) -> Result<u64, VolumeError> {
-        let size = File::open(self.0).and_then(|mut device| device.seek(SeekFrom::End(0)));
-        let size = size.map_err(|error| self.lost(self.0.to_owned(), "measuring it", error))?;
+        let size = (&self.0.device).seek(SeekFrom::End(0));
+        let size = size.map_err(|error| self.lost("measuring it", error))?;
         match size > 0 && size.is_multiple_of(u64::from(BLOCK)) {
             true => Ok(size),
             false => {
                 let why = format!("it has {size} bytes, as no leg has");
-                Err(self.lost(self.0.to_owned(), "measuring it", io::Error::other(why)))
+                Err(self.lost("measuring it", io::Error::other(why)))
             }
         }
     }
 }
 
 impl Source for There<'_> {
-    fn path(&self) -> PathBuf {
-        self.0.to_owned()
+    fn open(&self) -> io::Result<File> {
+        self.0.device.try_clone()
     }
 
     /// A device does not tell what is a hole.
@@ -113,11 +126,14 @@ impl Source for There<'_> {
         Ok(true)
     }
 
-    fn lost(&self, path: PathBuf, action: &'static str, source: io::Error) -> VolumeError {
-        VolumeError::Away {
-            path,
-            action,
-            source,
+    fn lost(&self, action: &'static str, source: io::Error) -> VolumeError {
+        match (self.0.answers)() {
+            true => VolumeError::at(&self.0.path, action)(source),
+            false => VolumeError::Away {
+                path: self.0.path.clone(),
+                action,
+                source,
+            },
         }
     }
 }

@@ -30,11 +30,11 @@ mod record;
 mod storage;
 mod windows;
 
-pub use attach::{Attached, set_read_only};
+pub use attach::{Attached, refuse_writes, set_read_only};
 pub use copy::CopyOrder;
 pub use drive::{Drive, Space};
 pub use error::VolumeError;
-pub use fetch::Foreign;
+pub use fetch::{Foreign, open_direct};
 pub use health::Health;
 pub use ledger::{Ledger, NoRoom, cost};
 pub use legs::{LegOrder, LegSource, LegState};

@@ -1,12 +1,13 @@
 //! Legs of other nodes that are copied to this one: reached by the export that their objects have for that, for as long as the copy goes on.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 use kube::api::ListParams;
 use strand_api::PoolLeg;
-use strand_fabric::Nqn;
+use strand_fabric::{Initiator, Nqn};
 use strand_volumes::Foreign;
 
 use super::{Connections, Way};
@@ -61,8 +62,16 @@ impl Connections {
         let remote = self.reach(&fetch.leg.volume, &way, Some(PATIENCE)).await?;
         let taken = source.status.as_ref().and_then(|s| s.taken_at.as_ref());
         let made_at_ms = taken.map_or(fetch.made_at_ms, milliseconds);
-        let device = blocking(&leg.clone(), move || local.borrow(&leg, &remote)).await?;
-        Ok(Foreign { device, made_at_ms })
+        let words = leg.clone();
+        let device = blocking(&words, move || local.borrow(&leg, &remote));
+        let (device, path) = device.await?;
+        let number = device.metadata().map_or(0, |device| device.rdev());
+        Ok(Foreign {
+            device,
+            path,
+            answers: Box::new(move || answers(number, nqn)),
+            made_at_ms,
+        })
     }
 
     /// Ends what [`Self::borrow`] made, or began.
@@ -75,6 +84,15 @@ impl Connections {
         let nqn = Nqn::leg(fetch.order.of, fetch.order.generation);
         blocking(&leg.clone(), move || local.give_back(&leg, nqn)).await
     }
+}
+
+/// Whether the device with this number is a leg's still, and its node answers.
+fn answers(number: u64, nqn: Nqn) -> bool {
+    let Ok(initiator) = Initiator::open() else {
+        return false;
+    };
+    let found = initiator.find(nqn).ok().flatten();
+    found.is_some_and(|found| found.is_live()) && initiator.is_of(number, nqn)
 }
 
 /// A time of an object as records have it.

@@ -67,8 +67,9 @@ impl Local {
         Ok(initiator)
     }
 
-    /// Connects to a leg that is copied to this node, for reading; its device. Whoever has the leg attached here by a newer generation keeps it.
-    pub fn borrow(&self, leg: &str, remote: &Remote) -> Result<PathBuf, AttachError> {
+    /// Connects to a leg that is copied to this node, for reading; its device, open, and its name. Whoever has the leg attached here by a newer
+    /// generation keeps it.
+    pub fn borrow(&self, leg: &str, remote: &Remote) -> Result<(File, PathBuf), AttachError> {
         let initiator = Initiator::open()?;
         let nqn = remote.nqn;
         self.copied().insert(nqn);
@@ -86,9 +87,25 @@ impl Local {
             self.end(&initiator, leg, &found)?;
         }
         initiator.connect(remote)?;
-        let device = device(&initiator, leg, nqn)?;
-        strand_volumes::set_read_only(&device)?;
-        Ok(device)
+        let path = device(&initiator, leg, nqn)?;
+        let not_yet = |why: String| AttachError::NotYet {
+            volume: leg.to_owned(),
+            why,
+        };
+        let failed = |error: std::io::Error| {
+            not_yet(format!(
+                "its device {} is not to be had ({error})",
+                path.display()
+            ))
+        };
+        let device = strand_volumes::open_direct(&path).map_err(failed)?;
+        // The name may have been given to another one's connection since it was found.
+        if !initiator.is_of(device.metadata().map_err(failed)?.rdev(), nqn) {
+            let path = path.display();
+            return Err(not_yet(format!("device {path} is another leg's by now")));
+        }
+        strand_volumes::refuse_writes(&device).map_err(failed)?;
+        Ok((device, path))
     }
 
     /// Ends what [`Self::borrow`] made, or began.
@@ -148,9 +165,12 @@ impl Local {
         let connections = initiator.connections()?;
         // Looked at afterwards: a record is written before its connection is made.
         let mut known = record::all(&self.records);
-        let copied = self.copied().clone();
-        for connection in connections.iter().filter(|c| !copied.contains(&c.nqn)) {
+        for connection in &connections {
             let nqn = connection.nqn;
+            // A copy may have begun, or gone on with it, since the last one was ended.
+            if self.copied().contains(&nqn) {
+                continue;
+            }
             match known.iter().find(|record| record.legs.contains(&nqn)) {
                 Some(record) => {
                     // Control groups come with pods.
