@@ -174,6 +174,11 @@ impl<'a> Here<'a> {
     }
 }
 
+/// Whether a leg that is not there yet shall become one as a copy: of what has no owner nothing more is made.
+pub fn is_copied(leg: &PoolLeg) -> bool {
+    leg.spec.copy.is_some() && !leg.spec.deletion_mark && !leg.spec.orphaned
+}
+
 /// Of what, and from where, a leg is copied.
 fn made_of(name: String, leg: &PoolLeg, copy: &LegCopy) -> Deed {
     let spec = &leg.spec;
@@ -313,5 +318,29 @@ pub fn kind(provisioning: Provisioning) -> strand_volumes::Provisioning {
     match provisioning {
         Provisioning::Thick => strand_volumes::Provisioning::Thick,
         Provisioning::Thin => strand_volumes::Provisioning::Thin,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nothing_more_is_copied_of_what_goes_or_has_no_owner() {
+        let of = json!({"uuid": Uuid::from_u128(1), "drive": "d", "generation": 5, "rate": "1Mi"});
+        for (more, expected) in [
+            (json!({}), false),
+            (json!({"copy": of}), true),
+            (json!({"copy": of, "deletionMark": true}), false),
+            (json!({"copy": of, "orphaned": true}), false),
+        ] {
+            let mut spec =
+                json!({"volume": "v", "nodeName": "n", "drive": "e", "index": 0, "size": "4Ki"});
+            let more = more.as_object().unwrap().clone();
+            spec.as_object_mut().unwrap().extend(more);
+            let leg = serde_json::from_value(json!({"metadata": {"name": "v-0"}, "spec": spec}));
+            assert_eq!(is_copied(&leg.unwrap()), expected);
+        }
     }
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::ailment::Ailment;
 use super::connections::Connections;
-use super::decide::{Deed, Fetch, Here, mode, uuid};
+use super::decide::{Deed, Fetch, Here, is_copied, mode, uuid};
 use super::evacuate::{Copies, Progress};
 use super::exports::{Exports, Lent, Trouble};
 use super::serving::Ask;
@@ -85,10 +85,7 @@ impl Pass {
             let status = self.tend(leg, here.decide(leg), exported);
             tell(name.clone(), status);
         }
-        let copied = |name: &str| {
-            let leg = self.objects.get(name);
-            leg.is_some_and(|leg| leg.spec.copy.is_some() && !leg.spec.deletion_mark)
-        };
+        let copied = |name: &str| self.objects.get(name).is_some_and(is_copied);
         self.copies.keep(self.drive.id(), copied);
         self.drive.drop_copies(copied)?;
         let records = self.drive.records()?;
