@@ -69,9 +69,17 @@ impl Run {
             };
         };
         let bytes = self.bytes.get_mut(&id).unwrap();
-        if !leg.spec.orphaned {
-            lend(bytes, leg);
-        }
+        let stale = match leg.spec.orphaned {
+            true => None,
+            false => lend(bytes, leg),
+        };
+        // What was attached on its own node is not told, but where somebody comes too late, or nothing was told before.
+        let earlier = leg.status.as_ref();
+        let told = earlier.and_then(|s| s.attachment_generation);
+        let lost = earlier.is_none_or(|s| s.uuid.is_none());
+        let again = leg.spec.uuid.is_some() || leg.spec.copy.is_some() || lost;
+        let record = (again && bytes.record > 0).then_some(bytes.record);
+        let let_in = bytes.exports.keys().max().copied();
         let exported = |generation: &i64| ExportedLeg {
             generation: *generation,
             address: "10.0.0.1".into(),
@@ -85,7 +93,7 @@ impl Run {
             }),
             uuid: Some(id),
             size: ByteQuantity(10 << 30),
-            attachment_generation: (bytes.record > 0).then_some(bytes.record),
+            attachment_generation: told.or(record).max(let_in).max(stale),
             exports: bytes.exports.keys().map(exported).collect(),
             ..status
         }
@@ -147,24 +155,26 @@ impl Run {
     }
 }
 
-/// Brings the exports of a leg to what its object says, as far as its record allows.
-fn lend(bytes: &mut Bytes, leg: &PoolLeg) {
+/// Brings the exports of a leg to what its object says, as far as its record allows; what that has, if it is newer.
+fn lend(bytes: &mut Bytes, leg: &PoolLeg) -> Option<i64> {
     let wanted = &leg.spec.exports;
     let is_wanted = |generation: i64| wanted.iter().any(|e| e.generation == generation);
     bytes.exports.retain(|generation, _| is_wanted(*generation));
-    let Some(highest) = wanted.iter().map(|e| e.generation).max() else {
-        return;
-    };
+    let highest = wanted.iter().map(|e| e.generation).max()?;
     let read_only = wanted.iter().all(|e| e.read_only);
     let one = read_only || wanted.len() == 1;
     let free = bytes.here.is_none_or(|reads| reads && read_only);
-    if one && free && highest >= bytes.oldest(read_only) {
+    if highest < bytes.oldest(read_only) {
+        return Some(bytes.record);
+    }
+    if one && free {
         bytes.take(highest, read_only);
         for e in wanted {
             let whom = (e.node.clone(), e.read_only);
             bytes.exports.insert(e.generation, whom);
         }
     }
+    None
 }
 
 pub(super) fn known(leg: &PoolLeg) -> Option<&String> {
