@@ -132,6 +132,8 @@ struct Bytes {
     exports: BTreeMap<i64, (String, bool)>,
     /// A consumer on its own node has it: for reading only?
     here: Option<bool>,
+    /// One came there with an older generation than the record has.
+    late: bool,
 }
 
 impl Bytes {
@@ -203,6 +205,7 @@ impl Run {
             writer: 0,
             exports: BTreeMap::new(),
             here: None,
+            late: false,
         };
         Self {
             view: world.clone(),

@@ -73,6 +73,7 @@ impl Run {
             true => None,
             false => lend(bytes, leg),
         };
+        let stale = stale.or(bytes.late.then_some(bytes.record));
         // What was attached on its own node is not told, but where somebody comes too late, or nothing was told before.
         let earlier = leg.status.as_ref();
         let told = earlier.and_then(|s| s.attachment_generation);
@@ -124,6 +125,7 @@ impl Run {
                     writer: of.generation,
                     exports: BTreeMap::new(),
                     here: None,
+                    late: false,
                 };
                 self.bytes.insert(id.clone(), copy);
                 Some(id)

@@ -57,6 +57,7 @@ impl Run {
         let lent_to_readers = bytes.exports.values().all(|(_, reads)| *reads);
         let free = bytes.exports.is_empty() || reads && lent_to_readers;
         let current = granted.generation >= bytes.oldest(reads);
+        bytes.late |= !current;
         (free && current).then(|| {
             bytes.take(granted.generation, reads);
             bytes.here = Some(reads);
