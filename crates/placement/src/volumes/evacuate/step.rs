@@ -313,12 +313,13 @@ fn go_on<'a>(
     }
 }
 
-/// The attachment generation that a copy is made with: whoever was attached before it comes too late.
+/// The attachment generation that a copy is made with: whoever was attached before it comes too late. A snapshot is attached to nobody: its
+/// leg keeps the one that it was last read by from another node.
 fn next_generation(owner: Owner, leg: &PoolLeg) -> i64 {
+    let stored = leg.status.as_ref().and_then(|s| s.attachment_generation);
     let Owner::Volume(volume) = owner else {
-        return 0;
+        return stored.unwrap_or(0);
     };
     let granted = volume.status.as_ref().map(|s| s.attachment_generation);
-    let stored = leg.status.as_ref().and_then(|s| s.attachment_generation);
     granted.max(stored).unwrap_or(0) + 1
 }
