@@ -90,10 +90,10 @@ pub fn to_attach(
 }
 
 /// Whether bytes are those that their owner names. Bytes whose object says that nobody owns them, that they may go, or that others take their
-/// place, are not. `synced` says whether all objects are known: before, the volume may have moved away without a trace here, so that only what is
-/// attached stands for it. That was never copied from since it was, and nothing took its place.
+/// place, are not. `synced` says whether all objects are known: before, the volume may have moved away without a trace here, so that only what a
+/// writer has attached stands for it. That was never copied from since it was, as what is read may be, and nothing took its place.
 fn stands_for(record: &LegRecord, objects: &[&PoolLeg], synced: bool) -> bool {
-    let here = record.attached.is_some_and(|there| there.here);
+    let here = (record.attached).is_some_and(|there| there.here && !there.read_only);
     let Some(leg) = object(record, objects) else {
         return !synced && here;
     };
@@ -176,11 +176,13 @@ mod tests {
         let away = record(json!(null));
         let lent = record(json!({"readOnly": true, "here": false, "lent": true}));
         let here = record(json!({"readOnly": false}));
+        let read = record(json!({"readOnly": true}));
         for (record, objects, synced, expected) in [
             // The volume may have moved to another node, and the object of what it left may be lost.
             (&away, &[][..], false, false),
             (&away, &[&named][..], false, false),
             (&lent, &[][..], false, false),
+            (&read, &[][..], false, false),
             (&here, &[][..], false, true),
             (&here, &[&named][..], false, true),
             (&away, &[][..], true, false),

@@ -108,8 +108,11 @@ impl Local {
         Ok((device, path))
     }
 
-    /// Ends what [`Self::borrow`] made, or began.
+    /// Ends what [`Self::borrow`] made, or began. What it never began may be an attachment's, whose generation was meant for a copy once.
     pub fn give_back(&self, leg: &str, nqn: Nqn) -> Result<(), AttachError> {
+        if !self.copied().contains(&nqn) {
+            return Ok(());
+        }
         let ended = || match Initiator::open() {
             // Without the kernel's host there is no connection.
             Err(_) => Ok(()),
