@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
 };
-use strand_api::{Locality, PoolMap, PoolSnapshot, PoolVolume, Redundancy};
+use strand_api::{Locality, PlacedLeg, PoolLeg, PoolMap, PoolSnapshot, PoolVolume, Redundancy};
 
 /// Volumes named in a sentence; the others are counted.
 const NAMED: usize = 8;
@@ -21,6 +21,7 @@ pub(super) struct Seen {
     maps: Vec<PoolMap>,
     volumes: Vec<PoolVolume>,
     snapshots: Vec<PoolSnapshot>,
+    legs: Vec<PoolLeg>,
     evacuations: Evacuations,
     /// Claims as `namespace/name`, by volume.
     claims: BTreeMap<String, String>,
@@ -32,11 +33,13 @@ impl Seen {
         let maps = Api::<PoolMap>::all(client.clone());
         let volumes = Api::<PoolVolume>::all(client.clone());
         let snapshots = Api::<PoolSnapshot>::all(client.clone());
+        let legs = Api::<PoolLeg>::all(client.clone());
         let persistent = Api::<PersistentVolume>::all(client.clone());
-        let (maps, volumes, snapshots, persistent) = tokio::try_join!(
+        let (maps, volumes, snapshots, legs, persistent) = tokio::try_join!(
             maps.list(&params),
             volumes.list(&params),
             snapshots.list(&params),
+            legs.list(&params),
             persistent.list(&params)
         )
         .map_err(in_words)?;
@@ -50,6 +53,7 @@ impl Seen {
             maps: maps.items,
             volumes: volumes.items,
             snapshots: snapshots.items,
+            legs: legs.items,
             evacuations: evacuations(client).await?,
             claims: persistent.items.into_iter().filter_map(claim).collect(),
         })
@@ -131,6 +135,24 @@ impl Needs {
             let volume = volumes.find(|v| v.metadata.name.as_ref() == Some(&snapshot.spec.volume));
             volume.is_some_and(|volume| volume.spec.locality == Locality::Node)
         };
+        // Bytes that a volume has left behind must not come back with their node: they are gone before it goes.
+        let left = |leg: &&PoolLeg| {
+            let names =
+                |legs: &[PlacedLeg]| legs.iter().any(|placed| placed.name == leg.name_any());
+            let volumes = seen.volumes.iter().map(|v| (&v.metadata.uid, &v.spec.legs));
+            let snapshots = seen
+                .snapshots
+                .iter()
+                .map(|s| (&s.metadata.uid, &s.spec.legs));
+            let mut owners = volumes.chain(snapshots);
+            let owner = owners.find(|(uid, _)| uid.as_ref() == Some(&leg.spec.owner_uid));
+            moves && leg.spec.node_name == node && owner.is_some_and(|(_, legs)| !names(legs))
+        };
+        for leg in seen.legs.iter().filter(left) {
+            needs
+                .leaving
+                .push(format!("what is left of leg {}", leg.name_any()));
+        }
         for snapshot in seen.snapshots.iter().filter(|s| moves && !tied(s)) {
             if snapshot.spec.legs.iter().any(|leg| leg.node_name == node) {
                 needs
@@ -243,6 +265,7 @@ mod tests {
             maps: vec![map.unwrap()],
             volumes,
             snapshots: Vec::new(),
+            legs: Vec::new(),
             evacuations: Evacuations::new(),
             claims: [("v1".to_owned(), "team-a/weights".to_owned())].into(),
         }
@@ -313,6 +336,28 @@ mod tests {
         assert_eq!(
             needs.to_string(),
             "  still being moved: volume v1 (team-a/weights), snapshot s1\n  drive d: 512Mi of 1Gi moved\n"
+        );
+        assert!(Needs::of("n1", &seen, false).nobody());
+    }
+
+    #[test]
+    fn what_a_volume_has_left_behind_is_gone_before_its_node_is() {
+        let mut moved = volume("v1", "none", "n2", &[]);
+        moved.metadata.uid = Some("u1".into());
+        let mut seen = seen(&["n2"], vec![moved]);
+        let leg = |name: &str, node: &str, owner: &str| -> PoolLeg {
+            let object = json!({
+                "apiVersion": "strand.dev/v1alpha1", "kind": "PoolLeg", "metadata": {"name": name},
+                "spec": {"volume": "v1", "ownerUID": owner, "nodeName": node, "drive": "d", "index": 0, "size": "1Gi", "provisioning": "Thick"},
+            });
+            serde_json::from_value(object).unwrap()
+        };
+        seen.legs = vec![leg("old", "n1", "u1"), leg("other", "n1", "nobody")];
+        let needs = Needs::of("n1", &seen, true);
+        assert!(!needs.nobody());
+        assert_eq!(
+            needs.to_string(),
+            "  still being moved: what is left of leg old\n"
         );
         assert!(Needs::of("n1", &seen, false).nobody());
     }
