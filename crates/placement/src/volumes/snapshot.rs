@@ -65,17 +65,16 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> 
     let mut usable = Vec::new();
     let mut record = snapshot.spec.legs.clone();
     let mut why = None;
-    for (at, placed) in snapshot.spec.legs.iter().enumerate() {
+    for (placed, record) in snapshot.spec.legs.iter().zip(&mut record) {
         match tend(pass, snapshot, placed) {
             Standing::Usable(leg) => {
                 usable.push(leg);
-                leg::export(pass, owner, placed, leg);
-                if let Some(placed) = evacuate::step(pass, owner, &record, placed, leg) {
-                    record[at] = placed;
+                if let Some(placed) = evacuate::step(pass, owner, placed, leg) {
+                    *record = placed;
                 }
             }
             Standing::Record(placed) => {
-                record[at] = placed;
+                *record = placed;
                 why.get_or_insert(Why::new("Making", "just taken"));
             }
             Standing::Refused(_) => {

@@ -10,7 +10,6 @@ mod arrays;
 mod fencing;
 #[path = "../golden/mod.rs"]
 mod golden;
-mod moving;
 mod properties;
 mod scenarios;
 mod spread;

@@ -327,17 +327,12 @@ impl Run {
             let name = volume.metadata.name.clone().unwrap();
             let granted = volume.status.iter().flat_map(|s| &s.attachments);
             let wished = |node: &str| volume.spec.attach_to.iter().any(|a| a.node == node);
-            let mut granted = granted.filter(|a| a.phase.is_granted());
-            let Some(writer) = granted.find(|a| !a.read_only && wished(&a.node)) else {
+            if !granted.clone().any(|a| !a.read_only && wished(&a.node)) {
                 continue;
-            };
+            }
             let world = self.world.clone();
-            if let [leg] = self
-                .disks
-                .attachable(&world, &name, &writer.node)
-                .as_slice()
-            {
-                let content = self.disks.write(leg, writer.generation);
+            if let [leg] = self.disks.attachable(&world, &name).as_slice() {
+                let content = self.disks.write(leg);
                 let named = volume.spec.legs[0].uuid.as_ref();
                 let id = leg
                     .spec

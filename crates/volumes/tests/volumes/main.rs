@@ -5,7 +5,6 @@ mod attachments;
 mod bed;
 mod copying;
 mod faults;
-mod fetching;
 mod kill;
 mod legs;
 mod limits;

@@ -56,7 +56,6 @@ impl Serving {
             unlimited: None,
             storage: Arc::clone(&self.storage),
             copies: self.copies.clone(),
-            connections: self.connections.clone(),
             exports: Arc::clone(&self.exports),
             asks: self.asks.clone(),
         };

@@ -2,7 +2,6 @@
 //! notes their sums.
 
 pub mod bed;
-mod drained;
 mod losses;
 mod moves;
 mod rdma;
