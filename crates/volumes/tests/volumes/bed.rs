@@ -177,17 +177,19 @@ pub fn mounts(below: &Path) -> Vec<String> {
         .collect()
 }
 
+/// Loop devices over files below a directory, after those that lie over such a device, as windows do.
 pub fn loops(below: &Path) -> Vec<(String, String)> {
-    let mut found = Vec::new();
+    let mut all = Vec::new();
     for entry in fs::read_dir("/sys/block").unwrap().flatten() {
         let file = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
-        if Path::new(file.trim()).starts_with(below) {
-            found.push((
-                format!("/dev/{}", entry.file_name().to_string_lossy()),
-                file.trim().to_owned(),
-            ));
-        }
+        let device = format!("/dev/{}", entry.file_name().to_string_lossy());
+        all.push((device, file.trim().to_owned()));
     }
+    let (lower, others): (Vec<_>, Vec<_>) =
+        (all.into_iter()).partition(|(_, file)| Path::new(file).starts_with(below));
+    let upper = |(_, file): &(String, String)| lower.iter().any(|(device, _)| device == file);
+    let mut found: Vec<_> = others.into_iter().filter(upper).collect();
+    found.extend(lower);
     found
 }
 
