@@ -92,7 +92,10 @@ fn alerts_and_dashboard_speak_of_metrics_that_there_are() {
                 .find_map(|end| metric.strip_suffix(end))
                 .unwrap_or(&metric);
             // Some names are put together in the code from a prefix.
-            let prefixed = base.strip_prefix("strand_kv_endpoint_").unwrap_or(base);
+            let prefixed = ["strand_kv_endpoint_", "strand_context_door_"]
+                .iter()
+                .find_map(|prefix| base.strip_prefix(prefix))
+                .unwrap_or(base);
             assert!(
                 source.contains(&format!("\"{base}\""))
                     || source.contains(&format!("\"{prefixed}\"")),
