@@ -227,6 +227,7 @@ fn metrics() -> String {
     );
     let whole = Regex::new(r#""(strand_[a-z0-9_]+)",\s*"([^"]+)""#).unwrap();
     let ending = Regex::new(r#"counter\(\s*"([a-z_]+)",\s*"([^"]+)""#).unwrap();
+    let named = Regex::new(r#"\(\s*"([a-z_]+)",\s*"([^"]+\.)""#).unwrap();
     for program in PROGRAMS {
         let mut found: BTreeMap<String, String> = BTreeMap::new();
         let mut source = String::new();
@@ -238,6 +239,15 @@ fn metrics() -> String {
             for metric in ending.captures_iter(&source) {
                 found.insert(
                     format!("strand_kv_endpoint_{}", &metric[1]),
+                    metric[2].to_owned(),
+                );
+            }
+        }
+        if program == "node-agent" {
+            let doors = fs::read_to_string(root().join("crates/kv-door/src/families.rs")).unwrap();
+            for metric in named.captures_iter(&doors) {
+                found.insert(
+                    format!("strand_context_door_{}", &metric[1]),
                     metric[2].to_owned(),
                 );
             }
