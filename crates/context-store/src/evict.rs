@@ -132,8 +132,8 @@ pub(crate) fn effort(free: u32, coming: u32, marks: Marks, evicting: &mut bool) 
 }
 
 /// The units to evict so that up to `count` runs of `run` adjacent segments come free, the best first; empty where none
-/// can. Where all are crowded with what is protected, shorter runs go, of not less than `least`: they lie in a row in the end. Where those
-/// are crowded, too, only the least crowded run goes.
+/// can. Where there are none, or all are crowded with what is protected, shorter runs go, of not less than `least`: they lie in a row in the
+/// end. Where those are crowded, too, only the least crowded run goes.
 ///
 /// `oldest_first` takes the oldest units instead of the coldest: then facts that outlive their blocks (tombstones) can be
 /// forgotten.
