@@ -81,25 +81,29 @@ pub fn injected(rack: &Rack) -> usize {
     PODS
 }
 
-fn secret(rack: &Rack, name: &str, key: &str) -> String {
+pub fn secret(rack: &Rack, name: &str, key: &str) -> String {
     let path = format!("go-template={{{{index .data {key:?} | base64decode}}}}");
     rack.kubectl(&["get", "secret", name, "-n", NAMESPACE, "-o", &path])
 }
 
 /// The certificates that the operators' webhooks show, a line of each.
 pub fn served(rack: &Rack) -> Vec<String> {
-    let label = "app.kubernetes.io/component=operator";
-    let path = "jsonpath={.items[*].status.podIP}";
-    let pods = rack.kubectl(&["get", "pods", "-n", NAMESPACE, "-l", label, "-o", path]);
     let show = |ip: &str| {
         let line = format!(
             "openssl s_client -connect {ip}:9443 -servername {NAME} </dev/null 2>/dev/null | openssl x509"
         );
         run(Command::new("bash").args(["-c", &line])).unwrap_or_default()
     };
-    pods.split_whitespace()
-        .map(|ip| line(&show(ip)).to_owned())
-        .collect()
+    let shown = operators(rack).into_iter();
+    shown.map(|ip| line(&show(&ip)).to_owned()).collect()
+}
+
+/// The operators' addresses.
+pub fn operators(rack: &Rack) -> Vec<String> {
+    let label = "app.kubernetes.io/component=operator";
+    let path = "jsonpath={.items[*].status.podIP}";
+    let ips = rack.kubectl(&["get", "pods", "-n", NAMESPACE, "-l", label, "-o", path]);
+    ips.split_whitespace().map(str::to_owned).collect()
 }
 
 /// The first line of a certificate's bytes, in which its serial number is.

@@ -14,6 +14,7 @@
 mod access;
 mod cert_manager;
 mod certificates;
+mod confined;
 mod corpus;
 mod deletions;
 mod faults;
@@ -113,6 +114,14 @@ const SCENARIOS: &[Scenario] = &[
     (
         "access::on_the_nodes_network_a_password_is_needed",
         access::on_the_nodes_network_a_password_is_needed,
+    ),
+    (
+        "confined::the_agents_alone_have_io_uring",
+        confined::the_agents_alone_have_io_uring,
+    ),
+    (
+        "confined::all_but_the_nodes_pods_are_restricted",
+        confined::all_but_the_nodes_pods_are_restricted,
     ),
     (
         "policies::ports_answer_whom_they_are_for",

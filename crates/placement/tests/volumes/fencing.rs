@@ -67,6 +67,8 @@ struct Node {
     exports: BTreeMap<i64, (String, bool)>,
     /// A consumer on the node itself has it: for reading only?
     here: Option<bool>,
+    /// A consumer on the node itself came with a generation that is over, which the volume's status has to know.
+    came_late: bool,
     heard: Option<PoolLeg>,
 }
 
@@ -144,6 +146,7 @@ impl Run {
             Event::Reboot => {
                 self.home.exports.clear();
                 self.home.here = None;
+                self.home.came_late = false;
                 // Nothing is exported before the object as it is now was read.
                 self.home.heard = None;
             }
@@ -201,7 +204,8 @@ impl Run {
         let Some(leg) = self.home.heard.clone() else {
             return;
         };
-        let mut stale = None;
+        let came_late = std::mem::take(&mut self.home.came_late);
+        let mut stale = came_late.then_some(self.home.record);
         let mut refused = false;
         if !leg.spec.orphaned {
             let wanted = &leg.spec.exports;
@@ -288,10 +292,9 @@ impl Run {
                 let lent_to_readers = home.exports.values().all(|(_, reads)| *reads);
                 let shares = a.read_only && (home.here == Some(true) || lent && lent_to_readers);
                 let free = !lent || a.read_only && lent_to_readers;
-                if free
-                    && home.here.is_none_or(|reads| reads == a.read_only)
-                    && (a.generation >= home.oldest(a.read_only) || shares)
-                {
+                let late = a.generation < home.oldest(a.read_only) && !shares;
+                home.came_late |= late;
+                if free && !late {
                     home.take(a.generation, a.read_only);
                     home.here = Some(a.read_only);
                 }
