@@ -164,6 +164,7 @@ impl IntoResponse for Unattached {
             AttachError::Refused { .. }
             | AttachError::Busy { .. }
             | AttachError::Several { .. }
+            | AttachError::Unowned { .. }
             | AttachError::Array {
                 source:
                     ArrayError::Busy { .. } | ArrayError::Refused(_) | ArrayError::NoModule { .. },

@@ -25,8 +25,8 @@ pub struct DriveArgs {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Cordon a drive and move its volumes and snapshots to other drives of its node; volumes that are attached follow when they are
-    /// detached. It goes on without this command, and after any restart
+    /// Cordon a drive and move its volumes and snapshots to other drives, of its node or else of other nodes; volumes that are attached follow
+    /// when they are detached. It goes on without this command, and after any restart
     Evacuate(EvacuateArgs),
 }
 
@@ -56,47 +56,16 @@ async fn evacuate(args: EvacuateArgs) -> Result<()> {
     let client = args.target.client().await?;
     let drive = find(&client, &args.drive).await?;
     let name = drive.name_any();
-    let operation = format!("evacuate-{name}");
+    let operation = operation(&name);
     cordon(&client, &drive).await?;
-    let operations: Api<DriveOperation> = Api::all(client);
-    match operations.get_opt(&operation).await.map_err(in_words)? {
-        Some(there) if !ended(&there) => {
+    let operations: Api<DriveOperation> = Api::all(client.clone());
+    match empty(&client, &drive, args.rate).await? {
+        true => println!(
+            "drive {name}: cordoned, and being emptied with {} a second at most",
+            args.rate.rounded()
+        ),
+        false => {
             println!("drive {name}: is being emptied already, at the rate that was given then");
-        }
-        earlier => {
-            if let Some(earlier) = earlier {
-                let params = DeleteParams {
-                    preconditions: Some(kube::api::Preconditions {
-                        uid: earlier.metadata.uid,
-                        resource_version: None,
-                    }),
-                    ..DeleteParams::default()
-                };
-                operations
-                    .delete(&operation, &params)
-                    .await
-                    .map_err(in_words)?;
-            }
-            let object = DriveOperation {
-                metadata: ObjectMeta {
-                    name: Some(operation.clone()),
-                    ..ObjectMeta::default()
-                },
-                spec: DriveOperationSpec {
-                    type_: OperationType::Evacuate,
-                    drive: name.clone(),
-                    serial: serial(&drive).to_owned(),
-                    rate: Some(args.rate),
-                },
-                status: None,
-            };
-            let made = operations.create(&PostParams::default(), &object).await;
-            made.map_err(in_words)
-                .with_context(|| format!("drive {name} is cordoned, and is not being emptied"))?;
-            println!(
-                "drive {name}: cordoned, and being emptied with {} a second at most",
-                args.rate.rounded()
-            );
         }
     }
     if !args.wait {
@@ -107,6 +76,50 @@ async fn evacuate(args: EvacuateArgs) -> Result<()> {
         return Ok(());
     }
     follow(&operations, &operation).await
+}
+
+/// The operation that empties a drive.
+fn operation(drive: &str) -> String {
+    format!("evacuate-{drive}")
+}
+
+/// Begins to empty a drive that is cordoned; false where that goes on already.
+pub async fn empty(client: &Client, drive: &Drive, rate: ByteQuantity) -> Result<bool> {
+    let name = drive.name_any();
+    let operation = operation(&name);
+    let operations: Api<DriveOperation> = Api::all(client.clone());
+    let earlier = operations.get_opt(&operation).await.map_err(in_words)?;
+    if earlier.as_ref().is_some_and(|there| !ended(there)) {
+        return Ok(false);
+    }
+    if let Some(earlier) = earlier {
+        let params = DeleteParams {
+            preconditions: Some(kube::api::Preconditions {
+                uid: earlier.metadata.uid,
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        let deleted = operations.delete(&operation, &params).await;
+        deleted.map_err(in_words)?;
+    }
+    let object = DriveOperation {
+        metadata: ObjectMeta {
+            name: Some(operation),
+            ..ObjectMeta::default()
+        },
+        spec: DriveOperationSpec {
+            type_: OperationType::Evacuate,
+            drive: name.clone(),
+            serial: serial(drive).to_owned(),
+            rate: Some(rate),
+        },
+        status: None,
+    };
+    let made = operations.create(&PostParams::default(), &object).await;
+    made.map(|_| true)
+        .map_err(in_words)
+        .with_context(|| format!("drive {name} is cordoned, and is not being emptied"))
 }
 
 async fn find(client: &Client, named: &str) -> Result<Drive> {

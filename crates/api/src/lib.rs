@@ -36,8 +36,8 @@ pub use pool_leg::{
 pub use pool_map::{MapDrive, MapNode, MapNodeError, PoolMap, PoolMapSpec};
 pub use pool_snapshot::{PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus, SnapshotGroup};
 pub use pool_volume::{
-    AttachTo, Attachment, AttachmentPhase, IoLimits, LegMove, Locality, PlacedLeg, PoolVolume,
-    PoolVolumeSpec, PoolVolumeStatus, VolumeMode, VolumePhase, VolumeSource,
+    Abroad, AttachTo, Attachment, AttachmentPhase, IoLimits, LegMove, Locality, PlacedLeg,
+    PoolVolume, PoolVolumeSpec, PoolVolumeStatus, VolumeMode, VolumePhase, VolumeSource,
 };
 pub use quantity::{ByteQuantity, QuantityError, Share};
 pub use volume_array::{

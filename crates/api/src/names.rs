@@ -44,6 +44,10 @@ pub const EXPORTED: &str = "Exported";
 pub const NO_SPACE: &str = "NoSpace";
 /// Reason of a leg that was not made: its drive has other bytes of that name. Nothing of it is on the drive.
 pub const NAME_TAKEN: &str = "NameTaken";
+/// Reason of a leg that is copied from another node, which is not reached just now; it is tried again and again.
+pub const SOURCE_AWAY: &str = "SourceAway";
+/// Reason of a leg whose drive is full: it is there, and what is in it can be read.
+pub const DRIVE_FULL: &str = "DriveFull";
 /// Reason of a leg whose `spec.uuid` is not on its drive.
 pub const NOT_FOUND: &str = "NotFound";
 /// Reason of a volume that fits nowhere; the message names the closest fit.

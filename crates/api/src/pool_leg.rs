@@ -87,7 +87,7 @@ pub struct PoolLegSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub source: Option<String>,
-    /// The leg on another drive of its node that it takes the place of, byte by byte.
+    /// The leg on another drive that it takes the place of, byte by byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy: Option<LegCopy>,
     /// UUID of its bytes, where they were made before this object. The agent then makes nothing:
@@ -98,8 +98,8 @@ pub struct PoolLegSpec {
     /// Limits on the I/O of the one who has it attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<IoLimits>,
-    /// The nodes other than its own that may reach it now: the granted attachments of its volume. Written by the operator; what
-    /// is not here any more is fenced by the agent before it says otherwise.
+    /// The nodes other than its own that may reach it now: the granted attachments of its volume, or the one that it moves to. Written
+    /// by the operator; what is not here any more is fenced by the agent before it says otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["generation".into()]))]
@@ -123,8 +123,12 @@ pub struct LegCopy {
     /// The Drive that they lie on.
     #[schemars(length(min = 1, max = 63))]
     pub drive: String,
+    /// The node of that drive, if it is another one than the copy's: there the leg is exported for this copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub node_name: Option<String>,
     /// Attachment generation that the copied leg is given first: who comes with an older one is stale from then on, and writes
-    /// nothing that the copy would miss.
+    /// nothing that the copy would miss. From another node it is read by the export of that generation.
     #[schemars(range(min = 0))]
     pub generation: i64,
     /// Bytes a second that are copied at most.
@@ -147,6 +151,9 @@ pub struct LegExport {
     /// For reading only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+    /// For the copy that takes its place there, not for a consumer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub copy: bool,
     /// Whoever gives the right name gets in: the pool had `insecureFabric` when it was granted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub insecure: bool,

@@ -146,7 +146,7 @@ pub struct PlacedLeg {
     pub lack: Option<LegLack>,
 }
 
-/// The leg that shall take another's place, on the same node.
+/// The leg that shall take another's place.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LegMove {
@@ -156,6 +156,21 @@ pub struct LegMove {
     /// The Drive that shall hold it.
     #[schemars(length(min = 1, max = 63))]
     pub drive: String,
+    /// Where that is, if it is not on the leg's own node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abroad: Option<Abroad>,
+}
+
+/// How a leg moves to another node.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Abroad {
+    /// The node that shall hold it.
+    #[schemars(length(min = 1, max = 253))]
+    pub node_name: String,
+    /// Generation by which that node reads the leg. No attachment of the volume ever has it.
+    #[schemars(range(min = 1))]
+    pub generation: i64,
 }
 
 /// File system or raw block device.

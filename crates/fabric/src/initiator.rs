@@ -85,6 +85,8 @@ impl Connection {
 pub struct Initiator {
     fabrics: PathBuf,
     subsystems: PathBuf,
+    /// Block devices by their numbers.
+    devices: PathBuf,
 }
 
 impl Initiator {
@@ -103,6 +105,7 @@ impl Initiator {
         Ok(Self {
             fabrics,
             subsystems: "/sys/class/nvme-subsystem".into(),
+            devices: "/sys/dev/block".into(),
         })
     }
 
@@ -177,6 +180,23 @@ impl Initiator {
     pub fn find(&self, nqn: Nqn) -> Result<Option<Connection>, FabricError> {
         let all = self.connections()?;
         Ok(all.into_iter().find(|connection| connection.nqn == nqn))
+    }
+
+    /// Whether a block device that somebody has open is a leg's, by its number: no other device gets that before it is closed, while its name may
+    /// be another one's by now. One whose connection is gone is nobody's.
+    pub fn is_of(&self, number: u64, nqn: Nqn) -> bool {
+        let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+        let device = fs::canonicalize(self.devices.join(format!("{major}:{minor}")));
+        let says = |path: &Path, file: &str| {
+            let text = fs::read_to_string(path.join(file)).unwrap_or_default();
+            text.trim_end().to_owned()
+        };
+        // Above it is the subsystem, where the kernel puts paths together, else the controller; both have the name.
+        device.is_ok_and(|device| {
+            let above = device.parent().map(|above| says(above, "subsysnqn"));
+            says(&device, "uuid").parse() == Ok(nqn.uuid())
+                && above.is_some_and(|name| name.parse() == Ok(nqn))
+        })
     }
 
     /// Takes a connection away; I/O that waits for it fails. Done already where there is none.
@@ -323,6 +343,7 @@ mod tests {
         .unwrap();
         let initiator = Initiator {
             fabrics: dir.path().join("fabrics"),
+            devices: dir.path().join("block"),
             subsystems,
         };
         let seen = Connection {
@@ -335,5 +356,17 @@ mod tests {
         // It is there: no second connection is asked for, and the file that would be written to is not looked for.
         initiator.connect(&remote()).unwrap();
         initiator.disconnect(leg).unwrap();
+
+        // By its number a device is known to be a leg's even when its name is another one's.
+        let subsystems = dir.path().join("class/nvme-subsys3");
+        fs::create_dir_all(dir.path().join("block")).unwrap();
+        for (number, name) in [("259:1", "nvme3n1"), ("259:2", "nvme3n2")] {
+            symlink(subsystems.join(name), dir.path().join("block").join(number)).unwrap();
+        }
+        let number = |minor| rustix::fs::makedev(259, minor);
+        assert!(initiator.is_of(number(2), leg));
+        assert!(!initiator.is_of(number(2), Nqn::leg(leg.uuid(), 8)));
+        assert!(!initiator.is_of(number(1), leg), "another leg's");
+        assert!(!initiator.is_of(number(3), leg), "its connection is gone");
     }
 }

@@ -58,7 +58,7 @@ impl Drive {
     /// The same, for whoever exports it to other nodes. Readers here and there can have it at once; a writer has it alone.
     ///
     /// # Errors
-    /// As for [`Self::attach`]; [`VolumeError::Busy`] while it is attached on this node.
+    /// As for [`Self::attach`], but that a snapshot can be lent for reading; [`VolumeError::Busy`] while it is attached on this node.
     pub fn lend(
         &self,
         name: &str,
@@ -77,15 +77,19 @@ impl Drive {
     ) -> Result<Attached, VolumeError> {
         let mut inside = self.inside()?;
         let mut record = self.known(&inside, name)?.clone();
-        if record.snapshot.is_some() {
+        // Lent for reading it is copied to another node.
+        let is_copied = user == User::Elsewhere && read_only;
+        if record.snapshot.is_some() && !is_copied {
             return Err(VolumeError::BadOrder {
                 name: name.to_owned(),
                 why: "a snapshot is not attached: make a leg from it",
             });
         }
-        // Readers that share it came with a generation each.
+        // Readers that share it came with a generation each; of those in a record from before it was written which ones came after the
+        // last writer, all did.
         let shared = record.attached.is_some_and(|there| there.read_only) && read_only;
-        if generation < record.oldest(read_only) && !shared {
+        let came_after = shared && record.writer_generation.is_none();
+        if generation < record.oldest(read_only) && !came_after {
             return Err(VolumeError::Stale {
                 name: name.to_owned(),
                 given: generation,
@@ -344,8 +348,16 @@ pub(crate) fn take_away(throttle: &Throttle, name: &str, found: &Loop) -> Result
 /// [`VolumeError::Io`].
 pub fn set_read_only(device: &Path) -> Result<(), VolumeError> {
     File::open(device)
-        .and_then(|file| ioctl::set_read_only(&file))
+        .and_then(|file| refuse_writes(&file))
         .map_err(VolumeError::at(device, "making it refuse writes"))
+}
+
+/// The same for a device that is open.
+///
+/// # Errors
+/// The kernel's.
+pub fn refuse_writes(device: &File) -> std::io::Result<()> {
+    ioctl::set_read_only(device)
 }
 
 fn attached(record: &LegRecord, found: &Loop) -> Attached {

@@ -1,4 +1,5 @@
-//! A leg that moves to another drive of the node: copied byte by byte, each piece flushed and read back from the drive before it counts.
+//! A leg that moves to another drive: copied byte by byte, each piece flushed and read back from the drive before it counts. It is read where it
+//! lies, or, from another node, through the device as which that one exports it ([`crate::fetch`]).
 //!
 //! ```text
 //! making/<uuid>/data        what is there so far
@@ -8,22 +9,27 @@
 //! it is a leg.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, OFlags, RenameFlags, SeekFrom, renameat_with, seek};
-use rustix::io::Errno;
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 use uuid::Uuid;
 
 use crate::drive::{Drive, Inside, LEGS, MAKING};
 use crate::error::VolumeError;
-use crate::legs::{DATA, check_name, extend, remove_tree};
+use crate::legs::{DATA, check_name, extend};
 use crate::record::{self, LegRecord, Provisioning};
+
+mod buffer;
+mod half;
+mod source;
+
+use buffer::Buffer;
+use source::Here;
+pub(crate) use source::Source;
 
 /// Bytes that are read, written, flushed and read back at once.
 const PIECE: u64 = 8 << 20;
@@ -31,6 +37,7 @@ const PIECE: u64 = 8 << 20;
 const MARK: u64 = 64 << 20;
 /// What direct I/O is aligned to.
 const ALIGNED: usize = 4096;
+pub(crate) const DIRECT: i32 = OFlags::DIRECT.bits().cast_signed();
 /// The longest sleep between two looks at whether to go on.
 const NAP: Duration = Duration::from_millis(100);
 
@@ -57,7 +64,7 @@ pub struct CopyOrder {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CopyRecord {
     format: u32,
-    leg: LegRecord,
+    pub(crate) leg: LegRecord,
     /// Bytes from the start that were read back as they were written.
     through: u64,
 }
@@ -86,55 +93,14 @@ impl Drive {
     ) -> Result<LegRecord, VolumeError> {
         check_name(&order.name)?;
         let source = from.fence(order)?;
-        let half = match self.prepare(order, &source)? {
+        let mut half = match self.prepare(order, &source)? {
             Prepared::Whole(record) => return Ok(record),
             Prepared::Half(half) => half,
         };
-        let uuid = half.leg.uuid;
         let copied = self
-            .transfer(from, order, &source, half, &mut go_on)
-            .and_then(|half| self.finish(from, order, &source, half));
-        if let Err(error) = &copied {
-            let mut inside = self.inside()?;
-            let gone = matches!(
-                error,
-                VolumeError::CopyEnded { .. } | VolumeError::Miscopied { .. }
-            );
-            match inside.copies.get_mut(&order.name) {
-                Some(_) if gone => self.discard(&mut inside, &order.name, uuid),
-                Some(half) => half.busy = false,
-                None => {}
-            }
-        }
-        copied
-    }
-
-    /// Takes away half-made copies that nobody asks for any more. One that is being worked on is left.
-    ///
-    /// # Errors
-    /// [`VolumeError::NotOpen`].
-    pub fn drop_copies(&self, wanted: impl Fn(&str) -> bool) -> Result<(), VolumeError> {
-        let mut inside = self.inside()?;
-        let left: Vec<(String, Uuid)> = inside
-            .copies
-            .iter()
-            .filter(|(name, half)| !half.busy && !wanted(name))
-            .map(|(name, half)| (name.clone(), half.record.leg.uuid))
-            .collect();
-        for (name, uuid) in left {
-            self.discard(&mut inside, &name, uuid);
-        }
-        Ok(())
-    }
-
-    fn discard(&self, inside: &mut Inside, name: &str, uuid: Uuid) {
-        match remove_tree(&self.aside(MAKING, uuid)) {
-            Ok(()) => {
-                inside.copies.remove(name);
-                inside.ledger.release(uuid);
-            }
-            Err(error) => warn!(%error, "what is left of a copy stays counted"),
-        }
+            .transfer(&Here(from, &source), order, &mut half, &mut go_on)
+            .and_then(|()| self.finish(from, order, &source, &half));
+        self.settle(order, half, copied)
     }
 
     /// Sees to it that nobody attaches what is copied with a generation of before, and that it shows if anybody does with a newer one.
@@ -170,7 +136,11 @@ impl Drive {
         })
     }
 
-    fn prepare(&self, order: &CopyOrder, source: &LegRecord) -> Result<Prepared, VolumeError> {
+    pub(crate) fn prepare(
+        &self,
+        order: &CopyOrder,
+        source: &LegRecord,
+    ) -> Result<Prepared, VolumeError> {
         let mut inside = self.inside()?;
         if let Some(there) = inside.legs.get(&order.name) {
             let same = there.source == Some(order.of)
@@ -257,32 +227,23 @@ impl Drive {
         record::sync_directory(&self.root.join(MAKING))
     }
 
-    fn transfer(
+    pub(crate) fn transfer(
         &self,
-        from: &Drive,
+        from: &impl Source,
         order: &CopyOrder,
-        source: &LegRecord,
-        mut half: CopyRecord,
+        half: &mut CopyRecord,
         go_on: &mut impl FnMut(u64) -> bool,
-    ) -> Result<CopyRecord, VolumeError> {
-        let ended = |why| VolumeError::CopyEnded {
-            name: order.name.clone(),
-            why,
-        };
+    ) -> Result<(), VolumeError> {
         let aside = self.aside(MAKING, half.leg.uuid);
-        let (path, source_path) = (aside.join(DATA), from.data(&source.name));
-        let direct = OFlags::DIRECT.bits().cast_signed();
+        let path = aside.join(DATA);
         let data = File::options()
             .read(true)
             .write(true)
-            .custom_flags(direct)
+            .custom_flags(DIRECT)
             .open(&path)
             .map_err(VolumeError::at(&path, "opening it"))?;
-        let bytes = File::options()
-            .read(true)
-            .custom_flags(direct)
-            .open(&source_path)
-            .map_err(VolumeError::at(&source_path, "opening it"))?;
+        let lost = |action| move |source| from.lost(action, source);
+        let bytes = from.open().map_err(lost("opening it"))?;
         let piece = PIECE.min(
             order
                 .rate
@@ -292,21 +253,25 @@ impl Drive {
         let (mut read, mut back) = (Buffer::new(piece), Buffer::new(piece));
         let (begun, mut moved, mut marked) = (Instant::now(), 0, half.through);
         while half.through < half.leg.size {
-            let next = next_data(&bytes, half.through, half.leg.size)
-                .map_err(VolumeError::at(&source_path, "looking for its data"))?;
+            let next = from
+                .next_data(&bytes, half.through, half.leg.size)
+                .map_err(lost("looking for its data"))?;
             half.through = next;
             let len = piece.min(half.leg.size - next);
             if len > 0 {
                 let (read, back) = (read.first(len), back.first(len));
                 bytes
                     .read_exact_at(read, next)
-                    .map_err(VolumeError::at(&source_path, "reading it"))?;
-                data.write_all_at(read, next)
-                    .map_err(VolumeError::at(&path, "writing it"))?;
-                data.sync_data()
-                    .map_err(VolumeError::at(&path, "flushing it"))?;
-                data.read_exact_at(back, next)
-                    .map_err(VolumeError::at(&path, "reading it back"))?;
+                    .map_err(lost("reading it"))?;
+                // What was never written reads as zeroes, and takes no room.
+                if read.iter().any(|byte| *byte != 0) || !is_blank(&data, back, next, &path)? {
+                    data.write_all_at(read, next)
+                        .map_err(VolumeError::at(&path, "writing it"))?;
+                    data.sync_data()
+                        .map_err(VolumeError::at(&path, "flushing it"))?;
+                    data.read_exact_at(back, next)
+                        .map_err(VolumeError::at(&path, "reading it back"))?;
+                }
                 if read != back {
                     return Err(VolumeError::Miscopied {
                         name: order.name.clone(),
@@ -319,19 +284,22 @@ impl Drive {
             }
             if half.through >= marked + MARK {
                 marked = half.through;
-                record::write(&aside.join(COPY), &half)?;
+                record::write(&aside.join(COPY), half)?;
             }
             let due = Duration::from_secs_f64(moved as f64 / order.rate.max(1) as f64);
             loop {
                 if !go_on(half.through) {
                     // What is there stays, for whoever goes on.
-                    record::write(&aside.join(COPY), &half)?;
+                    record::write(&aside.join(COPY), half)?;
                     return Err(VolumeError::CopyStopped {
                         name: order.name.clone(),
                     });
                 }
-                if !from.inside()?.copied.contains(&source.uuid) {
-                    return Err(ended("what is copied was attached meanwhile"));
+                if !from.is_still()? {
+                    return Err(VolumeError::CopyEnded {
+                        name: order.name.clone(),
+                        why: "what is copied was attached meanwhile",
+                    });
                 }
                 match due.checked_sub(begun.elapsed()) {
                     Some(left) if !left.is_zero() => std::thread::sleep(left.min(NAP)),
@@ -339,7 +307,7 @@ impl Drive {
                 }
             }
         }
-        Ok(half)
+        Ok(())
     }
 
     /// Makes a whole copy a leg, if its source is still what it was.
@@ -348,15 +316,9 @@ impl Drive {
         from: &Drive,
         order: &CopyOrder,
         source: &LegRecord,
-        half: CopyRecord,
+        half: &CopyRecord,
     ) -> Result<LegRecord, VolumeError> {
-        let record = half.leg;
-        let aside = self.aside(MAKING, record.uuid);
-        let path = aside.join(DATA);
-        File::open(&path)
-            .and_then(|data| data.sync_all())
-            .map_err(VolumeError::at(&path, "flushing it"))?;
-        record::write(&aside.join(record::LEG), &record)?;
+        self.flush(half)?;
         let (mut theirs, mut inside) = both(from, self)?;
         let unchanged =
             theirs.copied.contains(&source.uuid) && theirs.legs.values().any(|leg| leg == source);
@@ -366,6 +328,28 @@ impl Drive {
                 why: "what is copied was attached, changed or deleted meanwhile",
             });
         }
+        let record = self.put_in_place(&mut inside, half.leg.clone())?;
+        theirs.copied.remove(&source.uuid);
+        Ok(record)
+    }
+
+    /// Flushes all of a copy, and writes the record that it has as a leg.
+    pub(crate) fn flush(&self, half: &CopyRecord) -> Result<(), VolumeError> {
+        let aside = self.aside(MAKING, half.leg.uuid);
+        let path = aside.join(DATA);
+        File::open(&path)
+            .and_then(|data| data.sync_all())
+            .map_err(VolumeError::at(&path, "flushing it"))?;
+        record::write(&aside.join(record::LEG), &half.leg)
+    }
+
+    /// Makes a copy that was flushed a leg.
+    pub(crate) fn put_in_place(
+        &self,
+        inside: &mut Inside,
+        record: LegRecord,
+    ) -> Result<LegRecord, VolumeError> {
+        let aside = self.aside(MAKING, record.uuid);
         let marker = aside.join(COPY);
         fs::remove_file(&marker).map_err(VolumeError::at(&marker, "removing it"))?;
         let directory = self.leg_directory(&record.name);
@@ -374,35 +358,11 @@ impl Drive {
         record::sync_directory(&self.root.join(LEGS))?;
         inside.copies.remove(&record.name);
         inside.legs.insert(record.name.clone(), record.clone());
-        theirs.copied.remove(&source.uuid);
         Ok(record)
-    }
-
-    /// A copy that a killed process left, if this is one: it is kept, and counted.
-    pub(crate) fn recover_copy(&self, directory: &str) -> bool {
-        let path = self.root.join(MAKING).join(directory);
-        let Ok(Some(record)) = record::read::<CopyRecord>(&path.join(COPY)) else {
-            return false;
-        };
-        let sized = fs::metadata(path.join(DATA)).is_ok_and(|data| data.len() == record.leg.size);
-        let Ok(mut inside) = self.inside() else {
-            return false;
-        };
-        let leg = &record.leg;
-        if !sized || leg.uuid.to_string() != directory || inside.copies.contains_key(&leg.name) {
-            return false;
-        }
-        inside
-            .ledger
-            .count(leg.uuid, leg.size, Some(leg.provisioning));
-        let name = leg.name.clone();
-        let busy = false;
-        inside.copies.insert(name, Half { record, busy });
-        true
     }
 }
 
-enum Prepared {
+pub(crate) enum Prepared {
     Whole(LegRecord),
     Half(CopyRecord),
 }
@@ -421,29 +381,9 @@ fn both<'a>(
     }
 }
 
-/// Where the next data at or after `offset` begin, or the end: what lies between reads as zeroes.
-fn next_data(file: &impl AsFd, offset: u64, end: u64) -> io::Result<u64> {
-    match seek(file, SeekFrom::Data(offset)) {
-        Ok(at) => Ok((at / ALIGNED as u64 * ALIGNED as u64).clamp(offset, end)),
-        Err(Errno::NXIO) => Ok(end),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Memory that direct I/O takes.
-struct Buffer {
-    bytes: Vec<u8>,
-    start: usize,
-}
-
-impl Buffer {
-    fn new(len: u64) -> Self {
-        let bytes = vec![0; len as usize + ALIGNED];
-        let start = bytes.as_ptr().align_offset(ALIGNED);
-        Self { bytes, start }
-    }
-
-    fn first(&mut self, len: u64) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + len as usize]
-    }
+/// Whether a piece of a half-made copy, which is read into `back`, is all zeroes.
+fn is_blank(data: &File, back: &mut [u8], at: u64, path: &Path) -> Result<bool, VolumeError> {
+    data.read_exact_at(back, at)
+        .map_err(VolumeError::at(path, "reading what is there"))?;
+    Ok(back.iter().all(|byte| *byte == 0))
 }

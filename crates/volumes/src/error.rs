@@ -145,6 +145,16 @@ pub enum VolumeError {
         /// Why.
         why: &'static str,
     },
+    /// A leg of another node cannot be read just now. The copy can go on.
+    #[error("{path}, the leg on another node that is copied: {action} failed: {source}")]
+    Away {
+        /// Its device here.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A copy of another drive's leg was stopped. It can go on.
     #[error("leg {name}: the copy was stopped")]
     CopyStopped {

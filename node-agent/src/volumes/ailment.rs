@@ -1,5 +1,6 @@
 //! What ails a drive's storage side, in words for whoever uses its volumes.
 
+use strand_api::names;
 use strand_volumes::Health;
 
 /// What ails a drive's storage side, for the condition `Healthy` of its legs.
@@ -17,7 +18,7 @@ impl Ailment {
         let (reason, message) = match health {
             Health::Good => return None,
             Health::Full => (
-                "DriveFull",
+                names::DRIVE_FULL,
                 format!(
                     "drive {drive} is full, and writes to its volumes fail; delete volumes or snapshots on it, or move them"
                 ),

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use kube::ResourceExt;
 use strand_api::{
-    ByteQuantity, LegArray, PoolLeg, PoolLegSpec, Provisioning, Redundancy, VolumeMode,
+    ByteQuantity, LegArray, LegCopy, PoolLeg, PoolLegSpec, Provisioning, Redundancy, VolumeMode,
 };
 use strand_volumes::{ArrayRecord, CopyOrder, IoLimits, LegOrder, LegRecord, LegSource};
 use uuid::Uuid;
+
+use super::connections::milliseconds;
 
 /// What is to be done about a leg.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +18,8 @@ pub enum Deed {
     Make(LegOrder),
     /// Its bytes have to be copied from another drive.
     Copy(CopyOrder),
+    /// Its bytes have to be copied from another node.
+    Fetch(Box<Fetch>),
     /// Its bytes are there; they grow and follow their owner where the object says so.
     Keep(LegRecord),
     /// Its bytes may go.
@@ -30,6 +34,20 @@ pub enum Deed {
     NoSource(String),
     /// It has neither an owner nor bytes.
     Nothing,
+}
+
+/// A copy of a leg that lies on another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// The copy.
+    pub order: CopyOrder,
+    /// What it is a leg of.
+    pub leg: LegOrder,
+    /// The node, and the drive there.
+    pub node: String,
+    pub drive: String,
+    /// When its bytes began, in milliseconds since 1970, where its source does not say when it was taken.
+    pub made_at_ms: u64,
 }
 
 /// The legs of one drive: the objects by name, and the records of what lies on it.
@@ -109,23 +127,14 @@ impl<'a> Here<'a> {
             Some(record) => Deed::Keep(record.clone()),
             None if spec.deletion_mark => Deed::Gone,
             None if spec.orphaned => Deed::Nothing,
-            None => self.make(name, spec),
+            None => match &spec.copy {
+                Some(copy) => made_of(name, leg, copy),
+                None => self.make(name, spec),
+            },
         }
     }
 
     fn make(&self, name: String, spec: &PoolLegSpec) -> Deed {
-        if let Some(copy) = &spec.copy {
-            return match Uuid::parse_str(&copy.uuid) {
-                Ok(of) => Deed::Copy(CopyOrder {
-                    name,
-                    owner_uid: spec.owner_uid.clone(),
-                    of,
-                    generation: copy.generation.unsigned_abs(),
-                    rate: copy.rate.0,
-                }),
-                Err(_) => Deed::NoSource(copy.uuid.clone()),
-            };
-        }
         let source = match &spec.source {
             None => LegSource::Zeroes,
             Some(source) => match self.bytes_of(source) {
@@ -133,25 +142,7 @@ impl<'a> Here<'a> {
                 None => return Deed::NoSource(source.clone()),
             },
         };
-        Deed::Make(LegOrder {
-            name,
-            volume: spec.volume.clone(),
-            snapshot: spec.snapshot.clone(),
-            scratch: None,
-            owner_uid: spec.owner_uid.clone(),
-            index: spec.index.unsigned_abs(),
-            size: spec.size.0,
-            provisioning: kind(spec.provisioning),
-            redundancy: spec
-                .array
-                .as_ref()
-                .map_or(strand_volumes::Redundancy::None, |array| {
-                    redundancy(array.redundancy)
-                }),
-            array: spec.array.as_ref().and_then(array_record),
-            mode: spec.volume_mode.map(mode),
-            source,
-        })
+        Deed::Make(order(name, spec, source))
     }
 
     /// Objects for bytes that no object speaks of, by name. `taken` are the names that other legs of the node have.
@@ -180,6 +171,59 @@ impl<'a> Here<'a> {
                 (name, orphan(record, node, drive, id))
             })
             .collect()
+    }
+}
+
+/// Whether a leg that is not there yet shall become one as a copy: of what has no owner nothing more is made.
+pub fn is_copied(leg: &PoolLeg) -> bool {
+    leg.spec.copy.is_some() && !leg.spec.deletion_mark && !leg.spec.orphaned
+}
+
+/// Of what, and from where, a leg is copied.
+fn made_of(name: String, leg: &PoolLeg, copy: &LegCopy) -> Deed {
+    let spec = &leg.spec;
+    let Ok(of) = Uuid::parse_str(&copy.uuid) else {
+        return Deed::NoSource(copy.uuid.clone());
+    };
+    let copied = CopyOrder {
+        name: name.clone(),
+        owner_uid: spec.owner_uid.clone(),
+        of,
+        generation: copy.generation.unsigned_abs(),
+        rate: copy.rate.0,
+    };
+    match copy.node_name.as_ref().filter(|at| **at != spec.node_name) {
+        None => Deed::Copy(copied),
+        Some(node) => Deed::Fetch(Box::new(Fetch {
+            order: copied,
+            leg: order(name, spec, LegSource::Zeroes),
+            node: node.clone(),
+            drive: copy.drive.clone(),
+            made_at_ms: leg
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(0, milliseconds),
+        })),
+    }
+}
+
+fn order(name: String, spec: &PoolLegSpec, source: LegSource) -> LegOrder {
+    let array = spec.array.as_ref();
+    let none = strand_volumes::Redundancy::None;
+    LegOrder {
+        name,
+        volume: spec.volume.clone(),
+        snapshot: spec.snapshot.clone(),
+        scratch: None,
+        owner_uid: spec.owner_uid.clone(),
+        index: spec.index.unsigned_abs(),
+        size: spec.size.0,
+        provisioning: kind(spec.provisioning),
+        redundancy: array.map_or(none, |array| redundancy(array.redundancy)),
+        array: array.and_then(array_record),
+        mode: spec.volume_mode.map(mode),
+        source,
     }
 }
 
@@ -274,5 +318,29 @@ pub fn kind(provisioning: Provisioning) -> strand_volumes::Provisioning {
     match provisioning {
         Provisioning::Thick => strand_volumes::Provisioning::Thick,
         Provisioning::Thin => strand_volumes::Provisioning::Thin,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nothing_more_is_copied_of_what_goes_or_has_no_owner() {
+        let of = json!({"uuid": Uuid::from_u128(1), "drive": "d", "generation": 5, "rate": "1Mi"});
+        for (more, expected) in [
+            (json!({}), false),
+            (json!({"copy": of}), true),
+            (json!({"copy": of, "deletionMark": true}), false),
+            (json!({"copy": of, "orphaned": true}), false),
+        ] {
+            let mut spec =
+                json!({"volume": "v", "nodeName": "n", "drive": "e", "index": 0, "size": "4Ki"});
+            let more = more.as_object().unwrap().clone();
+            spec.as_object_mut().unwrap().extend(more);
+            let leg = serde_json::from_value(json!({"metadata": {"name": "v-0"}, "spec": spec}));
+            assert_eq!(is_copied(&leg.unwrap()), expected);
+        }
     }
 }

@@ -24,6 +24,16 @@ pub enum AttachError {
         /// The volume.
         volume: String,
     },
+    /// This node has bytes of it, and they are not what it is attached by.
+    #[error(
+        "volume {volume}: its bytes ({legs}) are orphaned or marked for deletion; see `strandctl volumes list`"
+    )]
+    Unowned {
+        /// The volume.
+        volume: String,
+        /// Their names.
+        legs: String,
+    },
     /// It cannot be said yet.
     #[error("volume {volume}: {why}; try again")]
     NotYet {

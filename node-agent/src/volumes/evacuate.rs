@@ -1,5 +1,7 @@
-//! Legs that are copied from other drives of the node, each on a thread of its own: a pass over a drive waits for none of them, it asks
-//! how far they are.
+//! Legs that are copied from other drives, of this node or ([`fetch`]) of others, each on a thread of its own: a pass over a drive waits for none
+//! of them, it asks how far they are.
+
+mod fetch;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,6 +28,8 @@ struct Copying {
     through: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     failed: Option<(Instant, Arc<VolumeError>)>,
+    /// Why it does not get on just now, though nothing failed.
+    waits: Option<String>,
 }
 
 /// How far a copy is.
@@ -34,6 +38,8 @@ pub enum Progress {
     Through(u64),
     /// It failed, and will be tried again.
     Failed(Arc<VolumeError>),
+    /// It waits for its source's node, with so many bytes there.
+    Waits(u64, String),
     /// No open drive has what is to be copied.
     NoSource,
 }
@@ -52,21 +58,8 @@ impl Copies {
         wake: impl Fn() + Send + 'static,
     ) -> Progress {
         let key = (to.id(), order.name.clone());
-        let mut copies = self.lock();
-        if let Some(copying) = copies.get(&key) {
-            match &copying.failed {
-                Some((at, error)) if copying.order == *order && at.elapsed() < RETRY => {
-                    return Progress::Failed(Arc::clone(error));
-                }
-                Some(_) => {}
-                None => {
-                    // One with another order ends first.
-                    if copying.order != *order {
-                        copying.stop.store(true, Ordering::Relaxed);
-                    }
-                    return Progress::Through(copying.through.load(Ordering::Relaxed));
-                }
-            }
+        if let Some(progress) = self.under_way(&key, order) {
+            return progress;
         }
         let has = |drive: &Arc<Drive>| {
             let records = drive.records().unwrap_or_default();
@@ -75,15 +68,7 @@ impl Copies {
         let Some(from) = storage.drives().into_iter().find(has) else {
             return Progress::NoSource;
         };
-        let copying = Copying {
-            order: order.clone(),
-            through: Arc::default(),
-            stop: Arc::default(),
-            failed: None,
-        };
-        let (through, stop) = (Arc::clone(&copying.through), Arc::clone(&copying.stop));
-        copies.insert(key.clone(), copying);
-        drop(copies);
+        let (through, stop) = self.begin(&key, order);
         let (this, to, order) = (self.clone(), Arc::clone(to), order.clone());
         let work = move || {
             let size = |record: &strand_volumes::LegRecord| record.size;
@@ -103,6 +88,54 @@ impl Copies {
         // The runtime keeps threads for what blocks; this one is few, and may take hours.
         tokio::task::spawn_blocking(work);
         Progress::Through(0)
+    }
+
+    /// What is to be told of a copy that is under way, or failed a short while ago; none where it is to be begun.
+    fn under_way(&self, key: &Key, order: &CopyOrder) -> Option<Progress> {
+        let copies = self.lock();
+        let copying = copies.get(key)?;
+        match &copying.failed {
+            Some((at, error)) if copying.order == *order && at.elapsed() < RETRY => {
+                Some(Progress::Failed(Arc::clone(error)))
+            }
+            Some(_) => None,
+            None => {
+                // One with another order ends first.
+                if copying.order != *order {
+                    copying.stop.store(true, Ordering::Relaxed);
+                }
+                let through = copying.through.load(Ordering::Relaxed);
+                Some(match &copying.waits {
+                    Some(why) => Progress::Waits(through, why.clone()),
+                    None => Progress::Through(through),
+                })
+            }
+        }
+    }
+
+    /// Notes a copy that begins: how far it is, and whether it has to stop.
+    fn begin(&self, key: &Key, order: &CopyOrder) -> (Arc<AtomicU64>, Arc<AtomicBool>) {
+        let copying = Copying {
+            order: order.clone(),
+            through: Arc::default(),
+            stop: Arc::default(),
+            failed: None,
+            waits: None,
+        };
+        let shared = (Arc::clone(&copying.through), Arc::clone(&copying.stop));
+        self.lock().insert(key.clone(), copying);
+        shared
+    }
+
+    /// Stops a copy that nobody wants any more; whether it still has to end.
+    pub fn is_ending(&self, drive: Uuid, name: &str) -> bool {
+        match self.lock().get(&(drive, name.to_owned())) {
+            Some(copying) if copying.failed.is_none() => {
+                copying.stop.store(true, Ordering::Relaxed);
+                true
+            }
+            _ => false,
+        }
     }
 
     fn ended(&self, key: &Key, result: Result<(), VolumeError>) {

@@ -255,6 +255,15 @@ impl Volumes {
                     _ => self.arrayed.attach(granted).await,
                 };
             }
+            // It has moved away, and what it was before is still here.
+            Err(unowned @ AttachError::Unowned { .. }) => {
+                let granted = self.connections.granted(volume, &request).await;
+                let granted = granted.ok().filter(|granted| granted.is_elsewhere());
+                return match granted {
+                    Some(granted) => self.connections.attach(&granted).await,
+                    None => Err(unowned),
+                };
+            }
             found => found?,
         };
         let AttachRequest {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kube::ResourceExt;
 use strand_api::{LegPhase, PoolLeg, PoolLegSpec, PoolLegStatus, names};
 use strand_fabric::Exported;
 use strand_volumes::{CopyOrder, Drive, LegRecord, Storage, VolumeError};
@@ -10,7 +11,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::ailment::Ailment;
-use super::decide::{Deed, Here, mode, uuid};
+use super::connections::Connections;
+use super::decide::{Deed, Fetch, Here, is_copied, mode, uuid};
 use super::evacuate::{Copies, Progress};
 use super::exports::{Exports, Lent, Trouble};
 use super::serving::Ask;
@@ -36,6 +38,8 @@ pub struct Pass {
     pub storage: Arc<Storage>,
     /// Copies under way.
     pub copies: Copies,
+    /// How legs of other nodes are reached.
+    pub connections: Connections,
     /// What of its legs other nodes have.
     pub exports: Arc<Exports>,
     /// To whom news is told.
@@ -81,10 +85,7 @@ impl Pass {
             let status = self.tend(leg, here.decide(leg), exported);
             tell(name.clone(), status);
         }
-        let copied = |name: &str| {
-            let leg = self.objects.get(name);
-            leg.is_some_and(|leg| leg.spec.copy.is_some() && !leg.spec.deletion_mark)
-        };
+        let copied = |name: &str| self.objects.get(name).is_some_and(is_copied);
         self.copies.keep(self.drive.id(), copied);
         self.drive.drop_copies(copied)?;
         let records = self.drive.records()?;
@@ -151,6 +152,7 @@ impl Pass {
                 Err(error) => told.refused(&error),
             },
             Deed::Copy(order) => self.copy(&told, &order),
+            Deed::Fetch(fetch) => self.fetch(&told, &fetch),
             Deed::Keep(record) => self.keep(&told, record),
             Deed::Delete(record) => match self.drive.delete(&record.name, record.uuid) {
                 Ok(()) => told.deleted(),
@@ -162,6 +164,10 @@ impl Pass {
                     told.there(&record, None, Some((reason, error.to_string())))
                 }
             },
+            // A copy that ends now may still become a leg.
+            Deed::Gone if self.copies.is_ending(self.drive.id(), &told.leg.name_any()) => {
+                told.ending()
+            }
             Deed::Gone => told.deleted(),
             Deed::Missing(uuid) => told.failed(
                 names::NOT_FOUND,
@@ -189,15 +195,35 @@ impl Pass {
     }
 
     fn copy(&self, told: &Told, order: &CopyOrder) -> PoolLegStatus {
+        let progress = self
+            .copies
+            .tend(&self.storage, &self.drive, order, self.wake());
+        self.copied(told, progress)
+    }
+
+    fn fetch(&self, told: &Told, fetch: &Fetch) -> PoolLegStatus {
+        let progress = self
+            .copies
+            .fetch(&self.connections, &self.drive, fetch, self.wake());
+        self.copied(told, progress)
+    }
+
+    /// Has the drive looked at again.
+    fn wake(&self) -> impl Fn() + Clone + Send + Sync + 'static {
         let (asks, drive) = (self.asks.clone(), self.name.clone());
-        let wake = move || {
+        move || {
             // A task that has ended looks again after the next start.
             let _ = asks.send(Ask::Look(drive.clone()));
-        };
+        }
+    }
+
+    /// What is told of a copy.
+    fn copied(&self, told: &Told, progress: Progress) -> PoolLegStatus {
         let from = told.leg.spec.copy.as_ref().map(|copy| &copy.drive);
         let from = from.map_or("", String::as_str);
-        match self.copies.tend(&self.storage, &self.drive, order, wake) {
+        match progress {
             Progress::Through(bytes) => told.copying(bytes, from),
+            Progress::Waits(bytes, why) => told.waiting(bytes, why),
             Progress::NoSource => told.failed(
                 SOURCE_NOT_FOUND,
                 format!("what it is copied from is not served: drive {from} is away, or does not have it"),

@@ -129,6 +129,24 @@ impl<'a> Told<'a> {
         }
     }
 
+    /// It is to go, and a copy to it has to end before.
+    pub fn ending(&self) -> PoolLegStatus {
+        PoolLegStatus {
+            phase: Some(LegPhase::Pending),
+            ..self.blank()
+        }
+    }
+
+    /// It is being copied from another node, which is not reached just now.
+    pub fn waiting(&self, through: u64, why: String) -> PoolLegStatus {
+        let copied = evacuate::told(through, self.leg.spec.size.0);
+        PoolLegStatus {
+            phase: Some(LegPhase::Pending),
+            copied: Some(ByteQuantity(copied)),
+            ..self.failed(names::SOURCE_AWAY, why)
+        }
+    }
+
     /// It is being copied from another drive.
     pub fn copying(&self, through: u64, from: &str) -> PoolLegStatus {
         let message = format!("it is being copied from drive {from}");

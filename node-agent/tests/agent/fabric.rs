@@ -118,3 +118,57 @@ async fn a_volume_of_another_node_is_refused_for_what_is_missing() {
     assert!(matches!(other, AttachError::NotHere { .. }), "{other}");
     agent.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leg_that_comes_from_another_node_waits_for_it_and_goes_when_it_is_not_wanted() {
+    let (cluster, ground) = (Cluster::start().await, Ground::new());
+    cluster.pool().await;
+    let agent = agent_with(&cluster, &ground, Path::new("/sys/fs/cgroup"));
+    let drive = ground.plug("S1");
+    taken(&cluster, &drive).await;
+    let uuid = "00000000-0000-4000-8000-000000000001";
+    let mut copy = spec("v", &drive, 16);
+    let of = json!({"uuid": uuid, "drive": "other-d", "nodeName": "other", "generation": 5, "rate": "10Mi"});
+    copy.copy = Some(serde_json::from_value(of).unwrap());
+    ask(&cluster, "v-0.1", copy).await;
+    let why = |s: &strand_api::PoolLegStatus| {
+        let told = condition::find(&s.conditions, names::READY);
+        told.filter(|c| c.reason == names::SOURCE_AWAY)
+            .map(|c| c.message.clone())
+    };
+    let waits = when(&cluster, "v-0.1", "waiting", |s| why(s).is_some()).await;
+    assert_eq!(waits.phase, Some(LegPhase::Pending));
+    assert!(why(&waits).unwrap().contains("node other does not export"));
+
+    // As the agent of the other node would tell it; nobody listens there.
+    let legs: Api<PoolLeg> = Api::all(cluster.client.clone());
+    let export =
+        json!({"generation": 5, "node": NODE, "readOnly": true, "copy": true, "insecure": true});
+    let source = serde_json::from_value(json!({
+        "metadata": {"name": "v-0"},
+        "spec": {
+            "volume": "v", "nodeName": "other", "drive": "other-d", "index": 0, "size": "16Mi", "uuid": uuid, "exports": [export],
+        },
+    }));
+    legs.create(&PostParams::default(), &source.unwrap())
+        .await
+        .unwrap();
+    let there = json!({"generation": 5, "address": "127.0.0.1", "port": 1});
+    let status =
+        Patch::Merge(json!({"status": {"phase": "Ready", "uuid": uuid, "exports": [there]}}));
+    legs.patch_status("v-0", &PatchParams::default(), &status)
+        .await
+        .unwrap();
+    let next = match kernel_has("nvme_fabrics") {
+        true => "node other does not answer",
+        false => "modprobe nvme-tcp",
+    };
+    when(&cluster, "v-0.1", "told what is missing", |s| {
+        why(s).is_some_and(|why| why.contains(next))
+    })
+    .await;
+
+    amend(&cluster, "v-0.1", json!({"deletionMark": true})).await;
+    phase(&cluster, "v-0.1", LegPhase::Deleted).await;
+    agent.stop().await;
+}

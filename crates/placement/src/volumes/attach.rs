@@ -8,7 +8,7 @@
 //! every leg has said, of a spec without it, that nobody reaches the leg by it any more; until then nobody else is granted one.
 //! `docs/decisions/0018` has the reasons.
 
-use super::{Action, Owner, Pass, array, claim, ledger};
+use super::{Action, Owner, Pass, array, claim, evacuate, ledger};
 use strand_api::{
     AttachTo, Attachment, AttachmentPhase, LegExport, Locality, PlacedLeg, PoolLeg, PoolVolume,
     Redundancy, condition, names,
@@ -49,7 +49,7 @@ pub(super) fn decide(pass: &Pass, volume: &PoolVolume, usable: Result<(), &str>)
     let wishes = &volume.spec.attach_to;
     // A record that knows a higher generation was written under a status that is lost.
     let stored = legs.stored;
-    let mut generation = status.attachment_generation;
+    let mut generation = status.attachment_generation.max(evacuate::reserved(volume));
     let mut refused = None;
     let mut attachments = Vec::new();
     for mut attachment in status.attachments {
@@ -79,6 +79,7 @@ pub(super) fn decide(pass: &Pass, volume: &PoolVolume, usable: Result<(), &str>)
             Err(why) => Some(("NotReady", why.to_owned())),
             Ok(()) => out_of_reach(volume, wish)
                 .or_else(|| in_the_way(&attachments, wish))
+                .or_else(|| evacuate::left_behind(pass, volume, &wish.node))
                 .or_else(|| legs.left_over(&attachments, told)),
         };
         match obstacle {
@@ -135,6 +136,7 @@ pub(super) fn export(pass: &mut Pass, volume: &PoolVolume, grants: &Grants) {
                 generation: a.generation,
                 node: a.node.clone(),
                 read_only: a.read_only,
+                copy: false,
                 insecure: earlier.map_or(insecure, |e| e.insecure),
             }
         };
@@ -147,7 +149,10 @@ pub(super) fn export(pass: &mut Pass, volume: &PoolVolume, grants: &Grants) {
         let leg = pass.claims.of(owner, placed);
         let name = leg.map_or(placed.name.as_str(), claim::name);
         let now = leg.map_or(&[][..], |leg| &leg.spec.exports);
-        let wanted = wanted(&placed.node_name, now);
+        let mut wanted = wanted(&placed.node_name, now);
+        if grants.attachments.is_empty() {
+            wanted.extend(evacuate::export(pass, owner, placed, now));
+        }
         let mut planned = pass.actions.iter_mut().filter_map(|action| match action {
             Action::MakeLeg { leg, spec } | Action::ChangeLeg { leg, spec } if leg == name => {
                 Some(spec)
@@ -257,8 +262,9 @@ impl<'p> Legs<'p> {
 
     /// The generation that every leg is exported with to a node that wants that.
     fn exported_to(&self, wish: &AttachTo) -> Option<i64> {
-        let as_wished =
-            |export: &&LegExport| export.node == wish.node && export.read_only == wish.read_only;
+        let as_wished = |export: &&LegExport| {
+            export.node == wish.node && export.read_only == wish.read_only && !export.copy
+        };
         let mut remote = self.remote(&wish.node);
         let first = remote.next()?.spec.exports.iter().rfind(as_wished)?;
         let also = |leg: &PoolLeg| leg.spec.exports.contains(first);
@@ -307,9 +313,15 @@ impl<'p> Legs<'p> {
             let left = reached(leg).find(|g| Some(*g) != adopted && !granted(*g));
             if let Some(generation) = left {
                 let (name, node) = (claim::name(leg), &leg.spec.node_name);
-                let why = format!(
-                    "leg {name} on node {node} can still be reached as it was in attachment {generation}"
-                );
+                let copied = |e: &LegExport| e.generation == generation && e.copy;
+                let why = match leg.spec.exports.iter().any(copied) {
+                    true => format!(
+                        "leg {name} on node {node} is being copied to another node, which is given up"
+                    ),
+                    false => format!(
+                        "leg {name} on node {node} can still be reached as it was in attachment {generation}"
+                    ),
+                };
                 return Some(("Fencing", why));
             }
             // What it was asked for before may be what it does next.

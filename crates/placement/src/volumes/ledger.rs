@@ -330,7 +330,7 @@ fn closed(storage: &Storage, drive: &Drive) -> Option<Closed> {
 /// Whether it takes no new legs for what its agent sees of its storage side. A full one has no room besides, and says so by that.
 fn ails(status: &DriveStatus) -> bool {
     let told = condition::find(&status.conditions, names::HEALTHY);
-    told.is_some_and(|told| told.status == "False" && told.reason != "DriveFull")
+    told.is_some_and(|told| told.status == "False" && told.reason != names::DRIVE_FULL)
 }
 
 fn node_cordoned(storage: &Storage, drive: &Drive) -> bool {

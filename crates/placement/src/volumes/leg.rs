@@ -64,6 +64,22 @@ pub(super) fn tend<'a>(
     standing(placed, leg)
 }
 
+/// Has a snapshot's leg, which nobody attaches, exported to the node that it moves to, and to nobody else.
+pub(super) fn export(pass: &mut Pass, owner: Owner, placed: &PlacedLeg, leg: &PoolLeg) {
+    let wanted = evacuate::export(pass, owner, placed, &leg.spec.exports);
+    let mut wish = leg.spec.clone();
+    wish.exports = wanted.into_iter().collect();
+    let name = claim::name(leg);
+    let planned = pass.actions.iter_mut().find_map(|action| match action {
+        Action::ChangeLeg { leg, spec } if leg == name => Some(spec),
+        _ => None,
+    });
+    match planned {
+        Some(spec) => spec.exports = wish.exports,
+        None => change(pass, leg, wish),
+    }
+}
+
 fn make<'a>(
     pass: &mut Pass<'_, 'a>,
     owner: Owner<'a>,

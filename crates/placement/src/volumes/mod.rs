@@ -326,7 +326,17 @@ impl fmt::Display for Action {
                 .map(|l| {
                     let uuid = l.uuid.as_deref().unwrap_or("to be made");
                     let to = l.moving.as_ref();
-                    let to = to.map(|to| format!(", moving to {} on {}", to.name, to.drive));
+                    let to = to.map(|to| {
+                        let abroad = to.abroad.as_ref();
+                        let abroad = abroad
+                            .map(|at| format!(" on node {}, as {}", at.node_name, at.generation));
+                        format!(
+                            ", moving to {} on {}{}",
+                            to.name,
+                            to.drive,
+                            abroad.unwrap_or_default()
+                        )
+                    });
                     let lack = l.lack.as_ref();
                     let lack = lack.map(|lack| {
                         format!(", {:?} as {}: {}", lack.phase, lack.generation, lack.reason)
@@ -419,12 +429,20 @@ fn leg_words(spec: &PoolLegSpec) -> String {
         let (uuid, drive) = (&copy.uuid, &copy.drive);
         match copy.live {
             true => format!("in the place of {uuid} of {drive}"),
-            false => format!("copy of {uuid} of {drive}, as {}", copy.generation),
+            false => {
+                let node = copy.node_name.as_ref();
+                let node = node.map_or(String::new(), |node| format!(" on node {node}"));
+                format!("copy of {uuid} of {drive}{node}, as {}", copy.generation)
+            }
         }
     }));
     words.extend(spec.uuid.iter().map(|uuid| format!("must be {uuid}")));
     words.extend(spec.exports.iter().map(|export| {
-        let mode = if export.read_only { " read-only" } else { "" };
+        let mode = match (export.copy, export.read_only) {
+            (true, _) => " for its copy",
+            (false, true) => " read-only",
+            (false, false) => "",
+        };
         let open = if export.insecure {
             ", without a key"
         } else {

@@ -66,6 +66,33 @@ pub(super) fn another<'a>(
     Ok(put(pass, volume, index, drive, node, size))
 }
 
+/// Chooses a drive of any node for a leg that has to leave its own. `record` as for [`another`].
+///
+/// # Errors
+/// Why there is none.
+pub(super) fn abroad<'a>(
+    pass: &Pass<'_, 'a>,
+    volume: &'a PoolVolume,
+    record: &[PlacedLeg],
+    leg: &'a PoolLeg,
+) -> Result<(&'a str, &'a str), Misfit> {
+    let mut request = request(pass, volume, ledger::size(leg), None);
+    request.provisioning = leg.spec.provisioning;
+    request.tried.insert(&leg.spec.drive);
+    if volume.spec.redundancy == Redundancy::None {
+        return place::choose(&pass.ledger, &request).map(|account| (account.drive, account.node));
+    }
+    let own = |placed: &&PlacedLeg| placed.uuid.as_deref() == claim::uuid(leg);
+    let own = record.iter().find(own).map(|placed| placed.index);
+    beside_others(
+        pass,
+        volume,
+        record,
+        own.unwrap_or(leg.spec.index),
+        &request,
+    )
+}
+
 /// A leg whose drive turned out to have no room is given up if another drive has.
 pub(super) fn refused<'a>(
     pass: &mut Pass<'_, 'a>,
@@ -127,16 +154,20 @@ fn single<'a>(
     Ok(put(pass, volume, index, drive, node, size))
 }
 
-/// A drive apart from those of the volume's other legs.
-fn beside_others<'a>(
+/// A drive apart from those of the volume's other legs, and from those that these are about to go to.
+fn beside_others<'a, 'r>(
     pass: &Pass<'_, 'a>,
     volume: &PoolVolume,
-    record: &[PlacedLeg],
+    record: &'r [PlacedLeg],
     index: i32,
     request: &place::Request,
 ) -> Result<(&'a str, &'a str), Misfit> {
     let others = record.iter().filter(|leg| leg.index != index);
-    let others: Vec<&str> = others.map(|leg| leg.drive.as_str()).collect();
+    let drives = |leg: &'r PlacedLeg| {
+        let to = leg.moving.as_ref().map(|to| to.drive.as_str());
+        std::iter::once(leg.drive.as_str()).chain(to)
+    };
+    let others: Vec<&str> = others.flat_map(drives).collect();
     let apart = apart(volume.spec.redundancy, volume.spec.locality);
     let chosen = place::spread(&pass.ledger, request, 1, apart, &others)?;
     let drives = chosen.first().map(|account| (account.drive, account.node));

@@ -65,16 +65,17 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> 
     let mut usable = Vec::new();
     let mut record = snapshot.spec.legs.clone();
     let mut why = None;
-    for (placed, record) in snapshot.spec.legs.iter().zip(&mut record) {
+    for (at, placed) in snapshot.spec.legs.iter().enumerate() {
         match tend(pass, snapshot, placed) {
             Standing::Usable(leg) => {
                 usable.push(leg);
-                if let Some(placed) = evacuate::step(pass, owner, placed, leg) {
-                    *record = placed;
+                leg::export(pass, owner, placed, leg);
+                if let Some(placed) = evacuate::step(pass, owner, &record, placed, leg) {
+                    record[at] = placed;
                 }
             }
             Standing::Record(placed) => {
-                *record = placed;
+                record[at] = placed;
                 why.get_or_insert(Why::new("Making", "just taken"));
             }
             Standing::Refused(_) => {

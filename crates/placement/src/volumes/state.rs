@@ -94,6 +94,31 @@ pub(super) fn unlimited(leg: &PoolLeg) -> Option<Why> {
 
 /// What is wrong with the drive or node of a leg, and whether the leg cannot be used at all for it.
 pub(super) fn ailment(pass: &Pass, leg: &PoolLeg) -> Option<(bool, Why)> {
+    let ill = unserved(pass, leg).or_else(|| unhealthy(leg).map(|why| (false, why)));
+    ill.or_else(|| {
+        let drive = pass.drives.get(leg.spec.drive.as_str())?;
+        let failing = drive.status.as_ref().is_some_and(|s| {
+            s.verdict == Some(DriveVerdict::Failed)
+                || s.health.as_ref().is_some_and(|h| h.critical_warning != 0)
+        });
+        let (name, node) = (&leg.spec.drive, &leg.spec.node_name);
+        let message = format!("drive {name} on node {node} is about to fail; copy what is needed");
+        failing.then(|| (false, Why::new("DriveFailing", message)))
+    })
+}
+
+/// What its agent says of a leg's drive.
+fn unhealthy(leg: &PoolLeg) -> Option<Why> {
+    let conditions = leg.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    let told = condition::find(conditions, names::HEALTHY).filter(|c| c.status == "False")?;
+    let (name, drive) = (claim::name(leg), &leg.spec.drive);
+    let message = format!("leg {name} on drive {drive}: {}", told.message);
+    Some(Why::new(&told.reason, message))
+}
+
+/// Why the bytes of a leg are not known to be there just now, if they are not, and whether that is for good: nobody serves them. A drive that is
+/// full, or about to fail, still does.
+pub(super) fn unserved(pass: &Pass, leg: &PoolLeg) -> Option<(bool, Why)> {
     let name = leg.spec.drive.as_str();
     let Some(drive) = pass.drives.get(name) else {
         let message = format!("there is no Drive {name}; if it is gone for good, so are its bytes");
@@ -105,19 +130,8 @@ pub(super) fn ailment(pass: &Pass, leg: &PoolLeg) -> Option<(bool, Why)> {
         let message = format!("drive {name} is no longer seen by node {node}");
         return Some((true, Why::new("DriveMissing", message)));
     }
-    let conditions = leg.status.as_ref().map_or(&[][..], |s| &s.conditions);
-    if let Some(told) = condition::find(conditions, names::HEALTHY).filter(|c| c.status == "False")
-    {
-        let message = format!("leg {} on drive {name}: {}", claim::name(leg), told.message);
-        return Some((false, Why::new(&told.reason, message)));
-    }
-    let failing = status.is_some_and(|s| {
-        s.verdict == Some(DriveVerdict::Failed)
-            || s.health.as_ref().is_some_and(|h| h.critical_warning != 0)
-    });
-    if failing {
-        let message = format!("drive {name} on node {node} is about to fail; copy what is needed");
-        return Some((false, Why::new("DriveFailing", message)));
+    if let Some(why) = unhealthy(leg).filter(|why| why.reason != names::DRIVE_FULL) {
+        return Some((false, why));
     }
     if !super::ledger::ready(pass.storage.nodes.get(node.as_str()).copied()) {
         let message = format!("node {node}, which holds it, is not ready");

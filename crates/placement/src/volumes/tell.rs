@@ -24,11 +24,13 @@ pub(super) fn say(pass: &mut Pass, volume: &PoolVolume, found: &Found) {
         .filter(|_| dead > 0 && dead > array::spare(volume) && found.why.is_none());
     let why = found.why.as_ref().or(fatal.map(|(_, why)| why));
     let mut pairs = found.legs.iter();
-    let settling = found.why.is_none()
-        && pairs.any(|(placed, leg)| evacuate::settling(pass, owner, placed, leg));
+    let settling = found
+        .why
+        .is_none()
+        .then(|| pairs.find_map(|(placed, leg)| evacuate::settling(pass, owner, placed, leg)));
+    let settling = settling.flatten();
     let usable = match why {
-        None if settling => Err("it is just being moved to another drive"),
-        None => Ok(()),
+        None => settling.as_deref().map_or(Ok(()), Err),
         Some(_) => Err("the volume is not ready"),
     };
     let grants = attach::decide(pass, volume, usable);

@@ -113,7 +113,7 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, volume: &'a PoolVolume) -> Result<Found<'a>
                 match placed.lack {
                     None => {
                         found.legs.push((placed, leg));
-                        let moved = evacuate::step(pass, owner, placed, leg);
+                        let moved = evacuate::step(pass, owner, &record, placed, leg);
                         record[at] = moved.unwrap_or_else(|| placed.clone());
                     }
                     Some(_) => evacuate::lacks(pass, owner, placed),

@@ -3,8 +3,8 @@
 use crate::world::{World, named, uuid};
 use std::collections::BTreeMap;
 use strand_api::{
-    ByteQuantity, LegCopy, LegPhase, PartitionRole, PoolLeg, PoolLegSpec, PoolLegStatus,
-    Provisioning, condition, names,
+    ByteQuantity, ExportedLeg, LegCopy, LegPhase, PartitionRole, PoolLeg, PoolLegSpec,
+    PoolLegStatus, Provisioning, condition, names,
 };
 use strand_placement::volumes::ledger;
 
@@ -24,6 +24,8 @@ pub struct Disks {
     pub bytes: BTreeMap<String, Bytes>,
     /// Copies half made, by name of the leg: what they are of, and its content when they began.
     half: BTreeMap<String, (LegCopy, String)>,
+    /// The highest attachment generation in the records of legs.
+    seen: BTreeMap<String, i64>,
     made: u32,
     written: u32,
 }
@@ -101,10 +103,20 @@ impl Disks {
         }
     }
 
-    /// The legs of a volume that its node's agent would make a device of.
-    pub fn attachable<'w>(&self, world: &'w World, volume: &str) -> Vec<&'w PoolLeg> {
+    /// The legs of a volume that a node's agent would make a device of: of those on the node itself, if there are any, else what the volume names.
+    pub fn attachable<'w>(&self, world: &'w World, volume: &str, node: &str) -> Vec<&'w PoolLeg> {
         let of_volume = |l: &&PoolLeg| l.spec.volume == volume && l.spec.snapshot.is_none();
         let legs: Vec<&PoolLeg> = world.legs.iter().filter(of_volume).collect();
+        let lies = |l: &PoolLeg| known_uuid(l).is_some_and(|id| self.bytes.contains_key(id));
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            legs.into_iter().partition(|l| l.spec.node_name == node);
+        if !here.iter().any(|l| lies(l)) {
+            let object = world.volumes.iter().find(|v| named(&v.metadata, volume));
+            let named = object.and_then(|v| v.spec.legs[0].uuid.as_ref());
+            let is_named = |l: &&PoolLeg| lies(l) && known_uuid(l) == named;
+            return elsewhere.into_iter().filter(is_named).collect();
+        }
+        let legs = here;
         let replaced = |l: &PoolLeg| {
             let by = |o: &&PoolLeg| {
                 let copy = o.spec.copy.as_ref();
@@ -114,19 +126,40 @@ impl Disks {
         };
         let usable = |l: &&PoolLeg| {
             let half = l.spec.copy.as_ref().is_some_and(|copy| !copy.live);
-            let there = known_uuid(l).is_some_and(|id| self.bytes.contains_key(id));
-            there && !half && !l.spec.orphaned && !l.spec.deletion_mark && !replaced(l)
+            lies(l) && !half && !l.spec.orphaned && !l.spec.deletion_mark && !replaced(l)
         };
         legs.iter().copied().filter(usable).collect()
     }
 
     /// A consumer writes to what it has attached: what is on it now.
-    pub fn write(&mut self, leg: &PoolLeg) -> String {
+    pub fn write(&mut self, leg: &PoolLeg, generation: i64) -> String {
         self.written += 1;
+        let seen = self.seen.entry(known_uuid(leg).unwrap().clone());
+        let seen = seen.or_default();
+        assert!(
+            *seen <= generation,
+            "stale: {generation}, and {seen} was seen"
+        );
+        *seen = generation;
         let content = format!("write {}", self.written);
         let id = known_uuid(leg).unwrap();
         self.bytes.get_mut(id).unwrap().content.clone_from(&content);
         content
+    }
+
+    /// Whether the leg that another node's is a copy of is exported for that.
+    fn lends(&self, world: &World, copy: &PoolLeg, of: &LegCopy) -> bool {
+        let mut legs = world.legs.iter();
+        let source = legs.find(|l| known_uuid(l) == Some(&of.uuid));
+        let seen = self.seen.get(&of.uuid).copied().unwrap_or(0);
+        seen <= of.generation
+            && source.is_some_and(|source| {
+                let mut wanted = source.spec.exports.iter();
+                let told = source.status.iter().flat_map(|s| &s.exports);
+                wanted.any(|e| {
+                    e.copy && e.generation == of.generation && e.node == copy.spec.node_name
+                }) && told.clone().any(|e| e.generation == of.generation)
+            })
     }
 
     fn one(&mut self, world: &World, leg: &PoolLeg, stingy: &[String]) -> PoolLegStatus {
@@ -199,6 +232,12 @@ impl Disks {
                     let Some(source) = self.bytes.get(&of.uuid) else {
                         return failed("SourceNotFound");
                     };
+                    if of.node_name.is_some() && !self.lends(world, leg, of) {
+                        return PoolLegStatus {
+                            phase: Some(LegPhase::Pending),
+                            ..Default::default()
+                        };
+                    }
                     let began = self.half.get(name).filter(|(began, _)| began == of);
                     if began.is_none() {
                         let half = (of.clone(), source.content.clone());
@@ -250,7 +289,22 @@ impl Disks {
             }
         }
         bytes.record.owner_uid.clone_from(&leg.spec.owner_uid);
+        let seen = self.seen.entry(id.clone()).or_default();
+        let mut exports = leg.spec.exports.clone();
+        exports.retain(|export| export.generation >= *seen && !leg.spec.orphaned);
+        for export in &exports {
+            *seen = export.generation.max(*seen);
+        }
+        let stored = (*seen > 0).then_some(*seen);
+        let exports = exports.iter().map(|export| ExportedLeg {
+            generation: export.generation,
+            address: "10.0.0.1".into(),
+            port: 4420,
+            rdma: false,
+        });
         PoolLegStatus {
+            exports: exports.collect(),
+            attachment_generation: stored,
             phase: Some(if leg.spec.orphaned {
                 LegPhase::Orphaned
             } else {

@@ -12,8 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use strand_api::{
-    ArrayLeg, ArrayRefusal, ArrayStatus, AttachTo, Attachment, ExportedLeg, LackPhase, LegHolding,
-    LegPhase, PlacedLeg, PoolLeg, PoolLegStatus, PoolVolume, VolumePhase,
+    ArrayLeg, ArrayRefusal, ArrayStatus, AttachTo, Attachment, ExportedLeg, LackPhase, LegCopy,
+    LegHolding, LegPhase, PlacedLeg, PoolLeg, PoolLegStatus, PoolVolume, VolumePhase,
 };
 use strand_placement::volumes::Action;
 
@@ -164,6 +164,8 @@ struct Run {
     view: World,
     nodes: Vec<Node>,
     bytes: BTreeMap<String, Bytes>,
+    /// Copies half made, by name of the leg: what they are of, and what the first half had.
+    half: BTreeMap<String, (LegCopy, BTreeSet<u32>)>,
     acknowledged: BTreeSet<u32>,
     written: u32,
     made: u32,
@@ -206,6 +208,7 @@ impl Run {
             world,
             nodes: vec![Node::default(); NODES.len()],
             bytes,
+            half: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             written: 0,
             made: 0,

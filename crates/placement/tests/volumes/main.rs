@@ -10,6 +10,7 @@ mod arrays;
 mod fencing;
 #[path = "../golden/mod.rs"]
 mod golden;
+mod moving;
 mod properties;
 mod scenarios;
 mod spread;

@@ -327,12 +327,17 @@ impl Run {
             let name = volume.metadata.name.clone().unwrap();
             let granted = volume.status.iter().flat_map(|s| &s.attachments);
             let wished = |node: &str| volume.spec.attach_to.iter().any(|a| a.node == node);
-            if !granted.clone().any(|a| !a.read_only && wished(&a.node)) {
+            let mut granted = granted.filter(|a| a.phase.is_granted());
+            let Some(writer) = granted.find(|a| !a.read_only && wished(&a.node)) else {
                 continue;
-            }
+            };
             let world = self.world.clone();
-            if let [leg] = self.disks.attachable(&world, &name).as_slice() {
-                let content = self.disks.write(leg);
+            if let [leg] = self
+                .disks
+                .attachable(&world, &name, &writer.node)
+                .as_slice()
+            {
+                let content = self.disks.write(leg, writer.generation);
                 let named = volume.spec.legs[0].uuid.as_ref();
                 let id = leg
                     .spec

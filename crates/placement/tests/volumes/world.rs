@@ -9,7 +9,7 @@ use kube::api::ObjectMeta;
 use serde_json::json;
 use std::collections::BTreeMap;
 use strand_api::{
-    ArrayLeg, ArrayRefusal, ArrayStatus, Attachment, AttachmentPhase, Drive, DriveHealth,
+    Abroad, ArrayLeg, ArrayRefusal, ArrayStatus, Attachment, AttachmentPhase, Drive, DriveHealth,
     DriveOperation, DriveOperationStatus, DrivePhase, ExportedLeg, LegCopy, LegExport, LegLack,
     LegMove, LegPhase, MemoryPool, OperationPhase, PlacedLeg, PoolLeg, PoolLegSpec, PoolLegStatus,
     PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus, PoolVolume, PoolVolumeSpec,
@@ -191,7 +191,7 @@ impl World {
         self.operations.push(operation);
     }
 
-    /// `legs=NAME@DRIVE[:UUID][>NAME@DRIVE][!PHASE/REASON/GENERATION/SECONDS],…`
+    /// `legs=NAME@DRIVE[:UUID][>NAME@DRIVE[:GENERATION]][!PHASE/REASON/GENERATION/SECONDS],…`
     fn placed(&self, words: &mut Words) -> Vec<PlacedLeg> {
         let Some(text) = words.take("legs") else {
             return Vec::new();
@@ -205,12 +205,19 @@ impl World {
                 let (leg, to) = leg
                     .split_once('>')
                     .map_or((leg, None), |(l, to)| (l, Some(to)));
-                let moving = to
-                    .and_then(|to| to.split_once('@'))
-                    .map(|(name, drive)| LegMove {
+                let moving = to.and_then(|to| to.split_once('@')).map(|(name, place)| {
+                    let (drive, generation) = place
+                        .split_once(':')
+                        .map_or((place, None), |(d, g)| (d, Some(g)));
+                    LegMove {
                         name: name.into(),
                         drive: drive.into(),
-                    });
+                        abroad: generation.map(|generation| Abroad {
+                            node_name: drive.rsplit_once('-').unwrap().0.into(),
+                            generation: generation.parse().unwrap(),
+                        }),
+                    }
+                });
                 let (name, place) = leg.split_once('@').unwrap();
                 let (drive, id) = place
                     .split_once(':')
@@ -351,7 +358,7 @@ impl World {
     }
 
     /// `leg NAME of=VOLUME on=DRIVE [size=…] [thin] [ready=UUID | failed=REASON | deleted | orphan=UUID] [must=UUID] [marked] [orphaned] [snapshot=S] [source=L] [stored=N] [unhealthy=REASON]
-    /// [exports=GEN@NODE[:ro][:open],…] [exported=GEN,…] [unexported] [copy=UUID@DRIVE:GENERATION[:live]] [copied=SIZE] [unseen] [age=SECONDS]`
+    /// [exports=GEN@NODE[:ro|:copy][:open],…] [exported=GEN,…] [unexported] [copy=UUID@DRIVE[/NODE]:GENERATION[:live]] [copied=SIZE] [unseen] [age=SECONDS]`
     fn leg(&mut self, name: &str, words: &mut Words) {
         let drive = words.take("on").unwrap();
         let volume = words.take("of").unwrap();
@@ -541,7 +548,7 @@ impl World {
     }
 }
 
-/// `GEN@NODE[:ro][:open],…`
+/// `GEN@NODE[:ro|:copy][:open],…`
 fn exports(text: &str) -> Vec<LegExport> {
     let one = |text: &str| {
         let (generation, rest) = text.split_once('@').unwrap();
@@ -549,7 +556,8 @@ fn exports(text: &str) -> Vec<LegExport> {
         LegExport {
             generation: generation.parse().unwrap(),
             node: parts[0].into(),
-            read_only: parts.contains(&"ro"),
+            read_only: parts.contains(&"ro") || parts.contains(&"copy"),
+            copy: parts.contains(&"copy"),
             insecure: parts.contains(&"open"),
         }
     };
@@ -567,13 +575,18 @@ fn exported(text: &str) -> Vec<ExportedLeg> {
     text.split(',').map(one).collect()
 }
 
-/// `UUID@DRIVE:GENERATION[:live]`
+/// `UUID@DRIVE[/NODE]:GENERATION[:live]`
 fn copy(text: &str) -> LegCopy {
     let (id, rest) = text.split_once('@').unwrap();
     let mut parts = rest.split(':');
+    let place = parts.next().unwrap();
+    let (drive, node) = place
+        .split_once('/')
+        .map_or((place, None), |(d, n)| (d, Some(n)));
     LegCopy {
         uuid: uuid(id),
-        drive: parts.next().unwrap().into(),
+        drive: drive.into(),
+        node_name: node.map(Into::into),
         generation: parts.next().unwrap().parse().unwrap(),
         rate: strand_api::ByteQuantity(200 << 20),
         live: parts.next().is_some(),

@@ -66,6 +66,12 @@ fn readers_since_the_last_writer_come_in_any_order() {
     drive.attach("v-0", 6, false).unwrap();
     drive.detach("v-0").unwrap();
     assert!(stale(5, true), "a writer came after it");
+
+    // Nor does he get in with others who came later, here or on another node.
+    drive.attach("v-0", 7, true).unwrap();
+    assert!(stale(6, true) && stale(5, true), "a writer came after it");
+    let lent = drive.lend("v-0", 5, true);
+    assert!(matches!(lent, Err(VolumeError::Stale { .. })), "{lent:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod attachments;
 mod bed;
 mod copying;
 mod faults;
+mod fetching;
 mod kill;
 mod legs;
 mod limits;

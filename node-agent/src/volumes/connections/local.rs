@@ -1,10 +1,11 @@
 //! Connections as this node's kernel has them, with the records of whose they are. All of it blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
@@ -27,6 +28,8 @@ pub struct Local {
     pub records: PathBuf,
     /// What limits devices.
     pub throttle: Throttle,
+    /// Legs that are copied to this node just now: a process that goes on with a copy makes its connection anew, so that no record is kept.
+    pub copied: Arc<Mutex<BTreeSet<Nqn>>>,
 }
 
 impl Local {
@@ -62,6 +65,70 @@ impl Local {
         }
         initiator.connect(remote)?;
         Ok(initiator)
+    }
+
+    /// Connects to a leg that is copied to this node, for reading; its device, open, and its name. Whoever has the leg attached here by a newer
+    /// generation keeps it.
+    pub fn borrow(&self, leg: &str, remote: &Remote) -> Result<(File, PathBuf), AttachError> {
+        let initiator = Initiator::open()?;
+        let nqn = remote.nqn;
+        self.copied().insert(nqn);
+        for other in initiator.connections()? {
+            let same = other.nqn.uuid() == nqn.uuid();
+            if same && other.nqn.generation() > nqn.generation() {
+                return Err(AttachError::NotYet {
+                    volume: leg.to_owned(),
+                    why: "this node has it attached".into(),
+                });
+            }
+        }
+        // Of an earlier process, or of before its node went away: nobody waits for that.
+        if let Some(found) = initiator.find(nqn)?.filter(|found| !found.is_live()) {
+            self.end(&initiator, leg, &found)?;
+        }
+        initiator.connect(remote)?;
+        let path = device(&initiator, leg, nqn)?;
+        let not_yet = |why: String| AttachError::NotYet {
+            volume: leg.to_owned(),
+            why,
+        };
+        let failed = |error: std::io::Error| {
+            not_yet(format!(
+                "its device {} is not to be had ({error})",
+                path.display()
+            ))
+        };
+        let device = strand_volumes::open_direct(&path).map_err(failed)?;
+        // The name may have been given to another one's connection since it was found.
+        if !initiator.is_of(device.metadata().map_err(failed)?.rdev(), nqn) {
+            let path = path.display();
+            return Err(not_yet(format!("device {path} is another leg's by now")));
+        }
+        strand_volumes::refuse_writes(&device).map_err(failed)?;
+        Ok((device, path))
+    }
+
+    /// Ends what [`Self::borrow`] made, or began. What it never began may be an attachment's, whose generation was meant for a copy once.
+    pub fn give_back(&self, leg: &str, nqn: Nqn) -> Result<(), AttachError> {
+        if !self.copied().contains(&nqn) {
+            return Ok(());
+        }
+        let ended = || match Initiator::open() {
+            // Without the kernel's host there is no connection.
+            Err(_) => Ok(()),
+            Ok(initiator) => match initiator.find(nqn)? {
+                Some(found) => self.end(&initiator, leg, &found),
+                None => Ok(()),
+            },
+        };
+        let ended = ended();
+        // What could not be ended is nobody's from now on, and swept.
+        self.copied().remove(&nqn);
+        ended
+    }
+
+    fn copied(&self) -> MutexGuard<'_, BTreeSet<Nqn>> {
+        self.copied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a volume's connections away; whether it had any.
@@ -103,6 +170,10 @@ impl Local {
         let mut known = record::all(&self.records);
         for connection in &connections {
             let nqn = connection.nqn;
+            // A copy may have begun, or gone on with it, since the last one was ended.
+            if self.copied().contains(&nqn) {
+                continue;
+            }
             match known.iter().find(|record| record.legs.contains(&nqn)) {
                 Some(record) => {
                     // Control groups come with pods.
@@ -214,6 +285,7 @@ mod tests {
         let local = Local {
             records: dir.path().join("attachments"),
             throttle: Throttle::new(dir.path().join("groups")),
+            copied: Arc::default(),
         };
         assert_eq!(record::all(&local.records), []);
         let record = Record {

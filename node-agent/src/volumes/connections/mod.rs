@@ -3,6 +3,7 @@
 //! Which volumes those are is kept in a small file each, written before the connection is made: with it a volume is detached with the
 //! API away, and what an earlier process left is told from what somebody has.
 
+mod borrow;
 mod local;
 mod record;
 
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use super::decide::{limits, uuid};
 use super::{AttachError, AttachRequest, AttachedVolume, blocking};
 use crate::peer_key::PeerKey;
+pub use borrow::milliseconds;
 pub use local::Local;
 pub use record::Record;
 use record::is_name;
@@ -39,6 +41,22 @@ pub struct Granted {
     pub object: PoolVolume,
     /// By which it may.
     pub attachment: Attachment,
+}
+
+impl Granted {
+    /// Whether all of it lies on another node than the one that may attach it.
+    pub fn is_elsewhere(&self) -> bool {
+        let legs = self.object.spec.legs.as_slice();
+        matches!(legs, [leg] if leg.node_name != self.attachment.node)
+    }
+}
+
+/// A leg as another node exports it to this one.
+struct Way<'a> {
+    nqn: Nqn,
+    insecure: bool,
+    there: &'a ExportedLeg,
+    node: &'a str,
 }
 
 /// The connections of this node. Clones are the same.
@@ -67,6 +85,7 @@ impl Connections {
             local: state_dir.map(|dir| Local {
                 records: dir.join("attachments"),
                 throttle,
+                copied: Arc::default(),
             }),
             sweeping: Arc::default(),
         }
@@ -207,9 +226,36 @@ impl Connections {
         let leg = leg.ok_or_else(waits)?;
         let (bytes, export, there) = exported(&leg, placed, attachment).ok_or_else(waits)?;
         let nqn = Nqn::leg(bytes, attachment.generation.unsigned_abs());
-        let address: IpAddr = there.address.parse().map_err(|_| waits())?;
-        let port = u16::try_from(there.port).map_err(|_| waits())?;
-        let secret = match (&self.key, export.insecure) {
+        let way = Way {
+            nqn,
+            insecure: export.insecure,
+            there,
+            node: &placed.node_name,
+        };
+        let remote = self.reach(volume, &way, patience).await?;
+        Ok((remote, limits(leg.spec.limits.as_ref())))
+    }
+
+    /// How this node connects to a leg that another one exports to it, if that answers.
+    async fn reach(
+        &self,
+        volume: &str,
+        way: &Way<'_>,
+        patience: Option<Duration>,
+    ) -> Result<Remote, AttachError> {
+        let not_yet = |why: String| AttachError::NotYet {
+            volume: volume.to_owned(),
+            why,
+        };
+        let Way { nqn, node, .. } = *way;
+        let waits = || {
+            not_yet(format!(
+                "node {node} tells no address at which it is reached"
+            ))
+        };
+        let address: IpAddr = way.there.address.parse().map_err(|_| waits())?;
+        let port = u16::try_from(way.there.port).map_err(|_| waits())?;
+        let secret = match (&self.key, way.insecure) {
             (_, true) => None,
             (Some(key), false) => Some(Secret::derived(key.bytes(), nqn)),
             (None, false) => {
@@ -224,13 +270,12 @@ impl Connections {
         let answers = tokio::time::timeout(ANSWER, TcpStream::connect((address, port))).await;
         if !matches!(answers, Ok(Ok(_))) {
             return Err(not_yet(format!(
-                "node {} does not answer at {address} port {port}",
-                placed.node_name
+                "node {node} does not answer at {address} port {port}"
             )));
         }
-        let remote = Remote {
+        Ok(Remote {
             nqn,
-            transport: match there.rdma && rdma::is_there(rdma::End::Initiator) {
+            transport: match way.there.rdma && rdma::is_there(rdma::End::Initiator) {
                 true => Transport::Rdma,
                 false => Transport::Tcp,
             },
@@ -238,8 +283,7 @@ impl Connections {
             port,
             secret,
             patience,
-        };
-        Ok((remote, limits(leg.spec.limits.as_ref())))
+        })
     }
 
     /// Finds connections that nobody has any more, and takes them away; returns at once.

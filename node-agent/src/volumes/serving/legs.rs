@@ -56,6 +56,7 @@ impl Serving {
             unlimited: None,
             storage: Arc::clone(&self.storage),
             copies: self.copies.clone(),
+            connections: self.connections.clone(),
             exports: Arc::clone(&self.exports),
             asks: self.asks.clone(),
         };

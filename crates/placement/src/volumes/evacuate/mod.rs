@@ -1,13 +1,15 @@
-//! Drives that are emptied: each leg is copied to another drive of its node, and the copy takes its place once it is whole.
+//! Drives that are emptied: each leg is copied to another drive, of its node if one has room, and the copy takes its place once it is whole.
 //!
 //! ```text
 //!   spec.legs: A            the leg that is attached
 //!   spec.legs: A moving B   B is made as a copy of A; nobody is granted an attachment
 //!   spec.legs: B            B is whole; it is called live, and when its agent has seen that, A is marked
 //! ```
-//! Whoever wants to attach the volume before the last step gets A, and B goes. Of an attached volume that outlives two losses another leg takes
+//! Whoever wants to attach the volume before the last step gets A, and B goes. Where B lies on another node, A is exported to that node for as
+//! long as B is copied, and until A is marked ([`abroad`]). Of an attached volume that outlives two losses another leg takes
 //! the place of A at once ([`super::array`]).
 
+mod abroad;
 mod step;
 mod succession;
 mod tell;
@@ -23,6 +25,7 @@ use strand_api::{
     ByteQuantity, Drive, DriveOperation, LegPhase, OperationPhase, OperationType, PoolLeg,
 };
 
+pub(super) use abroad::{export, left_behind, reserved};
 pub(super) use step::{lacks, step};
 pub(super) use succession::{Superseded, back, settling, superseded};
 pub(super) use tell::tell;

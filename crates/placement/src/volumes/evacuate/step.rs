@@ -3,12 +3,13 @@
 use super::super::{
     Action, Owner, Pass,
     claim::{self, Source},
-    ledger, place,
-    state::ailment,
+    ledger, place, site,
+    state::{ailment, unserved},
 };
-use super::{succession::before, wait, words};
+use super::{abroad, is_left, succession::before, wait, words};
 use strand_api::{
-    ByteQuantity, LegCopy, LegMove, LegPhase, PlacedLeg, PoolLeg, PoolLegSpec, condition, names,
+    Abroad, ByteQuantity, LegCopy, LegMove, LegPhase, Locality, PlacedLeg, PoolLeg, PoolLegSpec,
+    condition, names,
 };
 
 /// Copies from one drive at once, besides those that fail.
@@ -44,10 +45,12 @@ pub fn lacks(pass: &mut Pass, owner: Owner, placed: &PlacedLeg) {
     wait(pass, &placed.drive, false, why);
 }
 
-/// Decides on a leg that is there and whole: what its entry of the owner's `spec.legs` becomes, if that changes.
+/// Decides on a leg that is there and whole: what its entry of the owner's `spec.legs` becomes, if that changes. `record` is what those are by
+/// what was decided so far.
 pub fn step<'a>(
     pass: &mut Pass<'_, 'a>,
     owner: Owner<'a>,
+    record: &[PlacedLeg],
     placed: &PlacedLeg,
     leg: &'a PoolLeg,
 ) -> Option<PlacedLeg> {
@@ -64,8 +67,8 @@ pub fn step<'a>(
             wait(pass, drive, false, why);
             moving.as_ref().and_then(|_| stop(placed))
         }
-        (None, None) => begin(pass, owner, placed, leg),
-        (Some(moving), None) => go_on(pass, owner, placed, leg, moving, rate),
+        (None, None) => begin(pass, owner, record, placed, leg),
+        (Some(moving), None) => go_on(pass, owner, record, placed, leg, moving, rate),
     }
 }
 
@@ -80,6 +83,7 @@ fn stop(placed: &PlacedLeg) -> Option<PlacedLeg> {
 fn begin<'a>(
     pass: &mut Pass<'_, 'a>,
     owner: Owner<'a>,
+    record: &[PlacedLeg],
     placed: &PlacedLeg,
     leg: &'a PoolLeg,
 ) -> Option<PlacedLeg> {
@@ -98,9 +102,10 @@ fn begin<'a>(
         );
         return None;
     }
-    let to = elsewhere(pass, owner, leg)?;
-    let evacuation = pass.evacuations.0.get_mut(drive)?;
-    if evacuation.moving >= AT_ONCE {
+    let (to, node) = elsewhere(pass, owner, record, leg)?;
+    let leaves = node != leg.spec.node_name;
+    let evacuation = pass.evacuations.0.get(drive)?;
+    if evacuation.moving >= AT_ONCE || abroad::turn(record, placed, leaves) {
         wait(
             pass,
             drive,
@@ -109,24 +114,34 @@ fn begin<'a>(
         );
         return None;
     }
-    evacuation.moving += 1;
+    pass.evacuations.0.get_mut(drive)?.moving += 1;
     pass.ledger
         .promise(to, leg.spec.provisioning, ledger::size(leg));
+    let generation = abroad::generation(pass, owner);
     Some(PlacedLeg {
         moving: Some(LegMove {
             name: owner.leg_name(placed.index, |name| pass.claims.taken(name)),
             drive: to.into(),
+            abroad: leaves.then(|| Abroad {
+                node_name: node.into(),
+                generation,
+            }),
         }),
         ..placed.clone()
     })
 }
 
-/// Another drive of a leg's node that has room for it; else why there is none is told.
-fn elsewhere<'a>(pass: &mut Pass<'_, 'a>, owner: Owner<'a>, leg: &'a PoolLeg) -> Option<&'a str> {
+/// Another drive that has room for a leg, of its node or else of another one, and that drive's node; else why there is none is told.
+fn elsewhere<'a>(
+    pass: &mut Pass<'_, 'a>,
+    owner: Owner<'a>,
+    record: &[PlacedLeg],
+    leg: &'a PoolLeg,
+) -> Option<(&'a str, &'a str)> {
     let drive = leg.spec.drive.as_str();
     let pool = pass.ledger.of(drive).map(|account| account.pool)?;
     let tried = pass.claims.all(owner).map(|leg| leg.spec.drive.as_str());
-    let request = place::Request {
+    let mut request = place::Request {
         pool,
         size: ledger::size(leg),
         provisioning: leg.spec.provisioning,
@@ -134,16 +149,41 @@ fn elsewhere<'a>(pass: &mut Pass<'_, 'a>, owner: Owner<'a>, leg: &'a PoolLeg) ->
         beside: None,
         tried: tried.chain([drive]).collect(),
     };
-    let chosen = place::choose(&pass.ledger, &request).map(|account| account.drive);
+    let at = |account: &ledger::Account<'a>| (account.drive, account.node);
+    let tied = is_tied(pass, owner);
+    let chosen = match (place::choose(&pass.ledger, &request).map(at), owner) {
+        (Ok(chosen), _) => Ok(chosen),
+        (Err(misfit), _) if tied => Err(misfit),
+        (Err(_), Owner::Volume(volume)) => site::abroad(pass, volume, record, leg),
+        (Err(_), Owner::Snapshot(_)) => {
+            request.node = place::Node::Any;
+            place::choose(&pass.ledger, &request).map(at)
+        }
+    };
     if let Err(misfit) = &chosen {
-        wait(pass, drive, false, format!("{}: {misfit}", words(owner)));
+        let locality = match tied {
+            true => ", with locality node",
+            false => "",
+        };
+        let why = format!("{}{locality}: {misfit}", words(owner));
+        wait(pass, drive, false, why);
     }
     chosen.ok()
+}
+
+/// Whether an owner's bytes are of use on their node alone: those of a snapshot too, since volumes are made beside it.
+fn is_tied(pass: &Pass, owner: Owner) -> bool {
+    let volume = match owner {
+        Owner::Volume(volume) => Some(volume),
+        Owner::Snapshot(snapshot) => pass.volumes.get(snapshot.spec.volume.as_str()).copied(),
+    };
+    volume.is_some_and(|volume| volume.spec.locality == Locality::Node)
 }
 
 fn go_on<'a>(
     pass: &mut Pass<'_, 'a>,
     owner: Owner<'a>,
+    record: &[PlacedLeg],
     placed: &PlacedLeg,
     leg: &'a PoolLeg,
     moving: &LegMove,
@@ -152,11 +192,23 @@ fn go_on<'a>(
     let Some(uuid) = claim::uuid(leg) else {
         return stop(placed);
     };
-    let generation = next_generation(owner, leg);
+    // Where the drive is, is what counts: it may have been put into another machine, or what was recorded of that is lost.
+    let node = moving.abroad.as_ref().map(|abroad| &abroad.node_name);
+    let node = node.unwrap_or(&leg.spec.node_name);
+    let to = pass.drives.get(moving.drive.as_str());
+    if to.is_some_and(|to| to.spec.node_name != *node) {
+        return stop(placed);
+    }
+    let generation = match &moving.abroad {
+        Some(abroad) if abroad::overtaken(owner, leg, abroad) => return stop(placed),
+        Some(abroad) => abroad.generation,
+        None => next_generation(owner, leg),
+    };
     let Some(copy) = pass.claims.named(&moving.name) else {
         let of = LegCopy {
             uuid: uuid.into(),
             drive: leg.spec.drive.clone(),
+            node_name: moving.abroad.as_ref().map(|_| leg.spec.node_name.clone()),
             generation,
             rate,
             live: false,
@@ -166,11 +218,13 @@ fn go_on<'a>(
         pass.actions.push(Action::MakeLeg {
             leg: moving.name.clone(),
             spec: Box::new(PoolLegSpec {
+                node_name: node.clone(),
                 drive: moving.drive.clone(),
                 size: ByteQuantity(ledger::size(leg)),
                 source: None,
                 uuid: None,
                 copy: Some(of),
+                exports: Vec::new(),
                 ..leg.spec.clone()
             }),
         });
@@ -178,6 +232,7 @@ fn go_on<'a>(
     };
     let ours = copy.spec.owner_uid == owner.uid()
         && copy.spec.drive == moving.drive
+        && copy.spec.node_name == *node
         && !copy.spec.deletion_mark
         && !copy.spec.orphaned
         && copy
@@ -190,13 +245,38 @@ fn go_on<'a>(
         return stop(placed);
     }
     // One that did not fit stays until another drive has room: else it would be tried there again and again.
-    if claim::never_made(copy).is_some() && elsewhere(pass, owner, leg).is_some() {
+    if claim::never_made(copy).is_some() && elsewhere(pass, owner, record, leg).is_some() {
+        return stop(placed);
+    }
+    let ill = ailment(pass, copy);
+    let lost = match moving.abroad {
+        Some(_) => abroad::lost(pass, copy),
+        None => ill.as_ref().is_some_and(|(dead, _)| *dead),
+    };
+    let failing = ill.is_some() && unserved(pass, copy).is_none();
+    // A copy that is whole may be the last of the bytes while nobody serves what it was copied from.
+    let last = claim::uuid(copy).is_some() && unserved(pass, leg).is_some();
+    let given_up = !last && (lost || failing || is_left(pass, &moving.drive));
+    if given_up && elsewhere(pass, owner, record, leg).is_some() {
         return stop(placed);
     }
     pass.claims.own(copy);
+    let doubt = moving.abroad.as_ref().and_then(|to| abroad::doubt(leg, to));
     let of = ByteQuantity(ledger::size(leg)).rounded();
     match (status.phase, claim::uuid(copy)) {
         (Some(LegPhase::Ready), Some(uuid)) if status.size.0 >= ledger::size(leg) => {
+            if lost && !last {
+                return stop(placed);
+            }
+            let ill = ill.map(|(_, why)| {
+                let to = &moving.drive;
+                format!("all of it is copied to {to}, and waits: {}", why.message)
+            });
+            if let Some(why) = ill.or(doubt) {
+                let words = words(owner);
+                wait(pass, &leg.spec.drive, false, format!("{words}: {why}"));
+                return None;
+            }
             Some(PlacedLeg {
                 name: moving.name.clone(),
                 index: placed.index,
@@ -217,23 +297,29 @@ fn go_on<'a>(
         }
         _ => {
             let there = status.copied.unwrap_or_default().rounded();
-            let why = format!(
+            let mut why = format!(
                 "{}: {there} of {of} copied to {}",
                 words(owner),
                 moving.drive
             );
+            if let Some(to) = &moving.abroad {
+                why.push_str(&format!(" on node {}", to.node_name));
+                let trouble = abroad::trouble(leg, copy);
+                why.extend(trouble.map(|trouble| format!(", and waits: {trouble}")));
+            }
             wait(pass, &leg.spec.drive, false, why);
             None
         }
     }
 }
 
-/// The attachment generation that a copy is made with: whoever was attached before it comes too late.
+/// The attachment generation that a copy is made with: whoever was attached before it comes too late. A snapshot is attached to nobody: its
+/// leg keeps the one that it was last read by from another node.
 fn next_generation(owner: Owner, leg: &PoolLeg) -> i64 {
+    let stored = leg.status.as_ref().and_then(|s| s.attachment_generation);
     let Owner::Volume(volume) = owner else {
-        return 0;
+        return stored.unwrap_or(0);
     };
     let granted = volume.status.as_ref().map(|s| s.attachment_generation);
-    let stored = leg.status.as_ref().and_then(|s| s.attachment_generation);
     granted.max(stored).unwrap_or(0) + 1
 }

@@ -1,22 +1,39 @@
 //! Which of a leg and of the copy that is to take its place holds an owner's bytes.
 
-use super::super::{Owner, Pass, claim, ledger};
-use strand_api::{LegCopy, PlacedLeg, PoolLeg};
+use super::super::{Owner, Pass, claim, ledger, state::unserved};
+use strand_api::{LegCopy, LegPhase, PlacedLeg, PoolLeg};
 
-/// Whether the copy of a moved leg is known as the live one to its agent: no attachment reaches what it was copied from any more.
+/// Whether the copy of a moved leg is known as the live one to its agent, which has its bytes: no attachment reaches what it was copied from any
+/// more.
 fn seen_live(leg: &PoolLeg) -> bool {
     let live = leg.spec.copy.as_ref().is_some_and(|copy| copy.live);
-    let seen = leg.status.as_ref().and_then(|s| s.observed_generation);
-    live && seen >= leg.metadata.generation
+    let status = leg.status.as_ref();
+    let seen = status.and_then(|s| s.observed_generation);
+    let there = status.and_then(|s| s.phase) == Some(LegPhase::Ready);
+    live && there && seen >= leg.metadata.generation
 }
 
-/// Whether a volume with this leg must not be attached just now: another leg may still be taken for it.
-pub fn settling(pass: &Pass, owner: Owner, placed: &PlacedLeg, leg: &PoolLeg) -> bool {
-    let unsettled = |copy: &LegCopy| {
-        let before = before(pass, owner, copy);
-        before.is_some_and(|before| !(before.spec.deletion_mark && seen_live(leg)))
-    };
-    placed.moving.is_some() || leg.spec.copy.as_ref().is_some_and(unsettled)
+/// Why a volume with this leg must not be attached just now, if it must not: another leg may still be taken for it.
+pub fn settling(pass: &Pass, owner: Owner, placed: &PlacedLeg, leg: &PoolLeg) -> Option<String> {
+    let copy = leg.spec.copy.as_ref();
+    let before = copy.and_then(|copy| Some((copy, before(pass, owner, copy)?)));
+    let unsettled = before.filter(|(_, of)| !(of.spec.deletion_mark && seen_live(leg)));
+    match unsettled {
+        Some((copy, of)) if is_newer(of, copy) => Some(format!(
+            "leg {} was attached after leg {} was copied from it, and may have what that lacks; both stay as they are, see docs/storage.md",
+            claim::name(of),
+            claim::name(leg)
+        )),
+        None if placed.moving.is_none() => None,
+        _ => Some("it is just being moved to another drive".into()),
+    }
+}
+
+/// Whether somebody was let in to a leg after it was copied. No step leads there; what is told of the leg may have been older than it is, as after
+/// a restored backup.
+fn is_newer(of: &PoolLeg, copy: &LegCopy) -> bool {
+    let stored = of.status.as_ref().and_then(|s| s.attachment_generation);
+    stored > Some(copy.generation)
 }
 
 /// The leg that another was copied from.
@@ -37,7 +54,10 @@ pub fn superseded(pass: &Pass, owner: Owner, leg: &PoolLeg) -> Superseded {
         copy.is_some_and(|copy| claim::uuid(leg) == Some(&copy.uuid))
     };
     if let Some(successor) = named.clone().find(|l| copy_of(l)) {
-        return match seen_live(successor) {
+        // While nobody serves that one, this may be the last that is left of the bytes.
+        let newer = successor.spec.copy.as_ref();
+        let newer = newer.is_some_and(|copy| is_newer(leg, copy));
+        return match seen_live(successor) && unserved(pass, successor).is_none() && !newer {
             true => Superseded::MayGo,
             false => Superseded::Waits,
         };
@@ -47,10 +67,19 @@ pub fn superseded(pass: &Pass, owner: Owner, leg: &PoolLeg) -> Superseded {
         // The plan to give it up may be overtaken by the one that names it: only once neither is possible it goes.
         _ if moving.any(|to| to.name == claim::name(leg)) => Superseded::Waits,
         Some(copy) if !copy.live => {
-            let whole = |l: &PoolLeg| claim::uuid(l) == Some(&copy.uuid) && !l.spec.deletion_mark;
-            match named.into_iter().any(whole) {
-                true => Superseded::MayGo,
-                false => Superseded::No,
+            let whole = |l: &&PoolLeg| claim::uuid(l) == Some(&copy.uuid) && !l.spec.deletion_mark;
+            let of_the_same = |l: &PoolLeg| {
+                let other = l.spec.copy.as_ref();
+                other.is_some_and(|other| other.uuid == copy.uuid) && seen_live(l)
+            };
+            match named.clone().find(whole) {
+                // As above: one that is whole outlives what it is a copy of.
+                Some(of) if claim::uuid(leg).is_some() && unserved(pass, of).is_some() => {
+                    Superseded::Waits
+                }
+                Some(_) => Superseded::MayGo,
+                None if named.into_iter().any(of_the_same) => Superseded::MayGo,
+                None => Superseded::No,
             }
         }
         _ => Superseded::No,

@@ -5,7 +5,8 @@ use super::{Leave, leave, wait};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeSet;
 use strand_api::{
-    ByteQuantity, DriveOperation, DriveOperationStatus, OperationPhase, PoolLeg, condition,
+    ByteQuantity, DriveOperation, DriveOperationStatus, OperationPhase, PlacedLeg, PoolLeg,
+    condition,
 };
 
 /// How many of the legs that wait are named.
@@ -33,7 +34,8 @@ fn progress(pass: &mut Pass, operation: &DriveOperation) -> DriveOperationStatus
     let drive = operation.spec.drive.as_str();
     let here = |leg: &&&PoolLeg| leg.spec.drive == drive && ledger::holds_bytes(leg);
     let legs: Vec<&PoolLeg> = pass.storage.legs.iter().filter(here).copied().collect();
-    for leg in legs.iter().filter(|leg| leg.spec.orphaned) {
+    let kept = |leg: &&&PoolLeg| leg.spec.orphaned && !leg.spec.deletion_mark;
+    for leg in legs.iter().filter(kept) {
         let name = claim::name(leg);
         let why = format!(
             "leg {name} has no owner: take it back with `strandctl volumes import`, and delete what is not needed"
@@ -42,7 +44,11 @@ fn progress(pass: &mut Pass, operation: &DriveOperation) -> DriveOperationStatus
     }
     let volumes = pass.storage.volumes.iter().flat_map(|v| &v.spec.legs);
     let snapshots = pass.storage.snapshots.iter().flat_map(|s| &s.spec.legs);
-    let placed = volumes.chain(snapshots).any(|leg| leg.drive == drive);
+    // What is on its way here will have to leave again.
+    let comes = |leg: &PlacedLeg| leg.moving.as_ref().is_some_and(|to| to.drive == drive);
+    let placed = volumes
+        .chain(snapshots)
+        .any(|leg| leg.drive == drive || comes(leg));
     let moved = taken_over(pass);
     let stays = legs
         .iter()

@@ -43,6 +43,17 @@ impl Run {
                 ..status
             };
         }
+        if found.is_none()
+            && let Some(of) = leg.spec.copy.as_ref().filter(|of| of.node_name.is_some())
+            && !self.fetch(node, leg, of)
+        {
+            return PoolLegStatus {
+                phase: Some(LegPhase::Pending),
+                ..status
+            };
+        }
+        let known = |id: &&String| self.bytes.get(*id).is_some_and(|b| b.name == name);
+        let found = self.bytes.keys().find(known).cloned();
         let id = found.unwrap_or_else(|| {
             assert!(leg.spec.uuid.is_none(), "{name} has lost its bytes");
             self.made += 1;
@@ -77,6 +88,37 @@ impl Run {
             attachment_generation: (bytes.record > 0).then_some(bytes.record),
             exports: bytes.exports.iter().map(exported).collect(),
             ..status
+        }
+    }
+
+    /// Copies a leg of another node, one half at a time, as long as it is reached; whether it is whole.
+    fn fetch(&mut self, node: usize, leg: &PoolLeg, of: &LegCopy) -> bool {
+        if !self.reaches(node, &of.uuid, of.generation) {
+            return false;
+        }
+        let name = leg.metadata.name.clone().unwrap();
+        let source = self.bytes[&of.uuid].clone();
+        match self.half.remove(&name).filter(|(began, _)| began == of) {
+            None => {
+                self.half.insert(name, (of.clone(), source.writes));
+                false
+            }
+            Some((_, first)) => {
+                self.made += 1;
+                let id = uuid(&format!("m{}", self.made));
+                let copy = Bytes {
+                    name,
+                    node,
+                    // What came between the halves is in the second one alone.
+                    writes: first.intersection(&source.writes).copied().collect(),
+                    record: of.generation,
+                    exports: BTreeSet::new(),
+                    here: false,
+                    ..source
+                };
+                self.bytes.insert(id, copy);
+                true
+            }
         }
     }
 

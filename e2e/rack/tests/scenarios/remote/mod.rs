@@ -2,6 +2,7 @@
 //! notes their sums.
 
 pub mod bed;
+mod drained;
 mod losses;
 mod moves;
 mod rdma;

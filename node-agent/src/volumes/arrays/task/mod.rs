@@ -28,7 +28,7 @@ use super::{Asked, Parts, Sight};
 use crate::volumes::AttachError;
 use crate::volumes::connections::Record;
 use keep::still;
-use silent::Silent;
+use silent::{Silent, unanswering};
 
 /// How often it looks by itself.
 const LOOK: Duration = Duration::from_secs(1);
@@ -327,13 +327,13 @@ impl Task {
             .find(|found| array.is_some_and(|array| found.is_of(array)) && found.started());
         let Some(object) = self.object.clone() else {
             if !self.giving_back.is_empty() {
-                self.give_back();
+                self.give_back(&sight);
             }
             return;
         };
         let attachment = attachment(&object, &self.parts.node, self.record.generation);
         if !self.giving_back.is_empty() || attachment.is_none() {
-            self.give_back();
+            self.give_back(&sight);
         }
         let Some(attachment) = attachment.cloned() else {
             self.show(Shown::Waits("it is not granted to this node now".into()));
@@ -359,7 +359,18 @@ impl Task {
         self.show_how(&now, running, ends);
     }
 
-    fn give_back(&mut self) {
+    fn give_back(&mut self, sight: &Sight) {
+        // A look at legs that do not answer lasts as long as they do not. Whoever writes has them recorded out.
+        let looks = [Job::Keep, Job::GiveBack];
+        let waits = looks.iter().any(|job| self.under_way.contains(job));
+        let asked = !self.giving_back.is_empty();
+        let silent = unanswering(&self.record, &sight.connections);
+        for nqn in silent.into_iter().filter(|_| asked && waits) {
+            let (parts, volume) = (Arc::clone(&self.parts), self.record.volume.clone());
+            self.start(Job::Leg(nqn.uuid()), async move {
+                Done::Cut(parts.cut(&volume, nqn).await)
+            });
+        }
         // What is being made would be left over.
         if self
             .under_way

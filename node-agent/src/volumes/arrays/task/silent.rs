@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use strand_fabric::{Connection, Nqn};
 use uuid::Uuid;
+
+use crate::volumes::connections::Record;
 
 /// How long a leg may be silent before reads go on without it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -46,6 +49,15 @@ impl Silent {
         }
         gone
     }
+}
+
+/// The connections that are ended first when a volume is given back: what is only read loses nothing by that, and nobody is to wait for an answer
+/// that may never come.
+pub fn unanswering(record: &Record, connections: &[Connection]) -> Vec<Nqn> {
+    let silent = connections
+        .iter()
+        .filter(|found| record.read_only && record.legs.contains(&found.nqn) && !found.is_live());
+    silent.map(|found| found.nqn).collect()
 }
 
 #[cfg(test)]
@@ -102,5 +114,31 @@ mod tests {
             let found = silent.let_go(&legs(&[Read, heard]), 1, at(seconds));
             assert_eq!(!found.is_empty(), gone, "after {seconds} s");
         }
+    }
+
+    #[test]
+    fn who_gives_back_what_he_only_read_waits_for_no_leg_that_is_silent() {
+        let nqn = |leg| Nqn::leg(Uuid::from_u128(leg), 4);
+        let connection = |leg, state: &str| Connection {
+            nqn: nqn(leg),
+            device: None,
+            states: vec![state.into()],
+        };
+        let connections = [
+            connection(1, "live"),
+            connection(2, "connecting"),
+            connection(3, "connecting"),
+        ];
+        let record = |read_only| Record {
+            volume: "v".into(),
+            generation: 4,
+            read_only,
+            legs: vec![nqn(1), nqn(2)],
+            array: Some(Uuid::from_u128(9)),
+            iops: None,
+            bandwidth: None,
+        };
+        assert_eq!(unanswering(&record(true), &connections), [nqn(2)]);
+        assert_eq!(unanswering(&record(false), &connections), []);
     }
 }
