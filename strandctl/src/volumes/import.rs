@@ -3,7 +3,7 @@
 //! What is written is a PoolVolume (or PoolSnapshot) whose `spec.legs` name the bytes by UUID; the operator then gives them to it. No
 //! byte is touched.
 
-use super::Held;
+use super::{Held, uuid};
 use crate::cluster::{Target, drives, in_words};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -31,6 +31,9 @@ pub struct ImportArgs {
     /// All that are orphaned
     #[arg(long)]
     all: bool,
+    /// Of several orphaned legs, the one with the bytes that are meant
+    #[arg(long, value_name = "LEG", conflicts_with = "all")]
+    leg: Option<String>,
     /// Those whose records do not say what they were used as were raw block devices [default: file systems]
     #[arg(long)]
     block: bool,
@@ -48,7 +51,17 @@ pub async fn run(args: ImportArgs) -> Result<()> {
         let of = (name.is_some(), name.unwrap_or(&leg.spec.volume));
         orphans.entry(of).or_default().push(leg);
     }
+    if let Some(chosen) = &args.leg {
+        orphans
+            .values_mut()
+            .for_each(|legs| legs.retain(|leg| leg.name_any() == *chosen));
+        orphans.retain(|_, legs| !legs.is_empty());
+    }
     for name in &args.names {
+        if let (Some(chosen), false) = (&args.leg, orphans.keys().any(|(_, orphan)| orphan == name))
+        {
+            bail!("leg {chosen} is no orphaned leg of {name}; see `strandctl volumes list`");
+        }
         if !orphans.keys().any(|(_, orphan)| orphan == name) {
             bail!("there are no orphaned bytes of {name}; see `strandctl volumes list`");
         }
@@ -66,8 +79,7 @@ pub async fn run(args: ImportArgs) -> Result<()> {
         let [leg] = legs.as_slice() else {
             let places: Vec<_> = legs.iter().map(|leg| leg.name_any()).collect();
             bail!(
-                "{name} has {} orphaned legs ({}), and which of them hold its newest bytes has to be decided by hand: write the \
-                 object yourself, with the legs that you mean in spec.legs",
+                "{name} has {} orphaned legs ({}): say with --leg which of them holds the bytes that you mean; the others stay as they are",
                 legs.len(),
                 places.join(", ")
             );
@@ -184,7 +196,7 @@ fn placed(leg: &PoolLeg) -> PlacedLeg {
         index: leg.spec.index,
         node_name: leg.spec.node_name.clone(),
         drive: leg.spec.drive.clone(),
-        uuid: leg.spec.uuid.clone(),
+        uuid: uuid(leg).map(str::to_owned),
         moving: None,
         lack: None,
     }

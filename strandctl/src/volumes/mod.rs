@@ -69,17 +69,20 @@ impl Held {
 
     /// The leg that an owner names.
     fn leg(&self, placed: &PlacedLeg) -> Option<&PoolLeg> {
-        let of = |leg: &&PoolLeg| {
-            let told = leg.status.as_ref().and_then(|s| s.uuid.as_ref());
-            let uuid = leg.spec.uuid.as_ref().or(told);
-            uuid == placed.uuid.as_ref() && leg.spec.drive == placed.drive
-        };
+        let of =
+            |leg: &&PoolLeg| uuid(leg) == placed.uuid.as_deref() && leg.spec.drive == placed.drive;
         self.legs.iter().filter(|_| placed.uuid.is_some()).find(of)
     }
 
     /// Legs whose bytes are there and that no volume or snapshot owns.
     fn orphans(&self) -> impl Iterator<Item = &PoolLeg> {
-        let orphaned = |leg: &&PoolLeg| leg.spec.orphaned && leg.spec.uuid.is_some();
+        let orphaned = |leg: &&PoolLeg| leg.spec.orphaned && uuid(leg).is_some();
         self.legs.iter().filter(orphaned)
     }
+}
+
+/// The UUID of a leg's bytes: what its spec asks for, or what its agent has made.
+fn uuid(leg: &PoolLeg) -> Option<&str> {
+    let told = leg.status.as_ref().and_then(|s| s.uuid.as_deref());
+    leg.spec.uuid.as_deref().or(told)
 }

@@ -4,11 +4,12 @@ use crate::bare::Mounted;
 use crate::bytes;
 use crate::calls::{Calls, From, Kind, Made};
 use crate::rack::{Rack, entries, until};
+use kube::Api;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use strand_api::PoolLeg;
+use strand_api::{PoolLeg, PoolVolume};
 
 const BYTES: usize = 8 << 20;
 /// A volume of raw blocks from before records told that.
@@ -118,6 +119,27 @@ async fn a_cluster_that_lost_all_its_objects_loses_no_volume() {
     }
     let after = on_drives(&rack);
     assert!(before.is_subset(&after) && after.len() == 8, "{after:?}");
+
+    // Of what is made and then loses its owner alone, only the agent has told the UUID.
+    let (copy, _) = volumes.last().unwrap();
+    calls.unmount(copy).await;
+    let client = rack.client().await;
+    let objects: Api<PoolVolume> = Api::all(client.clone());
+    objects.delete(&copy.id, &Default::default()).await.unwrap();
+    until("its bytes are told as orphaned", async || {
+        let (_, said) = rack.strandctl(&["volumes", "list"]);
+        said.contains("1 leg without an owner")
+    })
+    .await;
+    let import = |leg: &str| rack.strandctl(&["volumes", "import", &copy.id, "--leg", leg]);
+    let (done, said) = import("v0-0");
+    assert!(!done && said.contains("no orphaned leg of"), "{said}");
+    let legs = rack.all::<PoolLeg>().await;
+    let leg = legs.iter().find(|leg| leg.spec.orphaned).unwrap();
+    let (done, said) = import(leg.metadata.name.as_ref().unwrap());
+    assert!(done, "{said}");
+    calls.mount(copy).await;
+    assert_eq!(on_drives(&rack), after);
     calls.delete_snapshot(&snapshot).await;
     for (volume, seed) in &volumes {
         calls.unmount(volume).await;
