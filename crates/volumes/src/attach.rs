@@ -122,6 +122,8 @@ impl Drive {
         let before = record.clone();
         record.attachment_generation = generation.max(record.attachment_generation);
         record.writer_generation = match read_only {
+            // Of those that it already has, none came before the last writer, and any may come again.
+            true if came_after => None,
             true => record
                 .writer_generation
                 .or(Some(before.attachment_generation)),
