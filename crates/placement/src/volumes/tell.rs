@@ -23,6 +23,11 @@ pub(super) fn say(pass: &mut Pass, volume: &PoolVolume, found: &Found) {
         .as_ref()
         .filter(|_| dead > 0 && dead > array::spare(volume) && found.why.is_none());
     let why = found.why.as_ref().or(fatal.map(|(_, why)| why));
+    let mut why = why.cloned();
+    if let Some(why) = why.as_mut().filter(|why| !why.passing()) {
+        why.message.extend(evacuate::kept(pass, volume));
+    }
+    let why = why.as_ref();
     let mut pairs = found.legs.iter();
     let settling = found
         .why

@@ -27,7 +27,7 @@ use strand_api::{
 
 pub(super) use abroad::{export, left_behind, reserved};
 pub(super) use step::{lacks, step};
-pub(super) use succession::{Superseded, back, settling, superseded};
+pub(super) use succession::{Superseded, back, kept, settling, superseded};
 pub(super) use tell::tell;
 
 /// Bytes a second, where an operation does not say.
@@ -42,6 +42,8 @@ struct Evacuation {
     rate: ByteQuantity,
     /// Copies under way.
     moving: usize,
+    /// Copies that wait for the export that they read, or for its answer.
+    stalled: usize,
     /// Bytes of copies under way that are there.
     copied: u64,
     /// What keeps legs on the drive, a sentence each; those of copies under way first.
@@ -98,23 +100,32 @@ impl<'a> Evacuations<'a> {
             let entry = drives.entry(&operation.spec.drive).or_insert(Evacuation {
                 rate,
                 moving: 0,
+                stalled: 0,
                 copied: 0,
                 waits: BTreeSet::new(),
             });
             entry.rate = entry.rate.min(rate);
         }
-        let volumes = storage.volumes.iter().flat_map(|v| &v.spec.legs);
-        let snapshots = storage.snapshots.iter().flat_map(|s| &s.spec.legs);
-        for placed in volumes.chain(snapshots) {
+        let volumes = storage.volumes.iter().map(|v| Owner::Volume(v));
+        let snapshots = storage.snapshots.iter().map(|s| Owner::Snapshot(s));
+        let placed = volumes
+            .chain(snapshots)
+            .flat_map(|owner| owner.placed().iter().map(move |placed| (owner, placed)));
+        for (owner, placed) in placed {
             let (Some(moving), Some(drive)) =
                 (&placed.moving, drives.get_mut(placed.drive.as_str()))
             else {
                 continue;
             };
             let copy = claims.named(&moving.name);
-            // One that fails does not keep the others waiting.
-            if !copy.is_some_and(failed) {
-                drive.moving += 1;
+            let both = claims.of(owner, placed).zip(copy);
+            // One that fails, or waits, does not keep the others waiting.
+            match copy {
+                Some(copy) if failed(copy) => {}
+                _ if both.is_some_and(|(leg, copy)| abroad::trouble(leg, copy).is_some()) => {
+                    drive.stalled += 1;
+                }
+                _ => drive.moving += 1,
             }
             let copied = copy.and_then(|leg| leg.status.as_ref()?.copied);
             drive.copied += copied.unwrap_or_default().0;

@@ -12,8 +12,10 @@ use strand_api::{
     condition, names,
 };
 
-/// Copies from one drive at once, besides those that fail.
+/// Copies from one drive at once, besides those that fail or wait.
 const AT_ONCE: usize = 1;
+/// As many as this may wait for the network before no more legs of the drive set out over it: once it answers they are copied at once.
+const STALLED: usize = 3;
 
 /// What keeps an owner's legs where they are, if anything does.
 fn bound(pass: &Pass, owner: Owner) -> Option<String> {
@@ -105,7 +107,8 @@ fn begin<'a>(
     let (to, node) = elsewhere(pass, owner, record, leg)?;
     let leaves = node != leg.spec.node_name;
     let evacuation = pass.evacuations.0.get(drive)?;
-    if evacuation.moving >= AT_ONCE || abroad::turn(record, placed, leaves) {
+    let busy = evacuation.moving >= AT_ONCE || leaves && evacuation.stalled >= STALLED;
+    if busy || abroad::turn(record, placed, leaves) {
         wait(
             pass,
             drive,

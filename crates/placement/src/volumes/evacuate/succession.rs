@@ -1,7 +1,7 @@
 //! Which of a leg and of the copy that is to take its place holds an owner's bytes.
 
 use super::super::{Owner, Pass, claim, ledger, state::unserved};
-use strand_api::{LegCopy, LegPhase, PlacedLeg, PoolLeg};
+use strand_api::{LegCopy, LegPhase, PlacedLeg, PoolLeg, PoolVolume};
 
 /// Whether the copy of a moved leg is known as the live one to its agent, which has its bytes: no attachment reaches what it was copied from any
 /// more.
@@ -100,6 +100,42 @@ pub fn back(pass: &Pass, owner: Owner, placed: &PlacedLeg, leg: &PoolLeg) -> Opt
         moving: None,
         lack: None,
     })
+}
+
+/// Where else all bytes of a volume of one leg are, if they are: in what that leg was copied from, or in what was copied from it. Neither goes
+/// while nobody serves the leg.
+pub fn kept(pass: &Pass, volume: &PoolVolume) -> Option<String> {
+    let owner = Owner::Volume(volume);
+    let [placed] = volume.spec.legs.as_slice() else {
+        return None;
+    };
+    let leg = pass.claims.of(owner, placed);
+    let from = leg
+        .and_then(|leg| leg.spec.copy.as_ref())
+        .map(|copy| copy.uuid.as_str());
+    let mut others = pass.claims.all(owner).filter(|other| {
+        let of = other.spec.copy.as_ref().map(|copy| copy.uuid.as_str());
+        let uuid = claim::uuid(other);
+        uuid.is_some()
+            && (uuid == from || of.is_some() && of == placed.uuid.as_deref())
+            && !other.spec.deletion_mark
+            && ledger::holds_bytes(other)
+            && unserved(pass, other).is_none()
+    });
+    let other = others.next()?;
+    let stored = leg.and_then(|leg| leg.status.as_ref()?.attachment_generation);
+    let known = stored.max(volume.status.as_ref().map(|s| s.attachment_generation));
+    let copied = other.spec.copy.as_ref();
+    let copied = copied.filter(|_| claim::uuid(other) != from);
+    let older = copied.is_some_and(|copy| known > Some(copy.generation));
+    let when = match older {
+        true => " as it was before it was attached last",
+        false => "",
+    };
+    let (name, drive, node) = (claim::name(other), &other.spec.drive, &other.spec.node_name);
+    Some(format!(
+        "; leg {name} on drive {drive} of node {node} is a whole copy of it{when}: see docs/storage.md"
+    ))
 }
 
 /// What [`superseded`] finds.
