@@ -52,10 +52,7 @@ pub async fn run(args: ImportArgs) -> Result<()> {
         orphans.entry(of).or_default().push(leg);
     }
     if let Some(chosen) = &args.leg {
-        orphans
-            .values_mut()
-            .for_each(|legs| legs.retain(|leg| leg.name_any() == *chosen));
-        orphans.retain(|_, legs| !legs.is_empty());
+        choose(&mut orphans, chosen);
     }
     for name in &args.names {
         if let (Some(chosen), false) = (&args.leg, orphans.keys().any(|(_, orphan)| orphan == name))
@@ -72,6 +69,15 @@ pub async fn run(args: ImportArgs) -> Result<()> {
     let mut any = false;
     for ((snapshot, name), legs) in wanted {
         any = true;
+        // What it has left behind, and somebody may still want.
+        if args.all && held.has(*snapshot, name) {
+            let places: Vec<_> = legs.iter().map(|leg| leg.name_any()).collect();
+            println!(
+                "{name}: is there already; without an owner stays {}",
+                places.join(", ")
+            );
+            continue;
+        }
         if let Some(array) = legs.first().and_then(|leg| leg.spec.array.as_ref()) {
             take_array(&client, name, array, legs, &args).await?;
             continue;
@@ -95,6 +101,20 @@ pub async fn run(args: ImportArgs) -> Result<()> {
     Ok(())
 }
 
+/// Leaves of what is orphaned the volume or snapshot that a leg is of, and of that the legs that go with it.
+fn choose(orphans: &mut BTreeMap<(bool, &str), Vec<&PoolLeg>>, chosen: &str) {
+    for legs in orphans.values_mut() {
+        let leg = legs.iter().find(|leg| leg.name_any() == chosen).copied();
+        legs.retain(|other| {
+            leg.is_some_and(|leg| {
+                let beside = other.spec.array.is_some() && other.spec.index != leg.spec.index;
+                other.name_any() == chosen || beside
+            })
+        });
+    }
+    orphans.retain(|_, legs| !legs.is_empty());
+}
+
 async fn take_volume(client: &Client, name: &str, leg: &PoolLeg, args: &ImportArgs) -> Result<()> {
     let pool = pool_of(client, leg).await?;
     let volume = json!({
@@ -102,6 +122,7 @@ async fn take_volume(client: &Client, name: &str, leg: &PoolLeg, args: &ImportAr
         "size": leg.spec.size,
         "provisioning": leg.spec.provisioning,
         "volumeMode": mode(leg, args),
+        "limits": leg.spec.limits,
         "legs": [placed(leg)],
     });
     own(client, name, volume, args).await
@@ -139,6 +160,7 @@ async fn take_array(
         "redundancy": array.redundancy,
         "provisioning": first.spec.provisioning,
         "volumeMode": mode(first, args),
+        "limits": first.spec.limits,
         "array": {"uuid": array.uuid, "formed": true},
         "legs": legs.iter().map(|leg| placed(leg)).collect::<Vec<_>>(),
     });
@@ -233,4 +255,42 @@ async fn persistent_volume(client: &Client, name: &str, volume: &PoolVolumeSpec)
     made.map_err(in_words)
         .with_context(|| format!("no PersistentVolume was made for {name}"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leg(name: &str, index: i32, array: Option<&str>) -> PoolLeg {
+        let array = array.map(|uuid| json!({"uuid": uuid, "redundancy": "mirror", "legs": 2}));
+        let spec = json!({
+            "volume": "v", "nodeName": "n", "drive": "d", "index": index, "size": "1Gi", "array": array, "orphaned": true,
+        });
+        PoolLeg::new(name, serde_json::from_value(spec).unwrap())
+    }
+
+    fn left(legs: &[PoolLeg], chosen: &str) -> Vec<String> {
+        let mut orphans = BTreeMap::from([((false, "v"), legs.iter().collect())]);
+        choose(&mut orphans, chosen);
+        let legs = orphans.into_values().flatten();
+        legs.map(|leg| leg.name_any()).collect()
+    }
+
+    #[test]
+    fn of_several_legs_the_one_that_is_meant_is_left() {
+        let legs = [leg("v-0", 0, None), leg("v-0.1", 0, None)];
+        assert_eq!(left(&legs, "v-0.1"), ["v-0.1"]);
+        assert_eq!(left(&legs, "w-0"), [""; 0]);
+    }
+
+    #[test]
+    fn the_other_legs_of_an_array_stay_beside_it() {
+        let array = Some("a1000000-0000-4000-8000-000000000000");
+        let legs = [
+            leg("v-0", 0, array),
+            leg("v-0.1", 0, array),
+            leg("v-1", 1, array),
+        ];
+        assert_eq!(left(&legs, "v-0.1"), ["v-0.1", "v-1"]);
+    }
 }

@@ -8,7 +8,7 @@ mod list;
 use crate::cluster::in_words;
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use kube::{Api, Client, api::ListParams};
+use kube::{Api, Client, ResourceExt, api::ListParams};
 use strand_api::{PlacedLeg, PoolLeg, PoolSnapshot, PoolVolume};
 
 /// Volumes of the pool.
@@ -67,6 +67,14 @@ impl Held {
         })
     }
 
+    /// Whether there is a snapshot, or else a volume, of this name.
+    fn has(&self, snapshot: bool, name: &str) -> bool {
+        match snapshot {
+            true => self.snapshots.iter().any(|s| s.name_any() == name),
+            false => self.volumes.iter().any(|v| v.name_any() == name),
+        }
+    }
+
     /// The leg that an owner names.
     fn leg(&self, placed: &PlacedLeg) -> Option<&PoolLeg> {
         let of =
@@ -74,9 +82,10 @@ impl Held {
         self.legs.iter().filter(|_| placed.uuid.is_some()).find(of)
     }
 
-    /// Legs whose bytes are there and that no volume or snapshot owns.
+    /// Legs whose bytes are there, and stay, and that no volume or snapshot owns.
     fn orphans(&self) -> impl Iterator<Item = &PoolLeg> {
-        let orphaned = |leg: &&PoolLeg| leg.spec.orphaned && uuid(leg).is_some();
+        let orphaned =
+            |leg: &&PoolLeg| leg.spec.orphaned && !leg.spec.deletion_mark && uuid(leg).is_some();
         self.legs.iter().filter(orphaned)
     }
 }

@@ -23,9 +23,10 @@ pub(super) fn say(pass: &mut Pass, volume: &PoolVolume, found: &Found) {
         .as_ref()
         .filter(|_| dead > 0 && dead > array::spare(volume) && found.why.is_none());
     let why = found.why.as_ref().or(fatal.map(|(_, why)| why));
+    let kept = evacuate::kept(pass, volume);
     let mut why = why.cloned();
     if let Some(why) = why.as_mut().filter(|why| !why.passing()) {
-        why.message.extend(evacuate::kept(pass, volume));
+        why.message.extend(kept.clone());
     }
     let why = why.as_ref();
     let mut pairs = found.legs.iter();
@@ -57,8 +58,10 @@ pub(super) fn say(pass: &mut Pass, volume: &PoolVolume, found: &Found) {
     }
     let unreached = array::unreached(volume);
     let unwell = ailment.as_ref().map(|(_, why)| why);
-    if let Some(why) = unwell.or(unreached.as_ref()) {
-        conditions.say(names::HEALTHY, false, &why.reason, &why.message);
+    if let Some(unwell) = unwell.or(unreached.as_ref()) {
+        let kept = kept.filter(|_| why.is_none()).unwrap_or_default();
+        let message = format!("{}{kept}", unwell.message);
+        conditions.say(names::HEALTHY, false, &unwell.reason, message);
     }
     if let Some(why) = &unlimited {
         conditions.say(names::LIMITED, false, &why.reason, &why.message);

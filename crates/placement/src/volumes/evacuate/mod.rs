@@ -42,7 +42,7 @@ struct Evacuation {
     rate: ByteQuantity,
     /// Copies under way.
     moving: usize,
-    /// Copies that wait for the export that they read, or for its answer.
+    /// Copies to other nodes that wait for the export that they read, or for its answer.
     stalled: usize,
     /// Bytes of copies under way that are there.
     copied: u64,
@@ -119,12 +119,11 @@ impl<'a> Evacuations<'a> {
             };
             let copy = claims.named(&moving.name);
             let both = claims.of(owner, placed).zip(copy);
-            // One that fails, or waits, does not keep the others waiting.
+            let waits = both.is_some_and(|(leg, copy)| abroad::trouble(leg, copy).is_some());
+            // One that fails, or waits for the network, does not keep the others waiting.
             match copy {
                 Some(copy) if failed(copy) => {}
-                _ if both.is_some_and(|(leg, copy)| abroad::trouble(leg, copy).is_some()) => {
-                    drive.stalled += 1;
-                }
+                _ if moving.abroad.is_some() && waits => drive.stalled += 1,
                 _ => drive.moving += 1,
             }
             let copied = copy.and_then(|leg| leg.status.as_ref()?.copied);

@@ -102,35 +102,46 @@ pub fn back(pass: &Pass, owner: Owner, placed: &PlacedLeg, leg: &PoolLeg) -> Opt
     })
 }
 
-/// Where else all bytes of a volume of one leg are, if they are: in what that leg was copied from, or in what was copied from it. Neither goes
-/// while nobody serves the leg.
+/// Where else all bytes of a volume of one leg are, if nobody serves that leg: in what it was copied from, or in what was copied from it. Neither
+/// goes meanwhile.
 pub fn kept(pass: &Pass, volume: &PoolVolume) -> Option<String> {
     let owner = Owner::Volume(volume);
     let [placed] = volume.spec.legs.as_slice() else {
         return None;
     };
     let leg = pass.claims.of(owner, placed);
-    let from = leg
-        .and_then(|leg| leg.spec.copy.as_ref())
-        .map(|copy| copy.uuid.as_str());
+    let phase = |leg: &PoolLeg| leg.status.as_ref().and_then(|s| s.phase);
+    let serves = |leg: &PoolLeg| {
+        matches!(phase(leg), Some(LegPhase::Ready | LegPhase::Orphaned))
+            && unserved(pass, leg).is_none()
+    };
+    if leg.is_some_and(serves) {
+        return None;
+    }
+    let from = leg.and_then(|leg| leg.spec.copy.as_ref());
+    // By which copy one of them came from the other.
+    let by = |other: &'_ PoolLeg| {
+        let to = other.spec.copy.as_ref();
+        let forth = to.filter(|copy| Some(&copy.uuid) == placed.uuid.as_ref());
+        let back = from.filter(|copy| claim::uuid(other) == Some(&copy.uuid));
+        forth.or(back).map(|copy| copy.generation)
+    };
     let mut others = pass.claims.all(owner).filter(|other| {
-        let of = other.spec.copy.as_ref().map(|copy| copy.uuid.as_str());
-        let uuid = claim::uuid(other);
-        uuid.is_some()
-            && (uuid == from || of.is_some() && of == placed.uuid.as_deref())
+        let size = other.status.as_ref().map_or(0, |s| s.size.0);
+        claim::uuid(other).is_some()
             && !other.spec.deletion_mark
-            && ledger::holds_bytes(other)
-            && unserved(pass, other).is_none()
+            && serves(other)
+            && leg.is_none_or(|leg| size >= ledger::size(leg))
     });
-    let other = others.next()?;
+    let (other, generation) = others.find_map(|other| Some((other, by(other)?)))?;
     let stored = leg.and_then(|leg| leg.status.as_ref()?.attachment_generation);
     let known = stored.max(volume.status.as_ref().map(|s| s.attachment_generation));
-    let copied = other.spec.copy.as_ref();
-    let copied = copied.filter(|_| claim::uuid(other) != from);
-    let older = copied.is_some_and(|copy| known > Some(copy.generation));
-    let when = match older {
-        true => " as it was before it was attached last",
-        false => "",
+    let when = match known > Some(generation) {
+        true => format!(
+            " as it was before attachment {}; later writes, if there were any, are not in it",
+            generation + 1
+        ),
+        false => String::new(),
     };
     let (name, drive, node) = (claim::name(other), &other.spec.drive, &other.spec.node_name);
     Some(format!(
