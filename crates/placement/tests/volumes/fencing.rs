@@ -164,29 +164,12 @@ impl Run {
     fn plan(&mut self, seed: u64) {
         let plan = self.view.plan();
         for (i, action) in plan.iter().enumerate() {
-            if seed >> (i % 64) & 1 == 1 && self.is_current(action) {
+            if seed >> (i % 64) & 1 == 1 && self.world.is_as_in(&self.view, action) {
                 self.world.apply(action);
                 if let Action::ChangeLeg { .. } | Action::SetVolumeStatus { .. } = action {
                     self.note();
                 }
             }
-        }
-    }
-
-    fn is_current(&self, action: &Action) -> bool {
-        match action {
-            Action::PlaceVolume { .. } | Action::SetVolumeStatus { .. } => {
-                self.view.volumes == self.world.volumes
-            }
-            Action::MakeLeg { .. } => true,
-            Action::ChangeLeg { leg, .. } | Action::DropLeg { leg } => {
-                let of = |world: &World| {
-                    let mut legs = world.legs.iter();
-                    legs.find(|l| named(&l.metadata, leg)).cloned()
-                };
-                of(&self.view).is_some() && of(&self.view) == of(&self.world)
-            }
-            _ => false,
         }
     }
 

@@ -8,7 +8,6 @@ use strand_api::{
     AttachTo, Attachment, ByteQuantity, ExportedLeg, LegCopy, LegPhase, PoolLeg, PoolLegStatus,
     PoolVolume,
 };
-use strand_placement::volumes::Action;
 
 mod agent;
 mod consumer;
@@ -313,25 +312,8 @@ impl Run {
 
     /// Carries out the actions whose bit is set, as far as their objects are still what they were when that was decided.
     fn plan(&mut self, seed: u64) {
-        let leg_of = |world: &World, name: &str| {
-            let mut legs = world.legs.iter();
-            legs.find(|l| named(&l.metadata, name)).cloned()
-        };
         for (i, action) in self.view.plan().iter().enumerate() {
-            let current = match action {
-                Action::PlaceVolume { .. } | Action::SetVolumeStatus { .. } => {
-                    self.view.volumes == self.world.volumes
-                }
-                Action::ChangeLeg { leg, .. } | Action::DropLeg { leg } => {
-                    let then = leg_of(&self.view, leg);
-                    then.is_some() && then == leg_of(&self.world, leg)
-                }
-                Action::SetOperationStatus { operation, .. } => {
-                    let mut operations = self.world.operations.iter();
-                    operations.any(|o| named(&o.metadata, operation))
-                }
-                _ => true,
-            };
+            let current = self.world.is_as_in(&self.view, action);
             if seed >> (i % 64) & 1 == 1 && current {
                 self.world.apply(action);
             }

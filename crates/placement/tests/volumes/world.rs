@@ -58,6 +58,28 @@ impl World {
         Time(self.now() - SignedDuration::from_secs(seconds))
     }
 
+    /// Whether what an action is about is still what it was when that was decided: else the API refuses it.
+    pub fn is_as_in(&self, then: &World, action: &Action) -> bool {
+        let of = |world: &World, name: &str| {
+            let mut legs = world.legs.iter();
+            legs.find(|l| named(&l.metadata, name)).cloned()
+        };
+        match action {
+            Action::PlaceVolume { .. } | Action::SetVolumeStatus { .. } => {
+                then.volumes == self.volumes
+            }
+            Action::ChangeLeg { leg, .. } | Action::DropLeg { leg } => {
+                let earlier = of(then, leg);
+                earlier.is_some() && earlier == of(self, leg)
+            }
+            Action::SetOperationStatus { operation, .. } => {
+                let mut operations = self.operations.iter();
+                operations.any(|o| named(&o.metadata, operation))
+            }
+            _ => true,
+        }
+    }
+
     /// Adds the object that a line describes.
     pub fn add(&mut self, line: &str) {
         let mut words = line.split_whitespace();
