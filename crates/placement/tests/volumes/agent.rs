@@ -1,10 +1,10 @@
 //! Every node's agent, with what lies on its drives: bytes that outlive all objects.
 
-use crate::world::{World, named, uuid};
+use crate::world::{World, exported_as, named, uuid};
 use std::collections::BTreeMap;
 use strand_api::{
-    ByteQuantity, ExportedLeg, LegCopy, LegPhase, PartitionRole, PoolLeg, PoolLegSpec,
-    PoolLegStatus, Provisioning, condition, names,
+    ByteQuantity, LegCopy, LegPhase, PartitionRole, PoolLeg, PoolLegSpec, PoolLegStatus,
+    Provisioning, condition, names,
 };
 use strand_placement::volumes::ledger;
 
@@ -296,12 +296,7 @@ impl Disks {
             *seen = export.generation.max(*seen);
         }
         let stored = (*seen > 0).then_some(*seen);
-        let exports = exports.iter().map(|export| ExportedLeg {
-            generation: export.generation,
-            address: "10.0.0.1".into(),
-            port: 4420,
-            rdma: false,
-        });
+        let exports = exports.iter().map(|export| exported_as(export.generation));
         PoolLegStatus {
             exports: exports.collect(),
             attachment_generation: stored,

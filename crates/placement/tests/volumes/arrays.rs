@@ -7,13 +7,13 @@ mod agent;
 mod consumer;
 mod verdict;
 
-use crate::world::{World, named, uuid};
+use crate::world::{World, exported_as, named, uuid};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use strand_api::{
-    ArrayLeg, ArrayRefusal, ArrayStatus, AttachTo, Attachment, ExportedLeg, LackPhase, LegCopy,
-    LegHolding, LegPhase, PlacedLeg, PoolLeg, PoolLegStatus, PoolVolume, VolumePhase,
+    ArrayLeg, ArrayRefusal, ArrayStatus, AttachTo, Attachment, LackPhase, LegCopy, LegHolding,
+    LegPhase, PlacedLeg, PoolLeg, PoolLegStatus, PoolVolume, VolumePhase,
 };
 
 const NODES: [&str; 7] = ["n0", "n1", "n2", "n3", "n4", "n5", "n6"];

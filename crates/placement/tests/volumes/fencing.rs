@@ -1,12 +1,11 @@
 //! Whoever asks for a volume, and whatever is lost, late or killed: never more than one node can write to it, nobody reads while
 //! another writes, and in the end who asked for it has it.
 
-use crate::world::{World, named};
+use crate::record::Record;
+use crate::world::{World, exported_as, named};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use strand_api::{
-    AttachTo, Attachment, AttachmentPhase, ExportedLeg, PoolLeg, PoolLegStatus, condition, names,
-};
+use strand_api::{AttachTo, Attachment, AttachmentPhase, PoolLeg, PoolLegStatus, condition, names};
 use strand_placement::volumes::Action;
 
 const HOME: &str = "n0";
@@ -61,32 +60,13 @@ fn event() -> impl Strategy<Value = Event> {
 /// What the kernel and the record of the leg's node have.
 #[derive(Clone, Default)]
 struct Node {
-    record: i64,
-    /// The highest generation that could write.
-    writer: i64,
+    record: Record,
     exports: BTreeMap<i64, (String, bool)>,
     /// A consumer on the node itself has it: for reading only?
     here: Option<bool>,
     /// A consumer on the node itself came with a generation that is over, which the volume's status has to know.
     came_late: bool,
     heard: Option<PoolLeg>,
-}
-
-impl Node {
-    /// The lowest generation that may have it.
-    fn oldest(&self, read_only: bool) -> i64 {
-        match read_only {
-            true => self.record.min(self.writer + 1),
-            false => self.record,
-        }
-    }
-
-    fn take(&mut self, generation: i64, read_only: bool) {
-        self.record = self.record.max(generation);
-        if !read_only {
-            self.writer = self.record;
-        }
-    }
 }
 
 #[derive(Default)]
@@ -188,7 +168,7 @@ impl Run {
             return;
         };
         let came_late = std::mem::take(&mut self.home.came_late);
-        let mut stale = came_late.then_some(self.home.record);
+        let mut stale = came_late.then_some(self.home.record.highest);
         let mut refused = false;
         if !leg.spec.orphaned {
             let wanted = &leg.spec.exports;
@@ -201,12 +181,12 @@ impl Run {
             let reads_on = home.exports.values().all(|(_, reads)| *reads) && read_only;
             let shares =
                 (!home.exports.is_empty() && reads_on) || home.here == Some(true) && read_only;
-            if highest > 0 && highest < home.oldest(read_only) && !shares {
-                stale = Some(home.record);
+            if highest > 0 && highest < home.record.oldest(read_only) && !shares {
+                stale = Some(home.record.highest);
             } else if highest > 0 && home.here.is_some() && !shared {
                 refused = true;
             } else if highest > 0 {
-                home.take(highest, read_only);
+                home.record.take(highest, read_only);
                 for e in wanted {
                     home.exports
                         .insert(e.generation, (e.node.clone(), e.read_only));
@@ -214,14 +194,8 @@ impl Run {
             }
         }
         let name = leg.metadata.name.clone().unwrap();
-        let exports = self.home.exports.keys().map(|generation| ExportedLeg {
-            generation: *generation,
-            address: "10.0.0.1".into(),
-            port: 4420,
-            rdma: false,
-        });
-        let exports: Vec<ExportedLeg> = exports.collect();
-        let again = leg.spec.uuid.as_ref().map(|_| self.home.record);
+        let exports: Vec<_> = self.home.exports.keys().copied().map(exported_as).collect();
+        let again = leg.spec.uuid.as_ref().map(|_| self.home.record.highest);
         let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.world.now());
         let busy = condition::condition(&[], &at, names::EXPORTED, false, "InUse", "", None);
         let now = self
@@ -235,7 +209,7 @@ impl Run {
         };
         let told = now.status.as_ref().and_then(|s| s.attachment_generation);
         let lost = now.status.as_ref().is_none_or(|s| s.uuid.is_none());
-        let known = (!exports.is_empty() || lost).then_some(self.home.record);
+        let known = (!exports.is_empty() || lost).then_some(self.home.record.highest);
         let again = again.max(known);
         now.status = Some(PoolLegStatus {
             phase: Some(match leg.spec.orphaned {
@@ -275,10 +249,10 @@ impl Run {
                 let lent_to_readers = home.exports.values().all(|(_, reads)| *reads);
                 let shares = a.read_only && (home.here == Some(true) || lent && lent_to_readers);
                 let free = !lent || a.read_only && lent_to_readers;
-                let late = a.generation < home.oldest(a.read_only) && !shares;
+                let late = a.generation < home.record.oldest(a.read_only) && !shares;
                 home.came_late |= late;
                 if free && !late {
-                    home.take(a.generation, a.read_only);
+                    home.record.take(a.generation, a.read_only);
                     home.here = Some(a.read_only);
                 }
             }

@@ -12,6 +12,7 @@ mod fencing;
 mod golden;
 mod moving;
 mod properties;
+mod record;
 mod scenarios;
 mod spread;
 mod world;

@@ -1,12 +1,12 @@
 //! A volume without redundancy whose drives are emptied, from node to node, while it is wanted here and there, and agents, nodes and operators are
 //! killed, late, or have forgotten: what was acknowledged is always in the bytes that the volume names, and never more than one node writes.
 
-use crate::world::{World, named, uuid};
+use crate::record::Record;
+use crate::world::{World, exported_as, named, uuid};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use strand_api::{
-    AttachTo, Attachment, ByteQuantity, ExportedLeg, LegCopy, LegPhase, PoolLeg, PoolLegStatus,
-    PoolVolume,
+    AttachTo, Attachment, ByteQuantity, LegCopy, LegPhase, PoolLeg, PoolLegStatus, PoolVolume,
 };
 
 mod agent;
@@ -125,31 +125,13 @@ struct Bytes {
     name: String,
     node: usize,
     writes: BTreeSet<u32>,
-    /// The highest generation that was let in, and the highest that could write.
-    record: i64,
-    writer: i64,
+    record: Record,
     /// Whom the kernel lets in, and whether for reading only.
     exports: BTreeMap<i64, (String, bool)>,
     /// A consumer on its own node has it: for reading only?
     here: Option<bool>,
     /// One came there with an older generation than the record has.
     late: bool,
-}
-
-impl Bytes {
-    fn oldest(&self, read_only: bool) -> i64 {
-        match read_only {
-            true => self.record.min(self.writer + 1),
-            false => self.record,
-        }
-    }
-
-    fn take(&mut self, generation: i64, read_only: bool) {
-        self.record = self.record.max(generation);
-        if !read_only {
-            self.writer = self.record;
-        }
-    }
 }
 
 /// What a consumer has: bytes, by which generation, and for reading only?
@@ -201,8 +183,7 @@ impl Run {
             name: "v-0".into(),
             node: 0,
             writes: BTreeSet::new(),
-            record: 0,
-            writer: 0,
+            record: Record::default(),
             exports: BTreeMap::new(),
             here: None,
             late: false,

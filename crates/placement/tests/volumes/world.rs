@@ -588,13 +588,18 @@ fn exports(text: &str) -> Vec<LegExport> {
 
 /// `GEN,…`
 fn exported(text: &str) -> Vec<ExportedLeg> {
-    let one = |text: &str| ExportedLeg {
-        generation: text.parse().unwrap(),
+    let one = |text: &str| exported_as(text.parse().unwrap());
+    text.split(',').map(one).collect()
+}
+
+/// What an agent tells of a leg that it exports.
+pub fn exported_as(generation: i64) -> ExportedLeg {
+    ExportedLeg {
+        generation,
         address: "10.0.0.1".into(),
         port: 4420,
         rdma: false,
-    };
-    text.split(',').map(one).collect()
+    }
 }
 
 /// `UUID@DRIVE[/NODE]:GENERATION[:live]`

@@ -120,7 +120,7 @@ pub fn kept(pass: &Pass, volume: &PoolVolume) -> Option<String> {
     }
     let from = leg.and_then(|leg| leg.spec.copy.as_ref());
     // By which copy one of them came from the other.
-    let by = |other: &'_ PoolLeg| {
+    let by = |other: &PoolLeg| {
         let to = other.spec.copy.as_ref();
         let forth = to.filter(|copy| Some(&copy.uuid) == placed.uuid.as_ref());
         let back = from.filter(|copy| claim::uuid(other) == Some(&copy.uuid));

@@ -75,18 +75,12 @@ impl Run {
             bytes.record = *highest;
             bytes.exports.extend(&wanted);
         }
-        let exported = |generation: &i64| ExportedLeg {
-            generation: *generation,
-            address: "10.0.0.1".into(),
-            port: 4420,
-            rdma: false,
-        };
         PoolLegStatus {
             phase: Some(LegPhase::Ready),
             uuid: Some(id),
             size: leg.spec.size,
             attachment_generation: (bytes.record > 0).then_some(bytes.record),
-            exports: bytes.exports.iter().map(exported).collect(),
+            exports: bytes.exports.iter().copied().map(exported_as).collect(),
             ..status
         }
     }

@@ -73,20 +73,14 @@ impl Run {
             true => None,
             false => lend(bytes, leg),
         };
-        let stale = stale.or(bytes.late.then_some(bytes.record));
+        let stale = stale.or(bytes.late.then_some(bytes.record.highest));
         // What was attached on its own node is not told, but where somebody comes too late, or nothing was told before.
         let earlier = leg.status.as_ref();
         let told = earlier.and_then(|s| s.attachment_generation);
         let lost = earlier.is_none_or(|s| s.uuid.is_none());
         let again = leg.spec.uuid.is_some() || leg.spec.copy.is_some() || lost;
-        let record = (again && bytes.record > 0).then_some(bytes.record);
+        let record = (again && bytes.record.highest > 0).then_some(bytes.record.highest);
         let let_in = bytes.exports.keys().max().copied();
-        let exported = |generation: &i64| ExportedLeg {
-            generation: *generation,
-            address: "10.0.0.1".into(),
-            port: 4420,
-            rdma: false,
-        };
         PoolLegStatus {
             phase: Some(match leg.spec.orphaned {
                 true => LegPhase::Orphaned,
@@ -95,7 +89,7 @@ impl Run {
             uuid: Some(id),
             size: ByteQuantity(10 << 30),
             attachment_generation: told.or(record).max(let_in).max(stale),
-            exports: bytes.exports.keys().map(exported).collect(),
+            exports: bytes.exports.keys().copied().map(exported_as).collect(),
             ..status
         }
     }
@@ -121,8 +115,10 @@ impl Run {
                     node,
                     // What came between the halves is in the second one alone.
                     writes: first.intersection(&source.writes).copied().collect(),
-                    record: of.generation,
-                    writer: of.generation,
+                    record: Record {
+                        highest: of.generation,
+                        writer: of.generation,
+                    },
                     exports: BTreeMap::new(),
                     here: None,
                     late: false,
@@ -166,11 +162,11 @@ fn lend(bytes: &mut Bytes, leg: &PoolLeg) -> Option<i64> {
     let read_only = wanted.iter().all(|e| e.read_only);
     let one = read_only || wanted.len() == 1;
     let free = bytes.here.is_none_or(|reads| reads && read_only);
-    if highest < bytes.oldest(read_only) {
-        return Some(bytes.record);
+    if highest < bytes.record.oldest(read_only) {
+        return Some(bytes.record.highest);
     }
     if one && free {
-        bytes.take(highest, read_only);
+        bytes.record.take(highest, read_only);
         for e in wanted {
             let whom = (e.node.clone(), e.read_only);
             bytes.exports.insert(e.generation, whom);

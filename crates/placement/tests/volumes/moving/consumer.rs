@@ -56,10 +56,10 @@ impl Run {
         let reads = granted.read_only;
         let lent_to_readers = bytes.exports.values().all(|(_, reads)| *reads);
         let free = bytes.exports.is_empty() || reads && lent_to_readers;
-        let current = granted.generation >= bytes.oldest(reads);
+        let current = granted.generation >= bytes.record.oldest(reads);
         bytes.late |= !current;
         (free && current).then(|| {
-            bytes.take(granted.generation, reads);
+            bytes.record.take(granted.generation, reads);
             bytes.here = Some(reads);
             device(id)
         })
