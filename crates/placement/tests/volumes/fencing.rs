@@ -178,10 +178,7 @@ impl Run {
             let highest = wanted.iter().map(|e| e.generation).max().unwrap_or(0);
             let read_only = wanted.iter().all(|e| e.read_only);
             let shared = home.here.is_none_or(|reads| reads) && read_only;
-            let reads_on = home.exports.values().all(|(_, reads)| *reads) && read_only;
-            let shares =
-                (!home.exports.is_empty() && reads_on) || home.here == Some(true) && read_only;
-            if highest > 0 && highest < home.record.oldest(read_only) && !shares {
+            if highest > 0 && highest < home.record.oldest(read_only) {
                 stale = Some(home.record.highest);
             } else if highest > 0 && home.here.is_some() && !shared {
                 refused = true;
@@ -247,9 +244,8 @@ impl Run {
             Some(a) => {
                 let lent = !home.exports.is_empty();
                 let lent_to_readers = home.exports.values().all(|(_, reads)| *reads);
-                let shares = a.read_only && (home.here == Some(true) || lent && lent_to_readers);
                 let free = !lent || a.read_only && lent_to_readers;
-                let late = a.generation < home.record.oldest(a.read_only) && !shares;
+                let late = a.generation < home.record.oldest(a.read_only);
                 home.came_late |= late;
                 if free && !late {
                     home.record.take(a.generation, a.read_only);
