@@ -16,6 +16,7 @@
 mod attach;
 mod copy;
 mod drive;
+mod durable;
 mod error;
 mod fetch;
 mod filesystem;

@@ -4,6 +4,7 @@
 mod attachments;
 mod bed;
 mod copying;
+mod durable;
 mod faults;
 mod fetching;
 mod kill;

@@ -11,3 +11,4 @@ mod readers;
 mod rebuilt;
 mod split;
 mod stripe;
+mod unflushed;

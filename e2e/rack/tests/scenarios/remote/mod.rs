@@ -6,3 +6,4 @@ mod drained;
 mod losses;
 mod moves;
 mod rdma;
+mod unflushed;
