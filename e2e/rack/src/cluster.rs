@@ -1,9 +1,6 @@
 //! The Kubernetes API for a rack: the embedded API server and the operator, on the host, and node agents in the guests.
 
-use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -18,6 +15,7 @@ use strand_embedded_api as embedded;
 
 use crate::csi::CsiNode;
 use crate::guest::{Guest, SERVICE};
+use crate::host::{self, Operator};
 use crate::image::IN_GUEST;
 use crate::rack::Rack;
 use crate::wait;
@@ -40,22 +38,6 @@ pub struct Cluster {
     operator: Option<Operator>,
     kubeconfig: PathBuf,
     dir: tempfile::TempDir,
-}
-
-struct Operator {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
-            eprintln!("the operator said:\n{said}");
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Cluster {
@@ -83,7 +65,7 @@ impl Cluster {
             let node = serde_json::from_value(json!({"metadata": {"name": guest.name()}}))?;
             nodes.create(&PostParams::default(), &node).await?;
         }
-        let operator = operator(dir.path(), &kubeconfig)?;
+        let operator = Operator::start(dir.path(), &kubeconfig)?;
         let cluster = Self {
             client,
             server: Some(server),
@@ -122,6 +104,14 @@ impl Cluster {
         &self.kubeconfig
     }
 
+    /// Runs `strandctl` with these arguments, as whoever administers the rack; what it said.
+    ///
+    /// # Errors
+    /// It does not end within the bound, or not with 0; with what it said.
+    pub async fn strandctl(&self, arguments: &[&str], bound: Duration) -> Result<String> {
+        host::strandctl(&self.kubeconfig, arguments, bound).await
+    }
+
     /// Kills the operator.
     pub fn kill_operator(&mut self) {
         self.operator = None;
@@ -133,7 +123,7 @@ impl Cluster {
     /// When it does not start.
     pub fn restart_operator(&mut self) -> Result<()> {
         self.kill_operator();
-        self.operator = Some(operator(self.dir.path(), &self.kubeconfig)?);
+        self.operator = Some(Operator::start(self.dir.path(), &self.kubeconfig)?);
         Ok(())
     }
 
@@ -371,28 +361,6 @@ pub async fn redis(guest: &Guest, command: &[&[u8]]) -> Result<Vec<u8>> {
 async fn serve(dir: &Path) -> Result<embedded::Server> {
     let config = embedded::Config::new(dir.join("api"));
     Ok(embedded::Server::start(config).await?)
-}
-
-fn operator(dir: &Path, kubeconfig: &Path) -> Result<Operator> {
-    let program = std::env::var_os("STRAND_RACK_OPERATOR").context(
-        "STRAND_RACK_OPERATOR does not name the operator's program; run these tests by `make rack-test`",
-    )?;
-    let log = dir.join("operator.log");
-    let file = File::create(&log)?;
-    // A port that was free a moment ago.
-    let listen: SocketAddr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-    let child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL"])
-        .arg(program)
-        .args(["--leader-elect", "false", "--listen", &listen.to_string()])
-        .arg("--kubeconfig")
-        .arg(kubeconfig)
-        .stdin(Stdio::null())
-        .stdout(file.try_clone()?)
-        .stderr(file)
-        .spawn()
-        .context("the operator cannot be started")?;
-    Ok(Operator { child, log })
 }
 
 /// A drive in a line.

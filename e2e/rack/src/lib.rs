@@ -22,6 +22,7 @@ pub mod cpio;
 pub mod csi;
 pub mod drive;
 pub mod guest;
+mod host;
 pub mod image;
 pub mod network;
 pub mod qmp;

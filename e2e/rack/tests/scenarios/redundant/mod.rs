@@ -6,6 +6,7 @@ mod emptied;
 mod errors;
 mod mirror;
 mod moved;
+mod node_drained;
 mod raid6;
 mod readers;
 mod rebuilt;
