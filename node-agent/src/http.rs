@@ -171,9 +171,11 @@ impl IntoResponse for Unattached {
                 ..
             }
             | AttachError::Fabric(FabricError::NoModule { .. })
-            | AttachError::Volume(VolumeError::Stale { .. } | VolumeError::Busy { .. }) => {
-                StatusCode::CONFLICT
-            }
+            | AttachError::Volume(
+                VolumeError::Stale { .. }
+                | VolumeError::Busy { .. }
+                | VolumeError::OldKernel { .. },
+            ) => StatusCode::CONFLICT,
             AttachError::NoRoom { .. }
             | AttachError::Volume(VolumeError::NoSpace { .. } | VolumeError::Full { .. }) => {
                 StatusCode::INSUFFICIENT_STORAGE

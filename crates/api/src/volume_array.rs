@@ -48,6 +48,9 @@ pub struct ArrayStatus {
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["uuid".into()]))]
     pub legs: Vec<ArrayLeg>,
+    /// It was not shut down in order, and its legs are still being made equal: a raid6 can spare none until they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resyncing: bool,
     /// Why it does not run. Without this it does: the agent tells first when it runs, or cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<ArrayRefusal>,

@@ -26,7 +26,7 @@ pub use host::Host;
 pub use plan::{Step, plan};
 pub use readers::{Part, Reading};
 pub use refusal::Refusal;
-pub use report::{Holding, report};
+pub use report::{Holding, report, unrecorded};
 pub use running::{Member, MemberState, Running, State, Sync};
 pub use superblock::{Format, Superblock};
 pub use wanted::{Content, Geometry, Leg, Level, Present, Seen, Standing, Wanted};

@@ -29,6 +29,8 @@ pub struct Running {
     pub members: Vec<Member>,
     /// What it copies just now.
     pub sync: Option<Sync>,
+    /// It was not shut down in order, and md has not made its legs equal yet: what it would compute for a leg of a raid6 may be wrong.
+    pub resyncing: bool,
 }
 
 /// What an array does.
@@ -148,7 +150,6 @@ impl Running {
             array: text("uuid")
                 .and_then(|text| text.parse().ok())
                 .filter(|uuid: &Uuid| !uuid.is_nil()),
-            mark,
             state,
             // Sectors of 512 bytes.
             size: number(read(&home.join("size"))).unwrap_or(0) * 512,
@@ -159,6 +160,9 @@ impl Running {
                 action,
                 thousandths: text("sync_completed").and_then(|text| thousandths(&text)),
             }),
+            // The sector from which on legs may differ.
+            resyncing: mark.is_none() && text("resync_start").is_some_and(|from| from != "none"),
+            mark,
         })
     }
 }
@@ -221,7 +225,7 @@ mod tests {
         Running::read(block.path(), "md1000")
     }
 
-    const MIRROR: [(&str, &str); 13] = [
+    const MIRROR: [(&str, &str); 14] = [
         ("size", "1046528"),
         ("md/array_state", "active"),
         ("md/uuid", "00000000-0000-4000-8000-000000000007"),
@@ -229,6 +233,7 @@ mod tests {
         ("md/sync_speed_max", "102400 (local)"),
         ("md/sync_action", "recover"),
         ("md/sync_completed", "261632 / 1046528"),
+        ("md/resync_start", "none"),
         ("md/dev-loop1/state", "in_sync"),
         ("md/dev-loop1/bad_blocks", ""),
         ("md/dev-loop2/state", "in_sync"),
@@ -259,6 +264,10 @@ mod tests {
             ("nvme2n1", MemberState::Faulty),
         ];
         assert_eq!(states, expected);
+        assert!(!found.resyncing);
+        let mut crashed = MIRROR;
+        crashed[7].1 = "0";
+        assert!(array(&crashed).unwrap().resyncing);
         let sync = found.sync.unwrap();
         assert_eq!(
             (sync.action.as_str(), sync.thousandths),

@@ -140,7 +140,8 @@ impl Drive {
             self.put(&mut inside, record.clone())?;
         }
         if !read_only {
-            self.make_durable(&record)?;
+            let lent = record.attached.is_some_and(|there| there.lent);
+            Durable::of(&record, lent).set(name, &self.data(name))?;
         }
         let found = match found {
             Some(found) => found,
@@ -316,18 +317,6 @@ impl Drive {
         File::open(&data)
             .and_then(|file| Backing::of(&file, 0, 0))
             .map_err(VolumeError::at(&data, "opening it"))
-    }
-
-    /// Before anybody writes to it.
-    fn make_durable(&self, record: &LegRecord) -> Result<(), VolumeError> {
-        let data = self.data(&record.name);
-        let lent = record.attached.is_some_and(|there| there.lent);
-        File::open(&data)
-            .and_then(|file| Durable::of(record, lent).set(&file))
-            .map_err(VolumeError::at(
-                &data,
-                "having its writes made durable in time",
-            ))
     }
 
     fn make_loop(&self, record: &LegRecord, read_only: bool) -> Result<Loop, VolumeError> {

@@ -126,6 +126,17 @@ pub enum VolumeError {
         /// The highest recorded.
         recorded: u64,
     },
+    /// This node's kernel cannot make each write durable before it is acknowledged, without which a loss of power loses writes.
+    #[error(
+        "leg {leg}: this node's kernel, {kernel}, cannot make each write durable before it is acknowledged, so that a loss of power here would lose writes \
+         that others take for written; legs of volumes that are used from other nodes, or have redundancy, need Linux 6.0 or later on their nodes"
+    )]
+    OldKernel {
+        /// The leg.
+        leg: String,
+        /// Its release.
+        kernel: String,
+    },
     /// The leg or drive is in use.
     #[error("{what} is in use: {by}; unmount or stop that first")]
     Busy {

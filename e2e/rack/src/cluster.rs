@@ -230,7 +230,7 @@ impl Cluster {
     /// # Errors
     /// When the guest does not do as it is told.
     pub async fn start_agent(&self, guest: &Guest) -> Result<u32> {
-        self.agent(guest, "").await
+        self.agent(guest, IN_GUEST, "").await
     }
 
     /// The same, for a guest that has volumes too: its kernel gets the modules that these need.
@@ -238,13 +238,34 @@ impl Cluster {
     /// # Errors
     /// When the guest does not do as it is told.
     pub async fn start_agent_with_volumes(&self, guest: &Guest) -> Result<u32> {
+        self.agent_with_volumes(guest, IN_GUEST).await
+    }
+
+    /// The same, with the agent of the revision that `e2e/rack/previous` names.
+    ///
+    /// # Errors
+    /// When its program is not there, or the guest does not do as it is told.
+    pub async fn start_previous_agent_with_volumes(&self, guest: &Guest) -> Result<u32> {
+        let program = host::previous("node-agent")?;
+        let directory = "/run/rack/previous";
+        guest
+            .write(&format!("{directory}/node-agent"), &program)
+            .await?;
+        guest
+            .sh(&format!("chmod 755 {directory}/node-agent"))
+            .await?;
+        self.agent_with_volumes(guest, directory).await
+    }
+
+    async fn agent_with_volumes(&self, guest: &Guest, programs: &str) -> Result<u32> {
         guest
             .sh(
                 "for module in loop xfs nvmet-tcp nvme-tcp; do modprobe $module || exit 1; done
                  grep -q ' /sys/kernel/debug ' /proc/mounts || mount -t debugfs debugfs /sys/kernel/debug",
             )
             .await?;
-        self.agent(guest, "--volumes-dir /run/volumes").await
+        self.agent(guest, programs, "--volumes-dir /run/volumes")
+            .await
     }
 
     /// Starts the CSI driver's node part in a guest, for the volumes of a pool.
@@ -267,7 +288,7 @@ impl Cluster {
         CsiNode::connect(guest, bound).await
     }
 
-    async fn agent(&self, guest: &Guest, more: &str) -> Result<u32> {
+    async fn agent(&self, guest: &Guest, programs: &str, more: &str) -> Result<u32> {
         let kubeconfig = self.kubeconfig_for_guests()?;
         guest
             .write("/run/rack/kubeconfig", kubeconfig.as_bytes())
@@ -277,7 +298,7 @@ impl Cluster {
             .await?;
         guest.sh("chmod 600 /run/rack/peer.key").await?;
         let command = format!(
-            "{IN_GUEST}/node-agent --node-name {} --kubeconfig /run/rack/kubeconfig \
+            "{programs}/node-agent --node-name {} --kubeconfig /run/rack/kubeconfig \
              --peer-key-file /run/rack/peer.key --peer-address {}:{PEERS} --arena-mib 96 --rescan-seconds 10 {more}",
             guest.name(),
             guest.address()

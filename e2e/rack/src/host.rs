@@ -1,4 +1,4 @@
-//! Programs of a rack that run on the host: the operator, and `strandctl` as its administrator has it.
+//! Programs that this machine has for a rack: the operator, `strandctl` as its administrator has it, and an earlier version's.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -68,6 +68,20 @@ pub(crate) async fn strandctl(
         ended.status
     );
     Ok(said)
+}
+
+/// A program of the revision that `e2e/rack/previous` names, which runs in guests as it does here.
+pub(crate) fn previous(name: &str) -> Result<Vec<u8>> {
+    let programs = std::env::var_os("STRAND_RACK_PREVIOUS").context(
+        "STRAND_RACK_PREVIOUS does not name the directory of an earlier version's programs; run these tests by `make rack-test`",
+    )?;
+    let path = Path::new(&programs).join(name);
+    std::fs::read(&path).with_context(|| {
+        format!(
+            "{} is not there; scripts/previous-programs makes it where the repository has its history",
+            path.display()
+        )
+    })
 }
 
 fn program(name: &str) -> Result<PathBuf> {

@@ -128,6 +128,9 @@ impl Exports {
             None => (None, None),
             Some(Failed::Trouble(trouble)) => (Some(trouble), None),
             Some(Failed::Lend(VolumeError::Stale { recorded, .. })) => (None, Some(recorded)),
+            Some(Failed::Lend(error @ VolumeError::OldKernel { .. })) => {
+                (Some(("OldKernel", error.to_string())), None)
+            }
             Some(Failed::Lend(error)) => (Some(("InUse", error.to_string())), None),
         };
         let now = match mine.is_empty() && wanted.is_empty() {

@@ -174,6 +174,7 @@ async fn consume(client: &Client, down: &Down, told: &mut Told) {
             node: writer.node.clone(),
             generation: writer.generation,
             legs: now,
+            resyncing: false,
             refused,
         };
         let name = volume.name_any();

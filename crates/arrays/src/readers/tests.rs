@@ -89,6 +89,7 @@ fn running(members: Vec<Member>) -> Running {
         rate: None,
         members,
         sync: None,
+        resyncing: false,
     }
 }
 

@@ -179,6 +179,7 @@ impl World {
                     })
                     .collect(),
                 sync: None,
+                resyncing: false,
             }),
             legs: legs.collect(),
         }

@@ -86,7 +86,7 @@ fn demand(volume: &PoolVolume) -> Demand {
         Some(reader) if reader.read_only => Demand::Readers,
         Some(writer) => Demand::Writer {
             generation: writer.generation,
-            patience: told(volume).map_or(loss::STALL, patience),
+            patience: told(volume).map_or(loss::STALL, |told| patience(volume, told)),
         },
         None if wishes.is_empty() => Demand::None,
         None => {
@@ -97,10 +97,16 @@ fn demand(volume: &PoolVolume) -> Demand {
     }
 }
 
+/// A raid6 whose legs are not equal yet after a crash would compute wrong bytes in the place of a leg.
+fn spares_none(volume: &PoolVolume, told: &ArrayStatus) -> bool {
+    told.resyncing && volume.spec.redundancy == Redundancy::Raid6
+}
+
 /// How long a leg is waited for that a consumer does not reach. No write waits for an array that does not run yet; and machines of a rack that
 /// lost power come back one after the other.
-pub(super) fn patience(told: &ArrayStatus) -> Duration {
+pub(super) fn patience(volume: &PoolVolume, told: &ArrayStatus) -> Duration {
     match &told.refused {
+        None if spares_none(volume, told) => loss::REBOOT,
         None => loss::STALL,
         Some(refused) if refused.reason == names::LEGS_NEEDED => loss::REBOOT,
         Some(_) => loss::WAIT,
@@ -117,6 +123,15 @@ fn told(volume: &PoolVolume) -> Option<&ArrayStatus> {
             && a.generation == told.generation
             && a.node == told.node
     };
+    status.attachments.iter().any(by_writer).then_some(told)
+}
+
+/// The same, also of one that is being kept out: what it told last is still so of what it wrote.
+fn last_told(volume: &PoolVolume) -> Option<&ArrayStatus> {
+    let status = volume.status.as_ref()?;
+    let told = status.array.as_ref()?;
+    let by_writer =
+        |a: &Attachment| !a.read_only && a.generation == told.generation && a.node == told.node;
     status.attachments.iter().any(by_writer).then_some(told)
 }
 
@@ -146,18 +161,21 @@ pub(super) fn decide<'a>(
     array: &mut VolumeArray,
 ) -> Option<Why> {
     let demand = demand(volume);
-    let told = told(volume);
     if !array.formed {
-        array.formed = runs(volume, told);
+        array.formed = runs(volume, told(volume));
         if !array.formed {
             remake(pass, volume, demand, reach, record);
         }
         return None;
     }
+    let by = match demand {
+        Demand::Fencing => last_told(volume),
+        _ => told(volume),
+    };
     let placed = &volume.spec.legs;
     let told: Vec<Option<ArrayLeg>> = placed
         .iter()
-        .map(|placed| Some(by_our_clock(pass, volume, told?, told_of(told, placed)?)))
+        .map(|placed| Some(by_our_clock(pass, volume, by?, told_of(by, placed)?)))
         .collect();
     let legs: Vec<loss::Leg> = placed
         .iter()
@@ -207,7 +225,9 @@ pub(super) fn decide<'a>(
             },
         }
     }
-    leave(pass, volume, demand, &told, record);
+    if !by.is_some_and(|told| spares_none(volume, told)) {
+        leave(pass, volume, demand, &told, record);
+    }
     obstacle
 }
 
@@ -302,19 +322,23 @@ pub(super) fn refused(volume: &PoolVolume) -> Option<Why> {
     Some(Why::new(reason, &refused.message))
 }
 
-/// That whoever has a volume does not reach one of its legs, where none is ever given up.
+/// That whoever has a volume does not reach one of its legs, where none is given up, ever or now.
 pub(super) fn unreached(volume: &PoolVolume) -> Option<Why> {
     let told = told(volume).filter(|told| told.refused.is_none())?;
-    if shape::losses(volume.spec.redundancy) > 0 {
-        return None;
-    }
+    let why = match shape::losses(volume.spec.redundancy) {
+        0 => "",
+        _ if spares_none(volume, told) => {
+            ", or for 20 minutes: its legs are being made equal after a crash, and none can be spared before"
+        }
+        _ => return None,
+    };
     let is_away = |placed: &&PlacedLeg| {
         let leg = told_of(Some(told), placed);
         placed.lack.is_none() && leg.is_some_and(|leg| leg.holding == LegHolding::Away)
     };
     let placed = volume.spec.legs.iter().find(is_away)?;
     let message = format!(
-        "node {} does not reach leg {} on drive {} of node {}; I/O that needs it waits until it does",
+        "node {} does not reach leg {} on drive {} of node {}; I/O that needs it waits until it does{why}",
         told.node, placed.name, placed.drive, placed.node_name
     );
     Some(Why::new(loss::UNREACHABLE, message))

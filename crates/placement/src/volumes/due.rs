@@ -24,7 +24,7 @@ fn moments(storage: &Storage, volume: &PoolVolume) -> Vec<Timestamp> {
     };
     let told = told.iter().flat_map(|told| {
         let legs = told.legs.iter();
-        legs.filter_map(move |leg| after(since(told, leg), array::patience(told)))
+        legs.filter_map(move |leg| after(since(told, leg), array::patience(volume, told)))
     });
     let lacks = volume.spec.legs.iter().filter_map(|leg| leg.lack.as_ref());
     let lacks = lacks.flat_map(|lack| {

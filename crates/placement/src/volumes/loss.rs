@@ -145,7 +145,11 @@ fn lost(leg: &Leg, demand: Demand, now: Timestamp) -> Option<&'static str> {
             let waited = since.is_some_and(|since| passed(since, WAIT, now));
             (leg.reach == Reach::Away && waited).then_some(UNREACHABLE)
         }
-        Demand::Fencing => (leg.reach == Reach::Away).then_some(UNREACHABLE),
+        // What md gave up on before its consumer was kept out, others have more than.
+        Demand::Fencing => match given_up(leg, Duration::MAX, now) {
+            None => (leg.reach == Reach::Away).then_some(UNREACHABLE),
+            reason => reason,
+        },
     }
 }
 
@@ -281,6 +285,14 @@ mod tests {
         // Who has it attached tells what he does not reach, whatever his API server thinks of that node.
         let away = told(LegHolding::Away, 0);
         let mut legs = [leg(Reach::Well); 2];
+        legs[0].told = Some(&away);
+        // Nor does it say that it lacks anything of somebody who is kept out: what he wrote he had to have on all legs.
+        assert_eq!(mirror(legs, Demand::Fencing, 100), stay);
+        let lost = told(LegHolding::Lost, 0);
+        legs[0].told = Some(&lost);
+        let failed = vec![Next::Out(WRITES_FAILED), Next::Stay];
+        assert_eq!(mirror(legs, Demand::Fencing, 0), failed);
+        assert_eq!(mirror(legs, Demand::None, 0), stay);
         legs[0].told = Some(&away);
         assert_eq!(mirror(legs, writer(STALL), 2), stay);
         assert_eq!(mirror(legs, writer(STALL), 3), out);

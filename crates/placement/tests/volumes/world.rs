@@ -284,6 +284,7 @@ impl World {
                     percent: leg.get(3).map(|percent| percent.parse().unwrap()),
                 })
                 .collect(),
+            resyncing: false,
             refused: refused.map(|reason| ArrayRefusal {
                 reason: reason.into(),
                 message: "words of the agent".into(),
@@ -292,7 +293,8 @@ impl World {
     }
 
     /// `volume NAME size=… [thin] [node=N|prefer=N] [from=volume:V|snapshot:S] [attach=N[:ro],…] [attached=N:GEN[:ro][:exporting|:fencing],…]
-    /// [generation=N] [legs=…] [marked] [age=SECONDS] [redundancy=R] [array=UUID[:formed]] [told=…] [refused=REASON] [waiting=SECONDS]`
+    /// [generation=N] [legs=…] [marked] [age=SECONDS] [redundancy=R] [array=UUID[:formed]] [told=…] [resyncing] [refused=REASON]
+    /// [waiting=SECONDS]`
     fn volume(&mut self, name: &str, words: &mut Words) {
         let mut spec = json!({"pool": words.take("pool").unwrap_or("default"), "size": words.take("size").unwrap_or("10Gi"), "volumeMode": "Filesystem"});
         if words.flag("thin") {
@@ -367,7 +369,10 @@ impl World {
         }
         if let Some(told) = words.take("told") {
             let refused = words.take("refused");
-            volume.status.get_or_insert_default().array = Some(self.told(told, refused));
+            volume.status.get_or_insert_default().array = Some(ArrayStatus {
+                resyncing: words.flag("resyncing"),
+                ..self.told(told, refused)
+            });
         }
         if let Some(since) = words.take("waiting") {
             let at = self.ago(since.parse().unwrap());

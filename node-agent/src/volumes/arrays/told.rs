@@ -179,6 +179,7 @@ mod tests {
                 action: "recover".into(),
                 thousandths: Some(678),
             }),
+            resyncing: false,
         }
     }
 

@@ -139,6 +139,7 @@ impl Run {
                 node: NODES[node].into(),
                 generation,
                 legs: list,
+                resyncing: false,
                 refused,
             });
         }

@@ -7,3 +7,4 @@ mod drives;
 mod machines;
 mod network;
 mod processes;
+mod versions;

@@ -1,8 +1,11 @@
 //! Having the array brought to what it shall be.
 
+use std::path::PathBuf;
+
 use strand_arrays::{ArrayError, Running, Wanted};
 use strand_volumes::IoLimits;
 
+use super::hold::hold;
 use super::{Done, Job, Kept, OVER, Task};
 use crate::volumes::arrays::told::Trouble;
 
@@ -35,27 +38,32 @@ impl Task {
         };
         let (wanted, limits) = (now.clone(), self.record.limits());
         let local = self.parts.connections.local(&self.record.volume).ok();
+        let (generation, here) = (self.record.generation, self.here.values());
+        let here: Vec<PathBuf> = here.cloned().collect();
         self.start(Job::Keep, async move {
             let by = Box::new(wanted.clone());
             let kept = tokio::task::spawn_blocking(move || {
-                let seen = arrays.keep(&wanted)?;
-                if let (Some(array), Some(local)) = (&seen.array, local)
+                let mut wanted = wanted;
+                let _held = hold(&mut wanted, generation, &here);
+                let seen = arrays.keep(&wanted);
+                if let (Ok(seen), Some(local)) = (&seen, local)
+                    && let Some(array) = &seen.array
                     && limits != IoLimits::default()
                 {
                     // Control groups come with pods.
                     local.limit(&array.device(), limits);
                 }
-                Ok(Box::new(seen))
+                Done::Kept(Box::new(wanted), seen.map(Box::new))
             });
-            let broken = |_| {
-                Err(ArrayError::Restless {
-                    array: by.array,
+            kept.await.unwrap_or_else(|_| {
+                let array = by.array;
+                let broken = ArrayError::Restless {
+                    array,
                     rounds: 0,
                     next: "nothing: the work on it broke off; please report this".into(),
-                })
-            };
-            let kept = kept.await.unwrap_or_else(broken);
-            Done::Kept(by, kept)
+                };
+                Done::Kept(by, Err(broken))
+            })
         });
     }
 }

@@ -1,6 +1,7 @@
 //! One volume: what it needs next, once a second and whenever something is heard. Nothing here waits for a leg: what may wait is done beside
 //! it, and a leg that is recorded out is let go of while others are still waited for.
 
+mod hold;
 mod keep;
 mod reach;
 mod silent;
@@ -16,7 +17,7 @@ use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use strand_api::{ArrayStatus, Attachment, AttachmentPhase, PoolVolume};
-use strand_arrays::{ArrayError, Present, Running, Seen, Wanted};
+use strand_arrays::{ArrayError, Present, Running, Seen, Wanted, unrecorded};
 use strand_fabric::Nqn;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -307,14 +308,20 @@ impl Task {
                     // Who does not wait any more needs no answer.
                     let _ = answer.send(Err(error));
                 }
-                for answer in answers {
-                    let why = "it was asked for twice, and is still in use".into();
-                    let volume = volume.clone();
-                    let _ = answer.send(Err(AttachError::NotYet { volume, why }));
-                }
+                self.giving_back = answers.collect();
+                self.not_yet("it was asked for twice, and is still in use");
             }
         }
         false
+    }
+
+    /// Answers all who want it given back that this has to wait.
+    fn not_yet(&mut self, why: &str) {
+        for answer in std::mem::take(&mut self.giving_back) {
+            let (volume, why) = (self.record.volume.clone(), why.to_owned());
+            // Who does not wait any more needs no answer.
+            let _ = answer.send(Err(AttachError::NotYet { volume, why }));
+        }
     }
 
     /// Begins what is needed next.
@@ -332,18 +339,24 @@ impl Task {
             return;
         };
         let attachment = attachment(&object, &self.parts.node, self.record.generation);
-        if !self.giving_back.is_empty() || attachment.is_none() {
-            self.give_back(&sight);
-        }
         let Some(attachment) = attachment.cloned() else {
+            self.give_back(&sight);
             self.show(Shown::Waits("it is not granted to this node now".into()));
             return;
         };
+        let now = self.wanted(&object, &sight);
+        if !self.giving_back.is_empty() {
+            match (&now, running) {
+                (Some(now), Some(array)) if !now.read_only && unrecorded(now, array) => {
+                    self.not_yet("a leg that its array has given up is not recorded as lost yet");
+                }
+                _ => self.give_back(&sight),
+            }
+        }
         let ends = !self.giving_back.is_empty();
         if self.asked_for || running.is_some() {
             self.reach(&object, &attachment, &sight, running, ends);
         }
-        let now = self.wanted(&object, &sight);
         let Some(now) = now else {
             self.show(Shown::Waits(
                 "its record does not say yet what it is".into(),

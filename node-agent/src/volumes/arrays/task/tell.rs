@@ -57,6 +57,7 @@ impl Task {
                 before.map_or(&[], |before| &before.legs),
                 &Time(Timestamp::now()),
             ),
+            resyncing: running.is_some_and(|array| array.resyncing),
             refused: trouble.map(|trouble| trouble.refusal.clone()),
         };
         if before == Some(&status) {
