@@ -16,8 +16,8 @@ use std::time::Duration;
 use strand_api::{ArrayLeg, LackPhase, LegHolding, LegLack, Redundancy};
 
 /// How long a leg that its consumer does not reach is waited for before it is recorded out: a link that comes back costs no copying. That it
-/// is not reached is noticed after some 4 s (the connection's keep-alive, and the agent's look); so writes wait for some 8 s, 10 at most.
-pub const STALL: Duration = Duration::from_secs(3);
+/// is not reached is noticed after some 4 s (the connection's keep-alive, and the agent's look); so writes wait for some 7 s, 10 at most.
+pub const STALL: Duration = Duration::from_secs(2);
 /// How long a volume that nobody has, or whose array does not run yet, waits for a leg before it is had without it.
 pub const WAIT: Duration = Duration::from_secs(60);
 /// After this a leg whose drive failed is replaced by another.
@@ -294,8 +294,8 @@ mod tests {
         assert_eq!(mirror(legs, Demand::Fencing, 0), failed);
         assert_eq!(mirror(legs, Demand::None, 0), stay);
         legs[0].told = Some(&away);
-        assert_eq!(mirror(legs, writer(STALL), 2), stay);
-        assert_eq!(mirror(legs, writer(STALL), 3), out);
+        assert_eq!(mirror(legs, writer(STALL), 1), stay);
+        assert_eq!(mirror(legs, writer(STALL), 2), out);
         // Nothing waits for an array that does not run yet; but what is gone does not come back.
         assert_eq!(mirror(legs, writer(REBOOT), 20 * 60 - 1), stay);
         assert_eq!(mirror(legs, writer(REBOOT), 20 * 60), out);
