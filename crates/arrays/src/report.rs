@@ -49,7 +49,7 @@ pub fn report(wanted: &Wanted, seen: &Seen) -> Option<Vec<Holding>> {
 }
 
 /// Whether the array goes on without a leg that the volume's record counts, and may still be recorded to have lost: nobody would know once it
-/// is taken down.
+/// is taken down. Of one whose making was not recorded yet nobody has the device.
 pub fn unrecorded(wanted: &Wanted, array: &Running) -> bool {
     let counts = |leg: &&Leg| leg.standing == Standing::In;
     let counted = wanted.legs.iter().filter(counts).count();
@@ -60,7 +60,7 @@ pub fn unrecorded(wanted: &Wanted, array: &Running) -> bool {
     let members = array.members.iter();
     let whole = members
         .filter(|member| member.state == MemberState::InSync && !others.contains(&member.name));
-    whole.count() < counted && counted > wanted.level.needed(wanted.legs.len())
+    wanted.formed && whole.count() < counted && counted > wanted.level.needed(wanted.legs.len())
 }
 
 #[cfg(test)]

@@ -109,9 +109,14 @@ pub enum Next {
 pub fn next(redundancy: Redundancy, legs: &[Leg], demand: Demand, now: Timestamp) -> Vec<Next> {
     let needed = legs.len().saturating_sub(shape::losses(redundancy));
     let mut left = legs.iter().filter(|leg| leg.lack.is_none()).count();
-    // What is gone for good goes first: it must not keep its place before one that may come back.
+    // What is gone for good goes first: it must not keep its place before one that may come back. Then what lacks something for certain, before
+    // what is merely not reached.
     let mut order: Vec<usize> = (0..legs.len()).collect();
-    order.sort_by_key(|at| (legs[*at].reach != Reach::Gone, *at));
+    order.sort_by_key(|at| {
+        let leg = &legs[*at];
+        let lacks_nothing = given_up(leg, Duration::MAX, now).is_none();
+        (leg.reach != Reach::Gone, lacks_nothing, *at)
+    });
     let mut decided = vec![Next::Stay; legs.len()];
     for at in order {
         let leg = &legs[at];
@@ -305,7 +310,19 @@ mod tests {
     }
 
     #[test]
-    fn the_last_leg_is_never_given_up_and_what_is_gone_goes_first() {
+    fn the_last_leg_is_never_given_up_and_what_is_gone_or_lacks_something_goes_first() {
+        let [lost, away] = [LegHolding::Lost, LegHolding::Away].map(|holding| told(holding, 0));
+        let failed = Leg {
+            told: Some(&lost),
+            ..leg(Reach::Well)
+        };
+        let silent = Leg {
+            told: Some(&away),
+            ..leg(Reach::Away)
+        };
+        let kept = [Next::Stay, Next::Out(WRITES_FAILED)];
+        assert_eq!(mirror([leg(Reach::Away), failed], Demand::Fencing, 9), kept);
+        assert_eq!(mirror([silent, failed], writer(STALL), 9), kept);
         let gone = [leg(Reach::Away), leg(Reach::Gone)];
         assert_eq!(
             mirror(gone, Demand::Fencing, 0),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use strand_api::{Attachment, PlacedLeg};
-use strand_arrays::Level;
+use strand_arrays::{Level, Wanted, unrecorded};
 use strand_fabric::{Initiator, Nqn};
 use strand_volumes::{IoLimits, VolumeError};
 use tokio::sync::oneshot;
@@ -122,11 +122,13 @@ impl Parts {
         Ok(())
     }
 
-    /// Takes down a volume's array and lets go of all its legs, and then of its record. A volume that is in use stays as it is.
+    /// Takes down a volume's array and lets go of all its legs, and then of its record. A volume that is in use stays as it is, and one whose
+    /// array goes on without a leg that its record counts, where that can still be recorded: the flush of an unmount may be what that leg failed.
     pub(super) async fn give_back(
         &self,
         record: Record,
         here: Vec<PathBuf>,
+        recorded: Option<Wanted>,
     ) -> Result<(), AttachError> {
         let volume = record.volume.clone();
         let local = self.connections.local(&volume)?;
@@ -141,7 +143,16 @@ impl Parts {
                 .filter(|c| record.legs.contains(&c.nqn));
             devices.extend(connected.filter_map(|c| c.device.clone()));
             let stopped = blocking(&volume, move || {
-                let device = arrays.find(array).map(|running| running.device());
+                let running = arrays.find(array);
+                if let (Some(running), Some(wanted)) = (&running, &recorded)
+                    && !wanted.read_only
+                    && unrecorded(wanted, running)
+                {
+                    let why =
+                        "a leg that its array has given up is not recorded as lost yet".into();
+                    return Err(AttachError::NotYet { volume: name, why });
+                }
+                let device = running.map(|running| running.device());
                 // They would outlive it, and be somebody else's.
                 if let Some(device) = &device {
                     local.limit(device, IoLimits::default());

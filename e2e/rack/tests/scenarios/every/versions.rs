@@ -3,7 +3,7 @@
 use strand_rack_bed::{Cluster, Guest};
 
 use super::bed::{ALL, REDUNDANT, WRITER, end, go_on, rack, stalls, whole};
-use crate::redundant::bed::{STALL, restart_agent};
+use crate::redundant::bed::{STALL, kill_agent, restart_agent, start_previous};
 
 /// Under writes to volumes of every redundancy, the agents of all machines are replaced by those of an earlier version, one by one, as a rollback
 /// does. With both versions in the rack a machine loses power, and is back with an agent of the earlier one: its legs are copied what they missed. Then all
@@ -19,7 +19,7 @@ async fn io_goes_on_while_agents_of_two_versions_serve_it() {
     rack.guest_mut(0).cut_power();
     go_on(rack.guest(WRITER), &REDUNDANT).await;
     rack.guest_mut(0).power_on().await.unwrap();
-    earlier(&cluster, rack.guest(0)).await;
+    start_previous(&cluster, rack.guest(0)).await;
     whole(&cluster, rack.guest(WRITER), &ALL).await;
     for machine in [2, 3] {
         back(&cluster, rack.guest(machine)).await;
@@ -45,17 +45,6 @@ async fn io_goes_on_while_agents_of_two_versions_serve_it() {
 
 /// Replaces a machine's agent by one of the earlier version.
 async fn back(cluster: &Cluster, guest: &Guest) {
-    let kill =
-        "kill -9 $(pidof node-agent) && while pidof node-agent >/dev/null; do sleep 0.1; done";
-    guest.sh(kill).await.unwrap();
-    earlier(cluster, guest).await;
-}
-
-async fn earlier(cluster: &Cluster, guest: &Guest) {
-    let modules = "for module in raid0 raid1 raid456; do modprobe $module || exit 1; done";
-    guest.sh(modules).await.unwrap();
-    cluster
-        .start_previous_agent_with_volumes(guest)
-        .await
-        .unwrap();
+    kill_agent(guest).await;
+    start_previous(cluster, guest).await;
 }

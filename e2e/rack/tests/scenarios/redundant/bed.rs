@@ -7,8 +7,8 @@ use strand_rack_bed::{Cluster, DrivePlan, Guest, Rack, wait};
 
 use crate::remote::bed::{ADOPTION, VOLUME, volumes};
 pub use crate::remote::bed::{
-    SOON, acknowledged, intact, longest_stall, more_written, mount, nothing_left, restart_agent,
-    start_writing, stop_writing, unmount, wish,
+    SOON, acknowledged, intact, kill_agent, longest_stall, more_written, mount, nothing_left,
+    restart_agent, start_writing, stop_writing, unmount, wish,
 };
 
 /// In which writes have to go on after a leg was lost, in seconds of the writer's machine.
@@ -72,9 +72,20 @@ pub async fn make(cluster: &Cluster, name: &str, redundancy: &str) {
 
 /// Starts a machine's agent, and loads what arrays need there.
 pub async fn start(cluster: &Cluster, guest: &Guest) {
+    load(guest).await;
+    cluster.start_agent_with_volumes(guest).await.unwrap();
+}
+
+/// The same, with the agent of an earlier version.
+pub async fn start_previous(cluster: &Cluster, guest: &Guest) {
+    load(guest).await;
+    let started = cluster.start_previous_agent_with_volumes(guest).await;
+    started.unwrap();
+}
+
+async fn load(guest: &Guest) {
     let modules = "for module in raid0 raid1 raid456; do modprobe $module || exit 1; done";
     guest.sh(modules).await.unwrap();
-    cluster.start_agent_with_volumes(guest).await.unwrap();
 }
 
 /// Waits until the volume is so.

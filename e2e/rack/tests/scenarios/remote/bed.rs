@@ -306,10 +306,15 @@ pub async fn intact(guest: &Guest, sums: &str) {
 
 /// Kills a machine's agent and starts it again.
 pub async fn restart_agent(cluster: &Cluster, guest: &Guest) {
+    kill_agent(guest).await;
+    cluster.start_agent_with_volumes(guest).await.unwrap();
+}
+
+/// Kills a machine's agent.
+pub async fn kill_agent(guest: &Guest) {
     let kill =
         "kill -9 $(pidof node-agent) && while pidof node-agent >/dev/null; do sleep 0.1; done";
     guest.sh(kill).await.unwrap();
-    cluster.start_agent_with_volumes(guest).await.unwrap();
 }
 
 /// Nothing is left on any machine of what attachments need: exports, connections, loop devices over legs, records.

@@ -23,7 +23,9 @@ pub(super) fn hold(wanted: &mut Wanted, generation: u64, here: &[PathBuf]) -> Ve
                     (Some(initiator), Ok(opened)) => initiator.is_of(opened.rdev(), nqn),
                     _ => false,
                 };
-            held.push(file);
+            if is_it {
+                held.push(file);
+            }
             is_it
         });
     }

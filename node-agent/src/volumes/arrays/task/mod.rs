@@ -17,7 +17,7 @@ use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use strand_api::{ArrayStatus, Attachment, AttachmentPhase, PoolVolume};
-use strand_arrays::{ArrayError, Present, Running, Seen, Wanted, unrecorded};
+use strand_arrays::{ArrayError, Present, Running, Seen, Wanted};
 use strand_fabric::Nqn;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -94,6 +94,8 @@ pub(super) struct Task {
     noted: Option<Record>,
     begun: Instant,
     object: Option<PoolVolume>,
+    /// It was not deleted since it was heard of.
+    object_is_there: bool,
     /// Somebody asked this process for it: only then is it put together.
     asked_for: bool,
     /// Legs that lie here.
@@ -125,6 +127,7 @@ impl Task {
             noted: None,
             begun: Instant::now(),
             object: None,
+            object_is_there: false,
             asked_for: false,
             here: BTreeMap::new(),
             legs_here: BTreeSet::new(),
@@ -187,6 +190,7 @@ impl Task {
             Asked::Attach(granted) => {
                 self.asked_for = true;
                 self.object = Some(granted.object);
+                self.object_is_there = true;
                 // What was refused is tried again for whoever asks again.
                 self.later.clear();
                 self.shown.send_if_modified(|shown| {
@@ -209,9 +213,13 @@ impl Task {
 
     fn hear(&mut self, news: Result<Event<PoolVolume>, watcher::Error>) {
         match news {
-            Ok(Event::Apply(object) | Event::InitApply(object)) => self.object = Some(object),
+            Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                self.object = Some(object);
+                self.object_is_there = true;
+            }
             // An object that is gone says nothing: what is attached stays.
-            Ok(Event::Delete(_) | Event::Init | Event::InitDone) => {}
+            Ok(Event::Delete(_)) => self.object_is_there = false,
+            Ok(Event::Init | Event::InitDone) => {}
             Err(error) => {
                 let volume = &self.record.volume;
                 tracing::warn!(volume, %error, "watching a volume failed; it is tried again, and what is known stays");
@@ -308,20 +316,14 @@ impl Task {
                     // Who does not wait any more needs no answer.
                     let _ = answer.send(Err(error));
                 }
-                self.giving_back = answers.collect();
-                self.not_yet("it was asked for twice, and is still in use");
+                for answer in answers {
+                    let why = "it was asked for twice, and is still in use".into();
+                    let volume = volume.clone();
+                    let _ = answer.send(Err(AttachError::NotYet { volume, why }));
+                }
             }
         }
         false
-    }
-
-    /// Answers all who want it given back that this has to wait.
-    fn not_yet(&mut self, why: &str) {
-        for answer in std::mem::take(&mut self.giving_back) {
-            let (volume, why) = (self.record.volume.clone(), why.to_owned());
-            // Who does not wait any more needs no answer.
-            let _ = answer.send(Err(AttachError::NotYet { volume, why }));
-        }
     }
 
     /// Begins what is needed next.
@@ -334,24 +336,21 @@ impl Task {
             .find(|found| array.is_some_and(|array| found.is_of(array)) && found.started());
         let Some(object) = self.object.clone() else {
             if !self.giving_back.is_empty() {
-                self.give_back(&sight);
+                self.give_back(&sight, None);
             }
             return;
         };
         let attachment = attachment(&object, &self.parts.node, self.record.generation);
         let Some(attachment) = attachment.cloned() else {
-            self.give_back(&sight);
+            self.give_back(&sight, None);
             self.show(Shown::Waits("it is not granted to this node now".into()));
             return;
         };
         let now = self.wanted(&object, &sight);
         if !self.giving_back.is_empty() {
-            match (&now, running) {
-                (Some(now), Some(array)) if !now.read_only && unrecorded(now, array) => {
-                    self.not_yet("a leg that its array has given up is not recorded as lost yet");
-                }
-                _ => self.give_back(&sight),
-            }
+            // Of what is gone or to be deleted nothing is recorded any more.
+            let recorded = self.object_is_there && !object.spec.deletion_mark;
+            self.give_back(&sight, now.clone().filter(|_| recorded));
         }
         let ends = !self.giving_back.is_empty();
         if self.asked_for || running.is_some() {
@@ -372,7 +371,8 @@ impl Task {
         self.show_how(&now, running, ends);
     }
 
-    fn give_back(&mut self, sight: &Sight) {
+    /// `recorded`: what its record counts, where that can still change.
+    fn give_back(&mut self, sight: &Sight, recorded: Option<Wanted>) {
         // A look at legs that do not answer lasts as long as they do not. Whoever writes has them recorded out.
         let looks = [Job::Keep, Job::GiveBack];
         let waits = looks.iter().any(|job| self.under_way.contains(job));
@@ -395,7 +395,7 @@ impl Task {
         let (parts, record) = (Arc::clone(&self.parts), self.record.clone());
         let here = self.here.values().cloned().collect();
         self.start(Job::GiveBack, async move {
-            Done::GivenBack(parts.give_back(record, here).await)
+            Done::GivenBack(parts.give_back(record, here, recorded).await)
         });
     }
 

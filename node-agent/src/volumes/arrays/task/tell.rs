@@ -6,7 +6,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use strand_api::{ArrayStatus, GROUP, PlacedLeg, PoolVolume, VERSION, names};
-use strand_arrays::{Running, Wanted};
+use strand_arrays::{Level, Running, Wanted, unrecorded};
 
 use super::{ANSWER, Done, Job, OVER, REACHED, SERVED, Task};
 use crate::volumes::arrays::told;
@@ -57,7 +57,9 @@ impl Task {
                 before.map_or(&[], |before| &before.legs),
                 &Time(Timestamp::now()),
             ),
-            resyncing: running.is_some_and(|array| array.resyncing),
+            // One that md went on without is waited for by nobody.
+            resyncing: now.level == Level::Raid6
+                && running.is_some_and(|array| array.resyncing && !unrecorded(now, array)),
             refused: trouble.map(|trouble| trouble.refusal.clone()),
         };
         if before == Some(&status) {
