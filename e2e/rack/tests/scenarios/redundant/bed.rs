@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use strand_api::{DrivePhase, LackPhase, PlacedLeg, PoolVolume, VolumePhase};
 use strand_rack_bed::{Cluster, DrivePlan, Guest, Rack, wait};
 
-use crate::remote::bed::{ADOPTION, VOLUME, volumes};
+use crate::remote::bed::{ADOPTION, VOLUME, device, granted, volumes};
 pub use crate::remote::bed::{
     SOON, acknowledged, intact, kill_agent, longest_stall, more_written, mount, nothing_left,
     restart_agent, start_writing, stop_writing, unmount, wish,
@@ -149,4 +149,21 @@ pub fn leg_on<'a>(volume: &'a PoolVolume, guest: &Guest) -> Option<&'a PlacedLeg
 pub fn lacks(volume: &PoolVolume, guest: &Guest, phase: LackPhase) -> bool {
     let lack = leg_on(volume, guest).and_then(|leg| leg.lack.as_ref());
     lack.is_some_and(|lack| lack.phase == phase)
+}
+
+/// The array, as soon as a machine has it.
+pub async fn attached(cluster: &Cluster, guest: &Guest) -> String {
+    let at = device(guest, granted(cluster, guest).await, false).await;
+    let name = guest.sh(&format!("readlink -f {at}")).await.unwrap();
+    name.trim().to_owned()
+}
+
+/// How many sectors of an array differ between its legs, or from what their parity says.
+pub async fn differing(guest: &Guest, array: &str) -> u64 {
+    let md = format!("/sys/block/{}/md", array.trim_start_matches("/dev/"));
+    let compare = format!("echo check >{md}/sync_action");
+    guest.sh(&compare).await.unwrap();
+    let idle = format!("grep -q idle {md}/sync_action && cat {md}/mismatch_cnt");
+    let differing = guest.until("the legs are compared", SOON, &idle).await;
+    differing.unwrap().trim().parse().unwrap()
 }
