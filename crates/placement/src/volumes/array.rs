@@ -115,23 +115,20 @@ pub(super) fn patience(volume: &PoolVolume, told: &ArrayStatus) -> Duration {
 
 /// What the agent of the node says that has a volume attached for writing now.
 fn told(volume: &PoolVolume) -> Option<&ArrayStatus> {
-    let status = volume.status.as_ref()?;
-    let told = status.array.as_ref()?;
-    let by_writer = |a: &Attachment| {
-        a.phase.is_granted()
-            && !a.read_only
-            && a.generation == told.generation
-            && a.node == told.node
-    };
-    status.attachments.iter().any(by_writer).then_some(told)
+    told_by(volume, |writer| writer.phase.is_granted())
 }
 
 /// The same, also of one that is being kept out: what it told last is still so of what it wrote.
 fn last_told(volume: &PoolVolume) -> Option<&ArrayStatus> {
+    told_by(volume, |_| true)
+}
+
+fn told_by(volume: &PoolVolume, counts: impl Fn(&Attachment) -> bool) -> Option<&ArrayStatus> {
     let status = volume.status.as_ref()?;
     let told = status.array.as_ref()?;
-    let by_writer =
-        |a: &Attachment| !a.read_only && a.generation == told.generation && a.node == told.node;
+    let by_writer = |a: &Attachment| {
+        !a.read_only && a.generation == told.generation && a.node == told.node && counts(a)
+    };
     status.attachments.iter().any(by_writer).then_some(told)
 }
 

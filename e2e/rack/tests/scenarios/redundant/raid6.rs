@@ -1,6 +1,8 @@
 //! raid6 over four machines, had by a fifth one.
 
+use k8s_openapi::jiff::Timestamp;
 use strand_api::{LackPhase, PoolVolume, condition, names};
+use strand_placement::volumes::loss::{self, passed};
 
 use super::bed::{
     STALL, acknowledged, attached, differing, intact, is_whole, lacks, longest_stall, more_written,
@@ -76,19 +78,20 @@ async fn it_spares_no_leg_until_all_are_equal_after_a_crash() {
         until(&cluster, "its legs are being made equal", resyncing)
     );
     rack.network().partition(&[5], &[0]);
-    let waits = |volume: &PoolVolume| {
+    let waits_since = |volume: &PoolVolume| {
         let conditions = volume.status.as_ref().map_or(&[][..], |s| &s.conditions);
-        let healthy = condition::find(conditions, names::HEALTHY);
-        healthy.is_some_and(|c| c.status == "False" && c.message.contains("after a crash"))
+        let healthy = condition::find(conditions, names::HEALTHY)?;
+        let says = healthy.status == "False" && healthy.message.contains("after a crash");
+        says.then_some(healthy.last_transition_time.0)
     };
-    until(&cluster, "it says that it waits for a leg", waits).await;
-    // Longer than it would wait otherwise.
-    tokio::time::sleep(2 * strand_placement::volumes::loss::STALL).await;
-    let volume = until(&cluster, "it still waits", waits).await;
-    assert!(is_whole(&volume));
+    let longer = "it says that it waits for a leg, for longer than it would otherwise";
+    let volume = until(&cluster, longer, |volume| {
+        waits_since(volume).is_some_and(|since| passed(since, 2 * loss::STALL, Timestamp::now()))
+    });
+    assert!(is_whole(&volume.await));
     rack.network().heal();
     until(&cluster, "its legs are equal", |volume| {
-        is_whole(volume) && !resyncing(volume) && !waits(volume)
+        is_whole(volume) && !resyncing(volume) && waits_since(volume).is_none()
     })
     .await;
     assert_eq!(differing(next, &at).await, 0, "sectors that differ");
