@@ -135,13 +135,6 @@ impl Store {
     }
 }
 
-fn no_room() -> StoreError {
-    StoreError::Drive(std::io::Error::new(
-        std::io::ErrorKind::StorageFull,
-        "no room came free for a deletion in time; try again",
-    ))
-}
-
 impl Shared {
     fn enqueue_fact(
         self: &Arc<Self>,
@@ -173,7 +166,7 @@ impl Shared {
 
     /// Forgets a namespace's blocks once the record that says so is written.
     async fn flushed(&self, namespace: Namespace, answer: Answer) -> Result<(), StoreError> {
-        let done = self.small_done(answer).await?.ok_or_else(no_room)?;
+        let done = self.small_done(answer).await?.ok_or(StoreError::NoRoom)?;
         let mut core = self.core();
         core.namespaces.flush(namespace, done.committed.sequence);
         drop(core);
@@ -182,7 +175,7 @@ impl Shared {
     }
 
     async fn fact_done(&self, answer: Answer) -> Result<bool, StoreError> {
-        let done = self.small_done(answer).await?.ok_or_else(no_room)?;
+        let done = self.small_done(answer).await?.ok_or(StoreError::NoRoom)?;
         Ok(done.existed)
     }
 

@@ -106,6 +106,11 @@ pub enum StoreError {
         "too much of this namespace waits to be read from the drive; try again, or ask for less at once"
     )]
     Busy,
+    /// No room came free in time for what says that blocks are deleted, or expire.
+    #[error(
+        "no room came free in time to write the deletion or expiry down, and nothing has changed; try again"
+    )]
+    NoRoom,
     /// Too many namespaces at once.
     #[error(
         "the partition holds blocks of 65,000 namespaces; no further one fits until one of them is empty"

@@ -10,17 +10,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::core::Stream;
-use crate::delete::hashed_fact;
 use crate::evict::{AHEAD, Effort, Occupant, choose_victims, effort, floor, is_crowded};
-use crate::record::{Kind, Meta};
 use crate::relocate::Moved;
 use crate::segment::Item;
-use crate::small::{SmallWrite, write_pack};
 use crate::space::State;
 use crate::store::Shared;
 use crate::victim::{Victim, suppressing};
@@ -244,14 +239,11 @@ impl Shared {
             return self.thin(victims, round.effort, tick).await;
         }
         self.move_all(&mut victims, round.effort).await;
-        let facts = victims
-            .iter_mut()
-            .flat_map(|victim| std::mem::take(&mut victim.facts))
-            .collect();
+        let carried = self.carry_facts(&victims).await;
         // The flush also covers the retired headers of earlier victims.
-        let sound = self.carry_facts(facts).await && self.flush_retired().await;
-        let (gone, stay): (Vec<_>, Vec<_>) =
-            (victims.into_iter()).partition(|victim| sound && !victim.stuck);
+        let flushed = self.flush_retired().await;
+        let (gone, stay): (Vec<_>, Vec<_>) = (victims.into_iter())
+            .partition(|one| flushed && !one.stuck && (carried || one.facts.is_empty()));
         for victim in stay {
             self.spare(victim.segment, now.millis + REST);
         }
@@ -312,28 +304,6 @@ impl Shared {
         unit.not_before = not_before;
     }
 
-    async fn carry_facts(self: &Arc<Self>, facts: Vec<Item>) -> bool {
-        let mut waiting = Vec::new();
-        for some in facts.chunks(1024) {
-            let mut batch = Vec::with_capacity(some.len());
-            let mut bytes = 0;
-            for item in some {
-                let (fact, answer) = carried(item);
-                bytes += fact.meta.footprint() as u64;
-                batch.push(fact);
-                waiting.push(answer);
-            }
-            self.core().carried += bytes;
-            write_pack(self, batch, Stream::Facts).await;
-        }
-        for answer in waiting {
-            if !matches!(answer.await, Ok(Ok(Some(_)))) {
-                return false;
-            }
-        }
-        true
-    }
-
     /// Moves the blocks that stay, so many bytes at a time.
     async fn move_all(self: &Arc<Self>, victims: &mut [Victim], effort: Effort) {
         let mut moving = JoinSet::new();
@@ -385,30 +355,4 @@ impl Shared {
             victim.facts.push(suppressing(&core, victim.segment, item));
         }
     }
-}
-
-/// A fact as eviction carries it on. The key is not needed: a fact counts for a fingerprint, and the footer has it.
-fn carried(
-    item: &Item,
-) -> (
-    SmallWrite,
-    oneshot::Receiver<Result<Option<crate::small::Done>, String>>,
-) {
-    let kind = match item.kind {
-        Kind::Value => Kind::Tombstone,
-        fact => fact,
-    };
-    let meta = Meta {
-        sequence: item.sequence,
-        ..hashed_fact(kind, item.namespace, item.fingerprint, item.expiry)
-    };
-    let (done, answer) = oneshot::channel();
-    let fact = SmallWrite {
-        meta,
-        tail: Vec::new(),
-        fingerprint: item.fingerprint,
-        carried: true,
-        done,
-    };
-    (fact, answer)
 }

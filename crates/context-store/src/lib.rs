@@ -6,10 +6,12 @@
 //! The partition is a log. `superblock` says whose it is, `layout` where its segments lie, `segment` and `record` what
 //! stands in them. `index` finds a block, `space` knows what each segment is for, `core` holds both behind one lock.
 //! `put`, `small`, `get` and `value` carry blocks, `verify` says whether they are right, `upkeep` opens and closes units,
-//! `evictor` makes room as `evict` decides (`victim`, `relocate` and `retire` are its steps), `recover` reads it all back (`units`,
+//! `evictor` makes room as `evict` decides (`victim`, `relocate`, `carry` and
+//! `retire` are its steps), `recover` reads it all back (`units`,
 //! `rebuild`), `recency` what was used lately. `engine` moves bytes.
 
 mod admit;
+mod carry;
 mod codec;
 mod core;
 mod delete;

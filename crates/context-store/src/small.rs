@@ -14,6 +14,7 @@ use crate::error::StoreError;
 use crate::hash::Fingerprint;
 use crate::put::{Committed, Put, item_of};
 use crate::record::{Kind, Meta, UNIT};
+use crate::space::Place;
 use crate::stats::DropReason;
 use crate::store::Shared;
 
@@ -188,7 +189,7 @@ async fn wait_for_place(
     bytes: usize,
     records: usize,
     stream: Stream,
-) -> Option<crate::space::Place> {
+) -> Option<Place> {
     let deadline = Instant::now() + shared.options.patience;
     let pages = bytes.next_multiple_of(PAGE) as u64;
     loop {
@@ -198,6 +199,10 @@ async fn wait_for_place(
         if let Placing::At(place) = shared.core().place(stream, pages, records) {
             shared.upkeep.notify_one();
             return Some(place);
+        }
+        if stream == Stream::Facts {
+            // Eviction itself waits: nobody else frees what is on its way out.
+            shared.free_retired(true).await;
         }
         shared.upkeep.notify_one();
         shared.room.notify_one();
@@ -211,7 +216,7 @@ async fn write_pages(
     shared: &Shared,
     batch: &[SmallWrite],
     bytes: usize,
-    place: crate::space::Place,
+    place: Place,
 ) -> std::io::Result<()> {
     let mut pages = Buffer::zeroed(bytes.next_multiple_of(PAGE))?;
     let mut at = 0;

@@ -167,13 +167,8 @@ impl Shared {
     /// Takes segments for one more unit where one is needed; `opening` are on their way.
     fn take_unit(&self, opening: usize) -> Option<(u32, Use)> {
         let mut core = self.core();
-        let usual = core.usual_span();
-        let wanted = core.wanted.unwrap_or(0);
-        let span = if wanted > usual && core.ready(wanted) == 0 && opening == 0 {
-            wanted
-        } else if core.ready(usual) + opening < core.ready_target().max(usize::from(wanted > 0)) {
-            usual
-        } else {
+        let lengths = core.lengths(opening);
+        let Some(best) = lengths.first().copied() else {
             if opening == 0 {
                 core.wanted = None;
             }
@@ -184,20 +179,16 @@ impl Shared {
             nonce: random(),
         };
         let low = core.free() < core.watermarks().start;
-        let mut taken = core.space.take(span, once);
-        let found = taken.is_some();
-        if !found {
-            core.wanted = Some(wanted.max(span));
-            // What makes room for a large one moves small ones, which must not wait for it.
-            if span > usual && core.ready(usual) == 0 {
-                taken = core.space.take(usual, once);
-            }
+        let mut lengths = lengths.into_iter();
+        let taken = lengths.find_map(|span| core.space.take(span, once));
+        let span = taken.map(|segment| core.space.get(segment).span);
+        let short = span.is_none_or(|span| span < best);
+        if short {
+            core.wanted = Some(core.wanted.unwrap_or(0).max(best));
         }
-        if let Some(segment) = taken {
-            core.taken += u64::from(core.space.get(segment).span);
-        }
+        core.taken += u64::from(span.unwrap_or(0));
         drop(core);
-        if low || !found {
+        if low || short {
             self.room.notify_one();
         }
         taken.map(|segment| (segment, once))

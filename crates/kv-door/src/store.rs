@@ -352,7 +352,7 @@ pub fn refused(error: StoreError) -> Refused {
     let code = match error {
         StoreError::KeyLength { .. } => Code::Key,
         StoreError::ValueLength { .. } => Code::Length,
-        StoreError::Busy => Code::Busy,
+        StoreError::Busy | StoreError::NoRoom => Code::Busy,
         StoreError::Memory { .. }
         | StoreError::TooManyNamespaces
         | StoreError::Drive(_)

@@ -129,6 +129,26 @@ impl Core {
         ((64 << 20) / unit).min(affordable).clamp(1, 16) as usize
     }
 
+    /// Segments that the next unit may have, the best first; empty where none is needed. `opening` are on their way.
+    pub(crate) fn lengths(&self, opening: usize) -> Vec<u32> {
+        let (usual, wanted) = (self.usual_span(), self.wanted.unwrap_or(0));
+        let large = wanted > usual && self.ready(wanted) == 0 && opening == 0;
+        if !large && self.ready(usual) + opening >= self.ready_target().max(usize::from(wanted > 0))
+        {
+            return Vec::new();
+        }
+        let mut lengths = vec![if large { wanted } else { usual }];
+        // What makes room for a large one moves small ones, which must not wait for it.
+        if large && self.ready(usual) == 0 {
+            lengths.push(usual);
+        }
+        // Eviction's own must not wait for a row that only eviction makes free: facts fit any unit.
+        if self.ready.is_empty() && opening == 0 {
+            lengths.extend((1..usual).rev());
+        }
+        lengths
+    }
+
     /// Ready units of at least `span` segments.
     pub(crate) fn ready(&self, span: u32) -> usize {
         self.ready
@@ -175,5 +195,62 @@ impl Core {
         let free = self.free().saturating_sub(self.reserve());
         // Units are not filled to the last byte.
         open + u64::from(free) * self.space.layout.segment_len / 8 * 7
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admit::Governor;
+    use crate::core::Watermarks;
+    use crate::hash::Secret;
+    use crate::layout::Layout;
+    use crate::space::{Space, Use};
+
+    const ONCE: Use = Use {
+        generation: 1,
+        nonce: 1,
+    };
+
+    /// A core of 128 segments of 1 MiB that has seen a record of 2 MiB, so that usual units have three segments.
+    fn core() -> Core {
+        let layout = Layout::new(0, (129 << 20) + 4096).unwrap();
+        let marks = Watermarks { high: 95, low: 90 };
+        let mut core = Core::new(
+            Secret::fingerprint,
+            Space::new(layout),
+            Governor::new(None, 0),
+            marks,
+        );
+        assert_eq!(
+            core.place(Stream::Fresh, (2 << 20) + 4096, 1),
+            Placing::Wait
+        );
+        assert_eq!(core.usual_span(), 3);
+        core
+    }
+
+    #[test]
+    fn where_no_row_is_free_a_shorter_unit_takes_what_eviction_carries() {
+        let mut core = core();
+        assert_eq!(core.lengths(0), [3, 2, 1]);
+        // Every other segment is taken.
+        for segment in (0..core.space.layout.segments).step_by(2) {
+            core.space.claim(segment, 1, ONCE, State::Sealed);
+        }
+        assert_eq!(core.free(), 0);
+        let taken = core
+            .lengths(0)
+            .into_iter()
+            .find_map(|span| core.space.take(span, ONCE));
+        core.opened(taken.unwrap());
+        // One is enough, and puts leave it to eviction.
+        assert_eq!(core.lengths(0), [3]);
+        assert_eq!(core.place(Stream::Fresh, 4096, 1), Placing::Wait);
+        assert_eq!(core.place(Stream::Survivors, 4096, 1), Placing::Scarce);
+        assert!(matches!(
+            core.place(Stream::Facts, 128 << 10, 1024),
+            Placing::At(_)
+        ));
     }
 }
