@@ -34,7 +34,9 @@ pub use pool_leg::{
     ExportedLeg, LegCopy, LegExport, LegPhase, PoolLeg, PoolLegSpec, PoolLegStatus,
 };
 pub use pool_map::{MapDrive, MapNode, MapNodeError, PoolMap, PoolMapSpec};
-pub use pool_snapshot::{PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus, SnapshotGroup};
+pub use pool_snapshot::{
+    CheckPhase, PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus, SnapshotCheck, SnapshotGroup,
+};
 pub use pool_volume::{
     Abroad, AttachTo, Attachment, AttachmentPhase, IoLimits, LegMove, Locality, PlacedLeg,
     PoolVolume, PoolVolumeSpec, PoolVolumeStatus, VolumeMode, VolumePhase, VolumeSource,

@@ -3,6 +3,7 @@
 use crate::{condition::Condition, pool_volume::PlacedLeg, quantity::ByteQuantity};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A volume as it was at one moment, on the drives of its legs: each has a PoolLeg of its own beside
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 #[x_kube(
     validation = Rule::new("self.volume == oldSelf.volume").message("a snapshot cannot change its volume").reason(Reason::FieldValueForbidden),
     validation = Rule::new("has(self.group) == has(oldSelf.group) && (!has(self.group) || (self.group.name == oldSelf.group.name && self.group.volumes == oldSelf.group.volumes && self.group.generation == oldSelf.group.generation))").message("a snapshot cannot change its group").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(oldSelf.check) || has(self.check)").message("that a snapshot has to be checked is never forgotten").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.legs) || has(self.legs)").message("where a snapshot's legs lie is never forgotten").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.deletionMark) || !oldSelf.deletionMark || (has(self.deletionMark) && self.deletionMark)").message("a snapshot marked for deletion stays so").reason(Reason::FieldValueForbidden)
 )]
@@ -50,9 +52,41 @@ pub struct PoolSnapshotSpec {
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub legs: Vec<PlacedLeg>,
+    /// Of a mirror's snapshot, which is taken of one of its legs: whether that had every byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<SnapshotCheck>,
     /// CSI DeleteSnapshot was called: the bytes may go.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deletion_mark: bool,
+}
+
+/// Whether the leg that a mirror's snapshot was taken of had every acknowledged byte then: a mirror may go on without a leg some time
+/// before that is known. Written by the operator.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotCheck {
+    /// How far it is.
+    pub phase: CheckPhase,
+    /// The volume's attachment generation when it was asked for.
+    #[schemars(range(min = 0))]
+    pub generation: i64,
+    /// The look at the legs that it waits for (`spec.array.look` of the volume): one after it was taken.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub look: i64,
+}
+
+/// How far a check is.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CheckPhase {
+    /// The snapshot is being taken.
+    Taking,
+    /// It was taken, and whoever writes to the volume looks whether the leg still is a part of it.
+    Looking,
+    /// The leg may have lacked writes: it is taken again.
+    Failed,
+    /// It has every byte that was acknowledged before it was taken.
+    Passed,
 }
 
 /// Snapshots of several volumes at one moment.

@@ -16,6 +16,14 @@ pub struct VolumeArray {
     /// It was made, and its device may have been handed out: it is never made again.
     #[serde(default)]
     pub formed: bool,
+    /// How often whoever has the volume attached for writing was asked to look at its legs, and to tell that it has.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub look: i64,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// Of which array a leg is a part; written beside its bytes, so that an import knows.
@@ -48,9 +56,17 @@ pub struct ArrayStatus {
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["uuid".into()]))]
     pub legs: Vec<ArrayLeg>,
-    /// It was not shut down in order, and its legs are still being made equal: a raid6 can spare none until they are.
+    /// Which look at its legs this is, as it was asked for in `spec.array.look`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub looked: i64,
+    /// It was not shut down in order, and its legs are still being made equal: a raid6 can spare none until they are, and no snapshot is
+    /// taken of a mirror.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resyncing: bool,
+    /// It was given back in order: it does not run any more, its legs are equal, and all that is to be known of them is recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
     /// Why it does not run. Without this it does: the agent tells first when it runs, or cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<ArrayRefusal>,

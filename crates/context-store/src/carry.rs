@@ -18,9 +18,9 @@ impl Shared {
     /// Writes down what has to outlive the victims; whether all of it is written.
     pub(crate) async fn carry_facts(self: &Arc<Self>, victims: &[Victim]) -> bool {
         let facts = latest(victims.iter().flat_map(|victim| &victim.facts));
-        let mut waiting = Vec::new();
         for some in facts.chunks(1024) {
             let mut batch = Vec::with_capacity(some.len());
+            let mut waiting = Vec::with_capacity(some.len());
             let mut bytes = 0;
             for item in some {
                 let (fact, answer) = carried(item);
@@ -30,10 +30,11 @@ impl Shared {
             }
             self.core().carried += bytes;
             write_pack(self, batch, Stream::Facts).await;
-        }
-        for answer in waiting {
-            if !matches!(answer.await, Ok(Ok(Some(_)))) {
-                return false;
+            for answer in waiting {
+                // Where one pack finds no room, others find none either.
+                if !matches!(answer.await, Ok(Ok(Some(_)))) {
+                    return false;
+                }
             }
         }
         true

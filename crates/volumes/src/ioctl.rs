@@ -18,6 +18,7 @@ const LOOP_SET_CAPACITY: Opcode = 0x4C07;
 const LOOP_CONFIGURE: Opcode = 0x4C0A;
 const LOOP_CTL_GET_FREE: Opcode = 0x4C82;
 /// linux/fs.h.
+const FICLONERANGE: Opcode = opcode::write::<CloneRange>(0x94, 13);
 const FITRIM: Opcode = opcode::read_write::<[u64; 3]>(b'X', 121);
 const BLKGETSIZE64: Opcode = opcode::read::<usize>(0x12, 114);
 const BLKROSET: Opcode = opcode::none(0x12, 93);
@@ -78,6 +79,16 @@ struct LoopConfig {
     block_size: u32,
     info: LoopInfo,
     reserved: [u64; 8],
+}
+
+/// `struct file_clone_range` of linux/fs.h.
+#[repr(C)]
+struct CloneRange {
+    source: i64,
+    source_offset: u64,
+    /// 0: to the end.
+    len: u64,
+    offset: u64,
 }
 
 /// The most that inodes may take of a file system that holds few, large files: mkfs.xfs's `maxpct`.
@@ -163,6 +174,20 @@ pub(crate) fn device_size(device: &File) -> io::Result<u64> {
 pub(crate) fn set_read_only(device: &File) -> io::Result<()> {
     // SAFETY: the kernel reads one int.
     Ok(unsafe { ioctl(device, Setter::<BLKROSET, i32>::new(1)) }?)
+}
+
+/// Has a file begin with what another one of its file system has from byte `skip` to its end, sharing its blocks; `skip` is a multiple of
+/// the file system's block size.
+pub(crate) fn share(file: &File, source: &File, skip: u64) -> io::Result<()> {
+    let range = CloneRange {
+        source: i64::from(source.as_raw_fd()),
+        source_offset: skip,
+        len: 0,
+        offset: 0,
+    };
+    // SAFETY: the kernel reads one struct file_clone_range, whose descriptor is open until it returns.
+    unsafe { ioctl(file, Setter::<FICLONERANGE, CloneRange>::new(range)) }?;
+    Ok(())
 }
 
 /// Tells the drive below what is free in a range of its file system, in bytes; how much that was.

@@ -5,13 +5,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, ioctl_ficlone, renameat_with};
+use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 use rustix::io::Errno;
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::drive::{DELETING, Drive, Inside, LEGS, MAKING, names, write_record};
 use crate::error::VolumeError;
+use crate::ioctl::share;
 use crate::loops::BLOCK;
 use crate::record::{self, ArrayRecord, LegRecord, Provisioning, Redundancy, VolumeMode};
 
@@ -52,9 +53,14 @@ pub struct LegOrder {
 pub enum LegSource {
     /// Zeroes.
     Zeroes,
-    /// A copy of a leg of this drive (by name), as it is at one instant between two writes: what a power cut would leave of it. It shares
-    /// its blocks until either is rewritten.
-    Leg(String),
+    /// A copy of a leg of this drive, as it is at one instant between two writes: what a power cut would leave of it. It shares its blocks
+    /// until either is rewritten.
+    Leg {
+        /// Its name.
+        name: String,
+        /// Bytes at its beginning that are not copied, a multiple of 4096: what md keeps there of a mirror's leg.
+        skip: u64,
+    },
 }
 
 /// A leg as it is.
@@ -126,9 +132,9 @@ impl Drive {
                 return Err(bad("a snapshot is taken of a leg"));
             }
             LegSource::Zeroes => None,
-            LegSource::Leg(name) => {
+            LegSource::Leg { name, skip } => {
                 let source = self.known(inside, name)?;
-                size = size.max(source.size);
+                size = size.max(source.size.saturating_sub(*skip));
                 Some(source.uuid)
             }
         };
@@ -168,10 +174,10 @@ impl Drive {
         fs::create_dir(&aside).map_err(VolumeError::at(&aside, "making it"))?;
         let path = aside.join(DATA);
         let data = File::create_new(&path).map_err(VolumeError::at(&path, "making it"))?;
-        if let LegSource::Leg(source) = &order.source {
-            let source = self.data(source);
+        if let LegSource::Leg { name, skip } = &order.source {
+            let source = self.data(name);
             let from = File::open(&source).map_err(VolumeError::at(&source, "opening it"))?;
-            ioctl_ficlone(&data, &from).map_err(VolumeError::at(&source, "sharing its blocks"))?;
+            share(&data, &from, *skip).map_err(VolumeError::at(&source, "sharing its blocks"))?;
             record.made_at_ms = now_ms();
         }
         // A snapshot is never written: it needs its size, and no space beyond what it shares.

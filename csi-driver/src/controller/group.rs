@@ -211,6 +211,7 @@ impl Controller {
                     complete: false,
                 }),
                 legs: Vec::new(),
+                check: None,
                 deletion_mark: false,
             };
             let metadata = ObjectMeta {

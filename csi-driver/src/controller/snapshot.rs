@@ -35,6 +35,7 @@ impl Controller {
                     volume: volume.to_owned(),
                     group: None,
                     legs: Vec::new(),
+                    check: None,
                     deletion_mark: false,
                 };
                 let metadata = ObjectMeta {

@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use strand_api::{
     ByteQuantity, LegArray, LegCopy, PoolLeg, PoolLegSpec, Provisioning, Redundancy, VolumeMode,
 };
+use strand_placement::volumes::shape;
 use strand_volumes::{ArrayRecord, CopyOrder, IoLimits, LegOrder, LegRecord, LegSource};
 use uuid::Uuid;
 
@@ -138,7 +139,14 @@ impl<'a> Here<'a> {
         let source = match &spec.source {
             None => LegSource::Zeroes,
             Some(source) => match self.bytes_of(source) {
-                Some(record) => LegSource::Leg(record.name.clone()),
+                Some(record) => LegSource::Leg {
+                    name: record.name.clone(),
+                    // What is no part of an array has the volume's bytes alone.
+                    skip: match (record.array, &spec.array) {
+                        (Some(_), None) => shape::DATA_OFFSET,
+                        _ => 0,
+                    },
+                },
                 None => return Deed::NoSource(source.clone()),
             },
         };

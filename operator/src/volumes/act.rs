@@ -64,8 +64,16 @@ pub(super) async fn carry_out(
                 .patch(volume, &apply(), &Patch::Apply(patch))
                 .await?;
         }
-        Action::PlaceSnapshot { snapshot, legs } => {
-            let patch = object::<PoolSnapshot>(snapshot, version, json!({"spec": {"legs": legs}}));
+        Action::PlaceSnapshot {
+            snapshot,
+            legs,
+            check,
+        } => {
+            let mut spec = json!({"legs": legs});
+            if let Some(check) = check {
+                spec["check"] = json!(check);
+            }
+            let patch = object::<PoolSnapshot>(snapshot, version, json!({"spec": spec}));
             snapshots
                 .patch(snapshot, &apply(), &Patch::Apply(patch))
                 .await?;

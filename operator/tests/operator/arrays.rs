@@ -171,6 +171,8 @@ async fn consume(client: &Client, down: &Down, told: &mut Told) {
             });
         }
         let array = ArrayStatus {
+            looked: 0,
+            stopped: false,
             node: writer.node.clone(),
             generation: writer.generation,
             legs: now,

@@ -54,10 +54,16 @@ async fn what_is_told_of_room_fits_in_legs_that_are_apart() {
             name: format!("{redundancy}-s"),
             ..CreateSnapshotRequest::default()
         };
-        let refused = calls.controller().create_snapshot(snapshot).await;
-        let refused = refused.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument);
-        assert!(refused.message().contains(redundancy), "{refused}");
+        let taken = calls.controller().create_snapshot(snapshot).await;
+        match (redundancy, taken) {
+            // There is no room for it beside either leg.
+            ("mirror", taken) => assert_eq!(taken.unwrap_err().code(), Code::ResourceExhausted),
+            (_, taken) => {
+                let refused = taken.unwrap_err();
+                assert_eq!(refused.code(), Code::InvalidArgument);
+                assert!(refused.message().contains(redundancy), "{refused}");
+            }
+        }
         let copy = wanted("copy", Kind::Block, most, &[], From::Volume(&made.id));
         let refused = calls.controller().create_volume(copy).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
@@ -66,6 +72,28 @@ async fn what_is_told_of_room_fits_in_legs_that_are_apart() {
         calls.delete(&made).await;
         rack.has_nothing_of_any_volume().await;
     }
+    let mirror = [("redundancy", "mirror")];
+    let small = calls.create("small", Kind::Block, 64, &mirror, From::Nothing);
+    let small = small.await;
+    let taken = calls.snapshot(&small, "small-s").await;
+    let of = || From::Snapshot(&taken);
+    let restored = calls.create("restored", Kind::Block, 64, &[], of()).await;
+    let legs = rack.all::<PoolLeg>().await;
+    let sizes = legs.iter().filter(|leg| leg.spec.array.is_none());
+    let sizes: Vec<u64> = sizes.map(|leg| leg.spec.size.0 >> 20).collect();
+    assert_eq!(
+        sizes,
+        [64, 64],
+        "the snapshot and what is made of it, without md's part"
+    );
+    let again = wanted("again", Kind::Block, 64, &mirror, of());
+    let refused = calls.controller().create_volume(again).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("redundancy none"), "{refused}");
+    calls.delete(&restored).await;
+    calls.delete_snapshot(&taken).await;
+    calls.delete(&small).await;
+    rack.has_nothing_of_any_volume().await;
     assert_eq!(largest(&calls, "raid6").await, 0, "that needs four nodes");
     let raid6 = wanted(
         "r",

@@ -26,6 +26,7 @@ pub(super) fn new(volume: &PoolVolume) -> Option<VolumeArray> {
     (volume.spec.redundancy != Redundancy::None).then(|| VolumeArray {
         uuid: Owner::Volume(volume).uid().into(),
         formed: false,
+        look: 0,
     })
 }
 
@@ -114,12 +115,12 @@ pub(super) fn patience(volume: &PoolVolume, told: &ArrayStatus) -> Duration {
 }
 
 /// What the agent of the node says that has a volume attached for writing now.
-fn told(volume: &PoolVolume) -> Option<&ArrayStatus> {
+pub(super) fn told(volume: &PoolVolume) -> Option<&ArrayStatus> {
     told_by(volume, |writer| writer.phase.is_granted())
 }
 
 /// The same, also of one that is being kept out: what it told last is still so of what it wrote.
-fn last_told(volume: &PoolVolume) -> Option<&ArrayStatus> {
+pub(super) fn last_told(volume: &PoolVolume) -> Option<&ArrayStatus> {
     told_by(volume, |_| true)
 }
 
@@ -132,7 +133,10 @@ fn told_by(volume: &PoolVolume, counts: impl Fn(&Attachment) -> bool) -> Option<
     status.attachments.iter().any(by_writer).then_some(told)
 }
 
-fn told_of<'a>(told: Option<&'a ArrayStatus>, placed: &PlacedLeg) -> Option<&'a ArrayLeg> {
+pub(super) fn told_of<'a>(
+    told: Option<&'a ArrayStatus>,
+    placed: &PlacedLeg,
+) -> Option<&'a ArrayLeg> {
     let uuid = placed.uuid.as_ref()?;
     told?.legs.iter().find(|leg| leg.uuid == *uuid)
 }

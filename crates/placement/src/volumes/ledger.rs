@@ -1,6 +1,6 @@
 //! What each drive's storage side has, and what is promised of it.
 
-use super::Storage;
+use super::{Storage, shape};
 use crate::{adopt, map};
 use k8s_openapi::api::core::v1::Node;
 use std::collections::{BTreeMap, BTreeSet};
@@ -256,10 +256,18 @@ pub fn size(leg: &PoolLeg) -> u64 {
     leg.spec.size.0.max(made)
 }
 
+/// Of the bytes of a leg those that a snapshot has: what md keeps on a mirror's is none of the volume's.
+pub(super) fn copied(leg: &PoolLeg, size: u64) -> u64 {
+    match leg.spec.array {
+        Some(_) => size.saturating_sub(shape::DATA_OFFSET),
+        None => size,
+    }
+}
+
 /// Size of a snapshot's leg that has no object: its origin may have grown since, or be gone.
 pub(super) fn snapshot_size(snapshot: &PoolSnapshot, origin: Option<&PoolLeg>) -> ByteQuantity {
     let told = snapshot.status.as_ref().map(|s| s.size);
-    let present = origin.map(|leg| leg.spec.size);
+    let present = origin.map(|leg| ByteQuantity(copied(leg, leg.spec.size.0)));
     told.filter(|size| size.0 > 0)
         .or(present)
         .unwrap_or_default()

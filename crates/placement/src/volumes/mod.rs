@@ -7,6 +7,7 @@
 mod array;
 mod attach;
 mod capacity;
+mod check;
 mod claim;
 mod due;
 mod evacuate;
@@ -31,7 +32,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use strand_api::{
     AttachmentPhase, ByteQuantity, Drive, DriveOperation, DriveOperationStatus, LegArray,
     MemoryPool, PlacedLeg, PoolLeg, PoolLegSpec, PoolSnapshot, PoolSnapshotStatus, PoolVolume,
-    PoolVolumeStatus, VolumeArray, condition, names,
+    PoolVolumeStatus, SnapshotCheck, VolumeArray, condition, names,
 };
 
 pub use capacity::{Capacity, Kind, capacity};
@@ -94,6 +95,8 @@ pub enum Action {
         snapshot: String,
         /// Its `spec.legs`.
         legs: Vec<PlacedLeg>,
+        /// Its `spec.check`.
+        check: Option<SnapshotCheck>,
     },
     /// Create a PoolLeg.
     MakeLeg {
@@ -363,10 +366,25 @@ impl fmt::Display for Action {
                     Some(array) if array.formed => write!(f, "; array {}, formed", array.uuid),
                     Some(array) => write!(f, "; array {}", array.uuid),
                     None => Ok(()),
+                }?;
+                match array.as_ref().map_or(0, |array| array.look) {
+                    0 => Ok(()),
+                    look => write!(f, ", look {look}"),
                 }
             }
-            Self::PlaceSnapshot { snapshot, legs: l } => {
-                write!(f, "snapshot {snapshot}: {}", legs(l))
+            Self::PlaceSnapshot {
+                snapshot,
+                legs: l,
+                check,
+            } => {
+                write!(f, "snapshot {snapshot}: {}", legs(l))?;
+                match check {
+                    Some(check) if check.look > 0 => {
+                        write!(f, "; {:?}, look {}", check.phase, check.look)
+                    }
+                    Some(check) => write!(f, "; {:?}", check.phase),
+                    None => Ok(()),
+                }
             }
             Self::MakeLeg { leg, spec } => write!(f, "leg {leg}: make: {}", leg_words(spec)),
             Self::ChangeLeg { leg, spec } => write!(f, "leg {leg}: change: {}", leg_words(spec)),

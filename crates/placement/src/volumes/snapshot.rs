@@ -2,6 +2,7 @@
 
 use super::{
     Action, Owner, Pass, YOUNG, array,
+    check::{self, Next},
     claim::{self, Source},
     evacuate, ledger,
     leg::{self, Standing},
@@ -9,7 +10,10 @@ use super::{
     state::{Conditions, Why},
     young,
 };
-use strand_api::{PlacedLeg, PoolLeg, PoolSnapshot, PoolSnapshotStatus, Redundancy, names};
+use strand_api::{
+    CheckPhase, PlacedLeg, PoolLeg, PoolSnapshot, PoolSnapshotStatus, PoolVolume, Redundancy,
+    SnapshotCheck, names,
+};
 
 pub(super) fn plan<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) {
     let owner = Owner::Snapshot(snapshot);
@@ -50,18 +54,31 @@ fn delete<'a>(pass: &mut Pass<'_, 'a>, owner: Owner<'a>) -> Outcome<'a> {
 
 fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> {
     let owner = Owner::Snapshot(snapshot);
-    if snapshot.spec.legs.is_empty() {
+    let failed = |check: SnapshotCheck| check.phase == CheckPhase::Failed;
+    let again = snapshot.spec.check.is_some_and(failed);
+    if again {
+        // What was taken first is of no use, and its room may be needed.
+        let left = leg::delete_all(pass, owner);
+        let marked = |leg: &PoolLeg| leg.spec.deletion_mark;
+        if left.is_some() && !pass.claims.all(owner).all(marked) {
+            let message = "what was taken of a leg that may have lacked writes is being deleted";
+            return Outcome::Not(Why::new("TakenAgain", message));
+        }
+    }
+    if snapshot.spec.legs.is_empty() || again {
         return match begin(pass, snapshot) {
             Err(why) => Outcome::Not(why),
-            Ok(legs) => {
+            Ok((legs, check)) => {
                 pass.actions.push(Action::PlaceSnapshot {
                     snapshot: owner.name().into(),
                     legs,
+                    check,
                 });
                 Outcome::Not(Why::new("Placing", "about to be taken"))
             }
         };
     }
+    let passed = (snapshot.spec.check).is_none_or(|check| check.phase == CheckPhase::Passed);
     let mut usable = Vec::new();
     let mut record = snapshot.spec.legs.clone();
     let mut why = None;
@@ -70,7 +87,8 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> 
             Standing::Usable(leg) => {
                 usable.push(leg);
                 leg::export(pass, owner, placed, leg);
-                if let Some(placed) = evacuate::step(pass, owner, &record, placed, leg) {
+                // One that may have to be taken again is not moved before.
+                if passed && let Some(placed) = evacuate::step(pass, owner, &record, placed, leg) {
                     record[at] = placed;
                 }
             }
@@ -94,16 +112,58 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> 
             }
         }
     }
-    if record != snapshot.spec.legs {
+    let mut check = snapshot.spec.check;
+    if let Some(check) = check.as_mut().filter(|_| !passed)
+        && let Some(placed) = snapshot.spec.legs.first()
+    {
+        let waits = match too_large(&usable) {
+            Some(why) => why,
+            None => match check::next(pass, snapshot, *check, placed, why.is_none()) {
+                Next::Wait(waits) => waits,
+                Next::Record(next) => {
+                    *check = next;
+                    recorded(next.phase)
+                }
+            },
+        };
+        why.get_or_insert(waits);
+    }
+    if record != snapshot.spec.legs || check != snapshot.spec.check {
         pass.actions.push(Action::PlaceSnapshot {
             snapshot: owner.name().into(),
             legs: record,
+            check,
         });
     }
     leg::superseded(pass, owner, why.is_none());
     match why {
         None => Outcome::Ready(usable),
         Some(why) => Outcome::Not(why),
+    }
+}
+
+/// An agent that knows nothing of mirrors' snapshots takes all of the leg.
+fn too_large(taken: &[&PoolLeg]) -> Option<Why> {
+    let too_large = |leg: &&&PoolLeg| leg.status.as_ref().is_some_and(|s| s.size > leg.spec.size);
+    let leg = taken.iter().find(too_large)?;
+    let message = format!(
+        "the agent of node {} is older than the operator, and took what md keeps with the volume's bytes; update it, delete this snapshot, and take another",
+        leg.spec.node_name
+    );
+    Some(Why::new("AgentTooOld", message))
+}
+
+/// What is said while what was found is being recorded.
+fn recorded(phase: CheckPhase) -> Why {
+    match phase {
+        CheckPhase::Failed => {
+            let message = "its leg may have lacked writes; it is taken again";
+            Why::new("TakenAgain", message)
+        }
+        CheckPhase::Taking | CheckPhase::Looking | CheckPhase::Passed => {
+            let message = "taken; whether its leg had everything is looked at";
+            Why::new("Checking", message)
+        }
     }
 }
 
@@ -153,55 +213,87 @@ fn origin<'a>(pass: &Pass<'_, 'a>, snapshot: &PoolSnapshot, index: i32) -> Optio
     pass.claims.of(Owner::Volume(volume), placed)
 }
 
-/// Where the legs of a snapshot that has none yet go: each beside the one it is taken of.
-fn begin(pass: &mut Pass, snapshot: &PoolSnapshot) -> Result<Vec<PlacedLeg>, Why> {
+/// Where the legs of a snapshot that has none yet go: each beside the one it is taken of. A mirror's has one, of a leg that has everything.
+fn begin(
+    pass: &mut Pass,
+    snapshot: &PoolSnapshot,
+) -> Result<(Vec<PlacedLeg>, Option<SnapshotCheck>), Why> {
     let name = &snapshot.spec.volume;
     let found = pass.volumes.get(name.as_str()).copied();
     let Some(volume) = found.filter(|v| !v.spec.deletion_mark) else {
         let message = format!("there is no volume {name} to take it of");
         return Err(Why::new("SourceNotFound", message));
     };
-    if volume.spec.redundancy != Redundancy::None {
-        let message = format!(
-            "volume {name} has redundancy {}, of which no snapshots are taken; copy what is on it instead",
-            array::words(volume.spec.redundancy)
-        );
-        return Err(Why::new(names::UNSUPPORTED, message));
-    }
-    let from = Owner::Volume(volume);
-    let mut placed = Vec::new();
-    for entry in &volume.spec.legs {
-        let origin = pass.claims.of(from, entry).filter(|_| entry.uuid.is_some());
-        let Some(origin) = origin else { break };
-        let request = place::Request {
-            pool: &volume.spec.pool,
-            size: ledger::size(origin),
-            provisioning: origin.spec.provisioning,
-            node: place::Node::Any,
-            beside: Some(&origin.spec.drive),
-            tried: Default::default(),
-        };
-        if let Err(misfit) = place::choose(&pass.ledger, &request) {
-            return Err(Why::new(names::INSUFFICIENT_CAPACITY, misfit.to_string()));
+    let check = match volume.spec.redundancy {
+        Redundancy::None => None,
+        Redundancy::Mirror => Some(check::begin(volume)?),
+        striped => {
+            let message = format!(
+                "volume {name} has redundancy {}, of which no snapshots are taken; copy what is on it instead",
+                array::words(striped)
+            );
+            return Err(Why::new(names::UNSUPPORTED, message));
         }
-        placed.push(PlacedLeg {
-            name: Owner::Snapshot(snapshot).leg_name(entry.index, |n| pass.claims.taken(n)),
-            index: entry.index,
-            node_name: origin.spec.node_name.clone(),
-            drive: origin.spec.drive.clone(),
-            uuid: None,
-            moving: None,
-            lack: None,
-        });
-        let kind = origin.spec.provisioning;
-        pass.ledger
-            .promise(&origin.spec.drive, kind, ledger::size(origin));
+    };
+    let taken_of = |entry: &&PlacedLeg| {
+        entry.uuid.is_some() && entry.lack.is_none() && !check::is_doubted(volume, entry)
+    };
+    let (legs, enough): (Vec<&PlacedLeg>, usize) = match check {
+        None => (volume.spec.legs.iter().collect(), volume.spec.legs.len()),
+        Some(_) => (volume.spec.legs.iter().filter(taken_of).collect(), 1),
+    };
+    let mut placed = Vec::new();
+    let mut misfit = None;
+    for entry in legs {
+        if placed.len() == enough {
+            break;
+        }
+        match beside(pass, snapshot, volume, entry) {
+            Some(Ok(leg)) => placed.push(leg),
+            Some(Err(why)) => misfit = Some(why),
+            None => {}
+        }
     }
-    if placed.is_empty() || placed.len() < volume.spec.legs.len() {
+    if placed.is_empty() || placed.len() < enough {
         let message = format!("waiting for volume {name} to be ready");
-        return Err(Why::new("SourceNotReady", message));
+        return Err(misfit.unwrap_or_else(|| Why::new("SourceNotReady", message)));
     }
-    Ok(placed)
+    Ok((placed, check))
+}
+
+/// The place of what is taken of one leg; none while that has no bytes.
+fn beside(
+    pass: &mut Pass,
+    snapshot: &PoolSnapshot,
+    volume: &PoolVolume,
+    entry: &PlacedLeg,
+) -> Option<Result<PlacedLeg, Why>> {
+    entry.uuid.as_ref()?;
+    let origin = pass.claims.of(Owner::Volume(volume), entry)?;
+    let size = ledger::copied(origin, ledger::size(origin));
+    let request = place::Request {
+        pool: &volume.spec.pool,
+        size,
+        provisioning: origin.spec.provisioning,
+        node: place::Node::Any,
+        beside: Some(&origin.spec.drive),
+        tried: Default::default(),
+    };
+    if let Err(misfit) = place::choose(&pass.ledger, &request) {
+        let why = Why::new(names::INSUFFICIENT_CAPACITY, misfit.to_string());
+        return Some(Err(why));
+    }
+    let kind = origin.spec.provisioning;
+    pass.ledger.promise(&origin.spec.drive, kind, size);
+    Some(Ok(PlacedLeg {
+        name: Owner::Snapshot(snapshot).leg_name(entry.index, |n| pass.claims.taken(n)),
+        index: entry.index,
+        node_name: origin.spec.node_name.clone(),
+        drive: origin.spec.drive.clone(),
+        uuid: None,
+        moving: None,
+        lack: None,
+    }))
 }
 
 fn say(pass: &mut Pass, snapshot: &PoolSnapshot, outcome: Result<&[&PoolLeg], &Why>) {

@@ -5,7 +5,7 @@ use super::{
     claim::{self, Source},
     state::Why,
 };
-use strand_api::{PoolLeg, PoolVolume, Redundancy};
+use strand_api::{CheckPhase, PoolLeg, PoolSnapshot, PoolVolume, Redundancy};
 
 /// The leg that a new volume's first leg is copied from; none if it starts empty.
 ///
@@ -40,14 +40,26 @@ pub(super) fn leg<'a>(
         && of.spec.redundancy != Redundancy::None
     {
         let message = format!(
-            "{words} has redundancy {}, and no copies are made of such; copy what is on it into an empty volume",
-            array::words(of.spec.redundancy)
+            "{words} has redundancy {}, and no copies are made of such; {}",
+            array::words(of.spec.redundancy),
+            match of.spec.redundancy {
+                Redundancy::Mirror => "take a snapshot of it, and make a volume from that",
+                _ => "copy what is on it into an empty volume",
+            }
         );
         return Err(Why::new(strand_api::names::UNSUPPORTED, message));
     }
     if owner.marked() {
         let message = format!("{words}, which it is a copy of, is being deleted");
         return Err(Why::new("SourceNotFound", message));
+    }
+    let unchecked = |snapshot: &PoolSnapshot| {
+        let check = snapshot.spec.check.as_ref();
+        check.is_some_and(|check| check.phase != CheckPhase::Passed)
+    };
+    if matches!(owner, Owner::Snapshot(snapshot) if unchecked(snapshot)) {
+        let message = format!("waiting for {words} to be checked, which it is a copy of");
+        return Err(Why::new("SourceNotReady", message));
     }
     let legs: Option<Vec<&PoolLeg>> = owner
         .placed()

@@ -8,7 +8,9 @@ use k8s_openapi::{
 use strand_api::{DrivePhase, DriveVerdict, PoolLeg, condition, names};
 
 /// Reasons that pass without anybody doing anything, and soon.
-const PASSING: [&str; 9] = [
+const PASSING: [&str; 11] = [
+    "Checking",
+    "TakenAgain",
     "Assembling",
     "Placing",
     "Making",

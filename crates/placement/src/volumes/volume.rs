@@ -1,7 +1,7 @@
 //! One volume at a time.
 
 use super::{
-    Action, Owner, Pass, array, attach,
+    Action, Owner, Pass, array, attach, check,
     claim::{self, Source},
     evacuate,
     growth::Growth,
@@ -141,6 +141,7 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, volume: &'a PoolVolume) -> Result<Found<'a>
     }
     if let Some(array) = &mut array {
         found.obstacle = array::decide(pass, volume, &reach, &mut record, array);
+        array.look = array.look.max(check::asked(pass, volume));
         // What lacks writes is no source of a copy.
         let lacking = record.iter_mut().filter(|leg| leg.lack.is_some());
         lacking.for_each(|leg| leg.moving = None);
@@ -182,7 +183,7 @@ fn possible(pass: &Pass, volume: &PoolVolume) -> Result<(), Why> {
         }
         _ if spec.source.is_some() => {
             return unsupported(format!(
-                "a volume with redundancy {asked} is not made as a copy; make it empty, and copy what it shall have into it"
+                "a volume with redundancy {asked} is not made as a copy; make the copy with redundancy none, and copy what is in it into an empty one with {asked}"
             ));
         }
         _ if !spec.legs.is_empty() && spec.array.is_none() => {

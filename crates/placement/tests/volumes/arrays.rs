@@ -5,6 +5,7 @@
 
 mod agent;
 mod consumer;
+mod snapshots;
 mod verdict;
 
 use crate::world::{World, exported_as, named, uuid};
@@ -168,6 +169,8 @@ struct Run {
     acknowledged: BTreeSet<u32>,
     written: u32,
     made: u32,
+    /// md gives legs up by itself, and until that is recorded they are in and lack writes.
+    legs_fail: bool,
 }
 
 fn index(node: &str) -> usize {
@@ -211,6 +214,7 @@ impl Run {
             acknowledged: BTreeSet::new(),
             written: 0,
             made: 0,
+            legs_fail: false,
         }
     }
 

@@ -216,6 +216,7 @@ impl Run {
                         group: None,
                         volume: volume(n),
                         legs: vec![],
+                        check: None,
                         deletion_mark: false,
                     };
                     let mut object = PoolSnapshot::new(&name, spec);

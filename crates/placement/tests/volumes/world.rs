@@ -13,7 +13,7 @@ use strand_api::{
     DriveOperation, DriveOperationStatus, DrivePhase, ExportedLeg, LegCopy, LegExport, LegLack,
     LegMove, LegPhase, MemoryPool, OperationPhase, PlacedLeg, PoolLeg, PoolLegSpec, PoolLegStatus,
     PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus, PoolVolume, PoolVolumeSpec,
-    PoolVolumeStatus, Provisioning, VolumeArray, VolumeMode, condition, names,
+    PoolVolumeStatus, Provisioning, SnapshotCheck, VolumeArray, VolumeMode, condition, names,
 };
 use strand_placement::volumes::{self, Action, Storage};
 
@@ -284,6 +284,8 @@ impl World {
                     percent: leg.get(3).map(|percent| percent.parse().unwrap()),
                 })
                 .collect(),
+            looked: 0,
+            stopped: false,
             resyncing: false,
             refused: refused.map(|reason| ArrayRefusal {
                 reason: reason.into(),
@@ -293,7 +295,7 @@ impl World {
     }
 
     /// `volume NAME size=… [thin] [node=N|prefer=N] [from=volume:V|snapshot:S] [attach=N[:ro],…] [attached=N:GEN[:ro][:exporting|:fencing],…]
-    /// [generation=N] [legs=…] [marked] [age=SECONDS] [redundancy=R] [array=UUID[:formed]] [told=…] [resyncing] [refused=REASON]
+    /// [generation=N] [legs=…] [marked] [age=SECONDS] [redundancy=R] [array=UUID[:formed]] [look=N] [told=…] [looked=N] [stopped] [resyncing] [refused=REASON]
     /// [waiting=SECONDS]`
     fn volume(&mut self, name: &str, words: &mut Words) {
         let mut spec = json!({"pool": words.take("pool").unwrap_or("default"), "size": words.take("size").unwrap_or("10Gi"), "volumeMode": "Filesystem"});
@@ -332,6 +334,7 @@ impl World {
             VolumeArray {
                 uuid: uuid(id),
                 formed,
+                look: words.take("look").map_or(0, |look| look.parse().unwrap()),
             }
         });
         let mut volume = PoolVolume::new(name, spec);
@@ -371,6 +374,8 @@ impl World {
             let refused = words.take("refused");
             volume.status.get_or_insert_default().array = Some(ArrayStatus {
                 resyncing: words.flag("resyncing"),
+                stopped: words.flag("stopped"),
+                looked: words.take("looked").map_or(0, |look| look.parse().unwrap()),
                 ..self.told(told, refused)
             });
         }
@@ -384,7 +389,7 @@ impl World {
         self.volumes.push(volume);
     }
 
-    /// `leg NAME of=VOLUME on=DRIVE [size=…] [thin] [ready=UUID | failed=REASON | deleted | orphan=UUID] [must=UUID] [marked] [orphaned] [snapshot=S] [source=L] [stored=N] [unhealthy=REASON]
+    /// `leg NAME of=VOLUME on=DRIVE [size=…] [thin] [ready=UUID | failed=REASON | deleted | orphan=UUID] [must=UUID] [marked] [orphaned] [snapshot=S] [source=L] [stored=N] [made=SIZE] [unhealthy=REASON]
     /// [exports=GEN@NODE[:ro|:copy][:open],…] [exported=GEN,…] [unexported] [copy=UUID@DRIVE[/NODE]:GENERATION[:live]] [copied=SIZE] [unseen] [age=SECONDS]`
     fn leg(&mut self, name: &str, words: &mut Words) {
         let drive = words.take("on").unwrap();
@@ -440,7 +445,9 @@ impl World {
         leg.status = phase.map(|phase| PoolLegStatus {
             phase: Some(phase),
             uuid: ready.or(orphan).map(uuid),
-            size: if ready.or(orphan).is_some() {
+            size: if let Some(made) = words.take("made") {
+                made.parse().unwrap()
+            } else if ready.or(orphan).is_some() {
                 size
             } else {
                 Default::default()
@@ -463,15 +470,30 @@ impl World {
         self.legs.push(leg);
     }
 
-    /// `snapshot NAME of=VOLUME [legs=…] [marked] [size=…]`
+    /// `snapshot NAME of=VOLUME [legs=…] [check=PHASE/GENERATION/LOOK] [marked] [size=…]`
     fn snapshot(&mut self, name: &str, words: &mut Words) {
         let spec = PoolSnapshotSpec {
             volume: words.take("of").unwrap().into(),
             legs: self.placed(words),
             group: None,
+            check: words.take("check").map(|text| {
+                let parts: Vec<&str> = text.split('/').collect();
+                SnapshotCheck {
+                    phase: serde_json::from_value(json!(parts[0])).unwrap(),
+                    generation: parts[1].parse().unwrap(),
+                    look: parts[2].parse().unwrap(),
+                }
+            }),
             deletion_mark: words.flag("marked"),
         };
         let mut snapshot = PoolSnapshot::new(name, spec);
+        for leg in &mut snapshot.spec.legs {
+            // One of a mirror's second leg is called s-s1.
+            let index = leg.name.rsplit_once("-s").map(|(_, index)| index.parse());
+            if let Some(Ok(index)) = index {
+                leg.index = index;
+            }
+        }
         snapshot.metadata = self.meta(name, format!("uid-{name}"));
         snapshot.metadata.creation_timestamp = Some(self.ago(600));
         snapshot.status = words.take("size").map(|size| PoolSnapshotStatus {
@@ -516,12 +538,18 @@ impl World {
                 volume.spec.array = array;
                 *volume.metadata.generation.as_mut().unwrap() += 1;
             }
-            Action::PlaceSnapshot { snapshot, legs } => {
+            Action::PlaceSnapshot {
+                snapshot,
+                legs,
+                check,
+            } => {
                 let found = self
                     .snapshots
                     .iter_mut()
                     .find(|s| named(&s.metadata, &snapshot));
-                found.unwrap().spec.legs = legs;
+                let found = found.unwrap();
+                found.spec.legs = legs;
+                found.spec.check = check;
             }
             Action::MakeLeg { leg, spec } => {
                 if self.legs.iter().any(|l| named(&l.metadata, &leg)) {

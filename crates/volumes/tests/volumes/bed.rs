@@ -214,7 +214,10 @@ pub fn leg(name: &str, size: u64) -> LegOrder {
 /// One that begins as a copy.
 pub fn copy(name: &str, source: &str, size: u64) -> LegOrder {
     LegOrder {
-        source: LegSource::Leg(source.into()),
+        source: LegSource::Leg {
+            name: source.into(),
+            skip: 0,
+        },
         ..leg(name, size)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::bed::{Bed, MIB, copy, leg, read, run, snapshot, text, write};
 use std::fs;
-use strand_volumes::{LegOrder, VolumeError, VolumeMode};
+use strand_volumes::{LegOrder, LegSource, VolumeError, VolumeMode};
 
 #[test]
 fn a_leg_is_made_once_and_its_name_is_its_own() {
@@ -88,6 +88,28 @@ fn a_snapshot_keeps_what_was_written_before_it_and_outlives_its_origin() {
         drive.make(&copy("d-0", "gone-0", MIB)),
         Err(VolumeError::NotFound { .. })
     ));
+}
+
+#[test]
+fn a_copy_may_leave_out_what_its_source_begins_with() {
+    let bed = Bed::new();
+    let (_storage, drive) = bed.open();
+    drive.make(&leg("v-0", 9 * MIB)).unwrap();
+    let device = drive.attach("v-0", 1, false).unwrap().device;
+    write(&device, MIB - 4096, b"head").unwrap();
+    write(&device, MIB, b"first").unwrap();
+    write(&device, 9 * MIB - 4096, b"last").unwrap();
+    let without = LegOrder {
+        source: LegSource::Leg {
+            name: "v-0".into(),
+            skip: MIB,
+        },
+        ..snapshot("s-s0", "v-0")
+    };
+    assert_eq!(drive.make(&without).unwrap().size, 8 * MIB);
+    write(&device, MIB, b"after").unwrap();
+    assert_eq!(read(&drive.data("s-s0"), 0, 5), b"first");
+    assert_eq!(read(&drive.data("s-s0"), 8 * MIB - 4096, 4), b"last");
 }
 
 #[test]

@@ -152,6 +152,10 @@ impl Parts {
                         "a leg that its array has given up is not recorded as lost yet".into();
                     return Err(AttachError::NotYet { volume: name, why });
                 }
+                // Of one whose record does not count any more, or that was not seen running, nobody knows.
+                let ran = running.as_ref().filter(|running| running.started());
+                let in_order = recorded.is_some_and(|wanted| !wanted.read_only)
+                    && ran.is_some_and(|running| !running.resyncing);
                 let device = running.map(|running| running.device());
                 // They would outlive it, and be somebody else's.
                 if let Some(device) = &device {
@@ -161,12 +165,17 @@ impl Parts {
                 if let (Some(device), Err(_)) = (&device, &stopped) {
                     local.limit(device, limited);
                 }
-                stopped.map_err(|source| AttachError::Array {
-                    volume: name,
-                    source,
-                })
+                match stopped {
+                    Ok(()) => Ok(in_order),
+                    Err(source) => Err(AttachError::Array {
+                        volume: name,
+                        source,
+                    }),
+                }
             });
-            stopped.await?;
+            if stopped.await? {
+                self.tell_stopped(&record).await;
+            }
         }
         self.take_back(&volume, BTreeSet::new()).await?;
         blocking(&volume, move || local.leave(&record)).await

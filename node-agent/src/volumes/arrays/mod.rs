@@ -44,6 +44,8 @@ struct Parts {
 /// What the kernel has of this node's connections and arrays.
 #[derive(Default)]
 struct Sight {
+    /// When it was begun.
+    began: Option<Instant>,
     connections: Vec<Connection>,
     arrays: Vec<Running>,
 }
@@ -59,6 +61,7 @@ impl Parts {
         }
         let arrays = self.arrays.clone();
         let looked = tokio::task::spawn_blocking(move || Sight {
+            began: Some(Instant::now()),
             // Without the kernel's host there are none.
             connections: Initiator::open()
                 .and_then(|initiator| initiator.connections())

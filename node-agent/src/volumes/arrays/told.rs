@@ -68,6 +68,20 @@ fn refusal(reason: &str, message: &str) -> ArrayRefusal {
     }
 }
 
+/// Whether every leg that is recorded in is a part of the array that is seen, or is seen not to be.
+pub fn saw_all(wanted: &Wanted, running: Option<&Running>) -> bool {
+    let seen = Seen {
+        array: running.cloned(),
+        legs: vec![None; wanted.legs.len()],
+    };
+    let held = report(wanted, &seen);
+    held.is_some_and(|held| {
+        let legs = wanted.legs.iter().zip(held);
+        legs.filter(|(leg, _)| leg.standing == Standing::In)
+            .all(|(_, held)| held != Holding::Away)
+    })
+}
+
 /// What is known of the legs: of all while the array runs, else of those that keep it from running. `contents` is what was on legs that are
 /// in no array when that was looked at last, `earlier` what was told before, `sought` legs of which is not known yet whether they are reached.
 pub fn legs(

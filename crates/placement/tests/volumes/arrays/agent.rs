@@ -54,14 +54,29 @@ impl Run {
         }
         let known = |id: &&String| self.bytes.get(*id).is_some_and(|b| b.name == name);
         let found = self.bytes.keys().find(known).cloned();
+        // A snapshot has what its source has now.
+        let taken = match &leg.spec.source {
+            Some(source) if found.is_none() => {
+                let mut bytes = self.bytes.values();
+                let Some(of) = bytes.find(|b| b.name == *source && b.node == node) else {
+                    return PoolLegStatus {
+                        phase: Some(LegPhase::Pending),
+                        ..status
+                    };
+                };
+                of.writes.clone()
+            }
+            _ => BTreeSet::new(),
+        };
         let id = found.unwrap_or_else(|| {
             assert!(leg.spec.uuid.is_none(), "{name} has lost its bytes");
             self.made += 1;
-            uuid(&format!("m{}", self.made))
+            uuid(&format!("m{:05}", self.made))
         });
         let bytes = self.bytes.entry(id.clone()).or_insert_with(|| Bytes {
             name,
             node,
+            writes: taken,
             ..Bytes::default()
         });
         let wanted: BTreeSet<i64> = leg.spec.exports.iter().map(|e| e.generation).collect();
@@ -99,7 +114,7 @@ impl Run {
             }
             Some((_, first)) => {
                 self.made += 1;
-                let id = uuid(&format!("m{}", self.made));
+                let id = uuid(&format!("m{:05}", self.made));
                 let copy = Bytes {
                     name,
                     node,

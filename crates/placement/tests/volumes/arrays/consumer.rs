@@ -10,6 +10,12 @@ impl Run {
         if hears && !self.nodes[node].cut_off {
             self.nodes[node].volume = Some(self.volume().clone());
         }
+        // Who has given it back does not take it again unasked.
+        let wished = |to: &AttachTo| to.node == NODES[node];
+        let asked = self.volume().spec.attach_to.iter().any(wished);
+        if self.legs_fail && self.nodes[node].md.is_none() && !asked {
+            return Ok(());
+        }
         let Some(volume) = self.nodes[node].volume.clone() else {
             return Ok(());
         };
@@ -134,8 +140,13 @@ impl Run {
         if self.nodes[node].cut_off {
             return;
         }
+        // What is told was seen after the volume was heard of.
+        let heard = self.nodes[node].volume.as_ref();
+        let looked = heard.map_or(0, |v| v.spec.array.as_ref().unwrap().look);
         if let Some(status) = &mut self.volume().status {
             status.array = Some(ArrayStatus {
+                looked,
+                stopped: false,
                 node: NODES[node].into(),
                 generation,
                 legs: list,
@@ -173,7 +184,7 @@ impl Run {
         if everywhere {
             self.acknowledged.insert(write);
         }
-        if !everywhere || members.len() < self.bytes.len() {
+        if !everywhere || members.len() < self.kind.legs {
             for id in &md.whole {
                 if self.reaches(node, id, md.generation) {
                     let marked = &mut self.bytes.get_mut(id).unwrap().marked;

@@ -5,6 +5,9 @@ use super::*;
 impl Run {
     /// What must hold at every moment.
     pub(super) fn look(&mut self) -> Result<(), TestCaseError> {
+        if self.legs_fail {
+            return Ok(());
+        }
         let volume = self.volume().clone();
         for placed in volume.spec.legs.iter().filter(|leg| leg.lack.is_none()) {
             let bytes = placed.uuid.as_ref().and_then(|id| self.bytes.get(id));

@@ -14,21 +14,38 @@ pub use crate::remote::bed::{
 /// In which writes have to go on after a leg was lost, in seconds of the writer's machine.
 pub const STALL: f64 = 10.0;
 
+/// Bytes of a drive.
+const DRIVE: u64 = 2 << 30;
+
 /// Machines with so many drives each, all in a pool, and a volume of this redundancy over them.
 pub async fn rack(name: &str, drives: &[usize], redundancy: &str) -> (Rack, Cluster) {
-    let (rack, cluster) = machines(name, drives).await;
+    rack_of(name, drives, DRIVE, redundancy).await
+}
+
+/// The same, with drives of so many bytes.
+pub async fn rack_of(
+    name: &str,
+    drives: &[usize],
+    bytes: u64,
+    redundancy: &str,
+) -> (Rack, Cluster) {
+    let (rack, cluster) = machines_of(name, drives, bytes).await;
     make(&cluster, VOLUME, redundancy).await;
     (rack, cluster)
 }
 
 /// Machines with so many drives each, all in a pool.
 pub async fn machines(name: &str, drives: &[usize]) -> (Rack, Cluster) {
+    machines_of(name, drives, DRIVE).await
+}
+
+async fn machines_of(name: &str, drives: &[usize], bytes: u64) -> (Rack, Cluster) {
     let plans: Vec<Vec<DrivePlan>> = drives
         .iter()
         .enumerate()
         .map(|(machine, drives)| {
             let plan = |drive| DrivePlan {
-                bytes: 2 << 30,
+                bytes,
                 ..DrivePlan::new(format!("G{}D{drive}", machine + 1))
             };
             (0..*drives).map(plan).collect()

@@ -10,6 +10,7 @@ mod node_drained;
 mod raid6;
 mod readers;
 mod rebuilt;
+mod snapshots;
 mod split;
 mod stripe;
 mod unflushed;

@@ -111,6 +111,9 @@ pub(super) struct Task {
     /// Why legs are not reached, in words.
     waits_for: BTreeMap<Uuid, String>,
     told: Option<(ArrayStatus, Instant)>,
+    /// The look at the legs that was asked for last, and when that was heard; and the last one that was taken since.
+    asked_to_look: (i64, Instant),
+    looked: i64,
     jobs: JoinSet<(Job, Done)>,
     under_way: BTreeSet<Job>,
     /// Jobs that failed, and when they may be tried again.
@@ -137,6 +140,8 @@ impl Task {
             silent: Silent::default(),
             waits_for: BTreeMap::new(),
             told: None,
+            asked_to_look: (0, Instant::now()),
+            looked: 0,
             jobs: JoinSet::new(),
             under_way: BTreeSet::new(),
             later: BTreeMap::new(),
@@ -366,7 +371,7 @@ impl Task {
             self.keep(&now, running);
         }
         if !self.record.read_only {
-            self.tell(&now, running);
+            self.tell(&now, running, sight.began);
         }
         self.show_how(&now, running, ends);
     }
