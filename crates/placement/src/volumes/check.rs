@@ -70,8 +70,8 @@ fn at_rest(volume: &PoolVolume) -> Result<(), Why> {
         return Ok(());
     }
     let message = format!(
-        "volume {} was not given back in order by who wrote to it last, or was attached for reading since: attach it for writing, while or after which it can be \
-         taken",
+        "volume {} was not given back in order by who wrote to it last, or was moved, or attached and not written to, since: attach it for writing, while or \
+         after which it can be taken",
         Owner::Volume(volume).name()
     );
     Err(Why::new("NotInOrder", message))

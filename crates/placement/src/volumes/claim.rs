@@ -2,7 +2,7 @@
 
 use super::{Owner, Storage, ledger};
 use std::collections::{BTreeMap, BTreeSet};
-use strand_api::{LegPhase, PlacedLeg, PoolLeg, PoolVolume, names};
+use strand_api::{CheckPhase, LegPhase, PlacedLeg, PoolLeg, PoolVolume, names};
 
 /// What bytes are copied from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +78,12 @@ impl<'a> Claims<'a> {
             }
         }
         for snapshot in &storage.snapshots {
-            if unmade(&snapshot.spec.legs) && !snapshot.spec.deletion_mark {
+            // What has failed is not being made any more.
+            let failed = snapshot
+                .spec
+                .check
+                .is_some_and(|c| c.phase == CheckPhase::Failed);
+            if unmade(&snapshot.spec.legs) && !failed && !snapshot.spec.deletion_mark {
                 self.wanted.insert(Source::Volume(&snapshot.spec.volume));
             }
         }

@@ -207,6 +207,35 @@ pub(super) fn delete_all<'a>(pass: &mut Pass<'_, 'a>, owner: Owner<'a>) -> Optio
     (!left.is_empty()).then(|| left.join(", "))
 }
 
+/// Has the legs that an owner names deleted, which are of no use to it; whether all of them are seen marked, or cannot be.
+pub(super) fn give_up<'a>(pass: &mut Pass<'_, 'a>, owner: Owner<'a>) -> bool {
+    let mut marked = true;
+    for placed in owner.placed() {
+        match pass.claims.of(owner, placed) {
+            Some(leg) if leg.spec.deletion_mark => {}
+            Some(leg) => {
+                let mut wish = leg.spec.clone();
+                wish.deletion_mark = true;
+                change(pass, leg, wish);
+                marked = false;
+            }
+            None if !pass.drives.contains_key(placed.drive.as_str()) => {}
+            None if pass.claims.named(&placed.name).is_some() => {}
+            // It may be about to be seen; without its object nobody would take the bytes away.
+            None => {
+                let mut spec = owner.leg_spec(placed);
+                spec.deletion_mark = true;
+                pass.actions.push(Action::MakeLeg {
+                    leg: placed.name.clone(),
+                    spec: Box::new(spec),
+                });
+                marked = false;
+            }
+        }
+    }
+    marked
+}
+
 /// Legs that say they belong to an owner and that it does not name: those that were never made go,
 /// those that hold bytes are kept for an administrator.
 pub(super) fn superseded<'a>(pass: &mut Pass<'_, 'a>, owner: Owner<'a>, complete: bool) {

@@ -56,14 +56,11 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> 
     let owner = Owner::Snapshot(snapshot);
     let failed = |check: SnapshotCheck| check.phase == CheckPhase::Failed;
     let again = snapshot.spec.check.is_some_and(failed);
-    if again {
-        // What was taken first is of no use, and its room may be needed.
-        let left = leg::delete_all(pass, owner);
-        let marked = |leg: &PoolLeg| leg.spec.deletion_mark;
-        if left.is_some() && !pass.claims.all(owner).all(marked) {
-            let message = "what was taken of a leg that may have lacked writes is being deleted";
-            return Outcome::Not(Why::new("TakenAgain", message));
-        }
+    // What was taken first is of no use, and its room may be needed.
+    if again && !leg::give_up(pass, owner) {
+        pass.claims.own_all(owner);
+        let message = "what was taken of a leg that may have lacked writes is being deleted";
+        return Outcome::Not(Why::new("TakenAgain", message));
     }
     if snapshot.spec.legs.is_empty() || again {
         return match begin(pass, snapshot) {
@@ -116,15 +113,17 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> 
     if let Some(check) = check.as_mut().filter(|_| !passed)
         && let Some(placed) = snapshot.spec.legs.first()
     {
-        let waits = match too_large(&usable) {
-            Some(why) => why,
-            None => match check::next(pass, snapshot, *check, placed, why.is_none()) {
-                Next::Wait(waits) => waits,
-                Next::Record(next) => {
-                    *check = next;
-                    recorded(next.phase)
-                }
-            },
+        let taken = why.is_none();
+        let next = match usable.first().filter(|leg| is_too_large(leg)) {
+            Some(leg) => too_large(pass, snapshot, *check, leg),
+            None => check::next(pass, snapshot, *check, placed, taken),
+        };
+        let waits = match next {
+            Next::Wait(waits) => waits,
+            Next::Record(next) => {
+                *check = next;
+                recorded(next.phase)
+            }
         };
         why.get_or_insert(waits);
     }
@@ -142,15 +141,24 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> 
     }
 }
 
-/// An agent that knows nothing of mirrors' snapshots takes all of the leg.
-fn too_large(taken: &[&PoolLeg]) -> Option<Why> {
-    let too_large = |leg: &&&PoolLeg| leg.status.as_ref().is_some_and(|s| s.size > leg.spec.size);
-    let leg = taken.iter().find(too_large)?;
+fn is_too_large(leg: &PoolLeg) -> bool {
+    leg.status.as_ref().is_some_and(|s| s.size > leg.spec.size)
+}
+
+/// More was taken than was asked for: the leg had grown since, or an agent that knows nothing of mirrors' snapshots has taken md's part, too.
+fn too_large(pass: &Pass, snapshot: &PoolSnapshot, check: SnapshotCheck, leg: &PoolLeg) -> Next {
+    let origin = origin(pass, snapshot, leg.spec.index);
+    let has_grown =
+        |origin: &PoolLeg| ledger::copied(origin, ledger::size(origin)) > leg.spec.size.0;
+    if origin.is_some_and(has_grown) {
+        let phase = CheckPhase::Failed;
+        return Next::Record(SnapshotCheck { phase, ..check });
+    }
     let message = format!(
         "the agent of node {} is older than the operator, and took what md keeps with the volume's bytes; update it, delete this snapshot, and take another",
         leg.spec.node_name
     );
-    Some(Why::new("AgentTooOld", message))
+    Next::Wait(Why::new("AgentTooOld", message))
 }
 
 /// What is said while what was found is being recorded.

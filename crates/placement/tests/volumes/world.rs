@@ -10,10 +10,11 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use strand_api::{
     Abroad, ArrayLeg, ArrayRefusal, ArrayStatus, Attachment, AttachmentPhase, Drive, DriveHealth,
-    DriveOperation, DriveOperationStatus, DrivePhase, ExportedLeg, LegCopy, LegExport, LegLack,
-    LegMove, LegPhase, MemoryPool, OperationPhase, PlacedLeg, PoolLeg, PoolLegSpec, PoolLegStatus,
-    PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus, PoolVolume, PoolVolumeSpec,
-    PoolVolumeStatus, Provisioning, SnapshotCheck, VolumeArray, VolumeMode, condition, names,
+    DriveOperation, DriveOperationStatus, DrivePhase, ExportedLeg, LegArray, LegCopy, LegExport,
+    LegLack, LegMove, LegPhase, MemoryPool, OperationPhase, PlacedLeg, PoolLeg, PoolLegSpec,
+    PoolLegStatus, PoolSnapshot, PoolSnapshotSpec, PoolSnapshotStatus, PoolVolume, PoolVolumeSpec,
+    PoolVolumeStatus, Provisioning, Redundancy, SnapshotCheck, VolumeArray, VolumeMode, condition,
+    names,
 };
 use strand_placement::volumes::{self, Action, Storage};
 
@@ -389,7 +390,7 @@ impl World {
         self.volumes.push(volume);
     }
 
-    /// `leg NAME of=VOLUME on=DRIVE [size=…] [thin] [ready=UUID | failed=REASON | deleted | orphan=UUID] [must=UUID] [marked] [orphaned] [snapshot=S] [source=L] [stored=N] [made=SIZE] [unhealthy=REASON]
+    /// `leg NAME of=VOLUME on=DRIVE [size=…] [thin] [ready=UUID | failed=REASON | deleted | orphan=UUID] [must=UUID] [marked] [orphaned] [snapshot=S] [source=L] [stored=N] [mirror=UUID] [made=SIZE] [unhealthy=REASON]
     /// [exports=GEN@NODE[:ro|:copy][:open],…] [exported=GEN,…] [unexported] [copy=UUID@DRIVE[/NODE]:GENERATION[:live]] [copied=SIZE] [unseen] [age=SECONDS]`
     fn leg(&mut self, name: &str, words: &mut Words) {
         let drive = words.take("on").unwrap();
@@ -412,7 +413,11 @@ impl World {
                 Provisioning::Thick
             },
             volume_mode: Some(VolumeMode::Filesystem),
-            array: None,
+            array: words.take("mirror").map(|array| LegArray {
+                uuid: uuid(array),
+                redundancy: Redundancy::Mirror,
+                legs: 2,
+            }),
             source: words.take("source").map(Into::into),
             copy: words.take("copy").map(copy),
             uuid: words.take("must").map(uuid),

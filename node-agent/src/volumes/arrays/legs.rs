@@ -128,11 +128,12 @@ impl Parts {
         &self,
         record: Record,
         here: Vec<PathBuf>,
-        recorded: Option<Wanted>,
+        recorded: Option<(Wanted, Vec<PlacedLeg>)>,
     ) -> Result<(), AttachError> {
         let volume = record.volume.clone();
         let local = self.connections.local(&volume)?;
         if let (Ok(arrays), Some(array)) = (&self.arrays, record.array) {
+            let (recorded, legs) = recorded.unzip();
             let (arrays, local, name) = (Arc::clone(arrays), local.clone(), volume.clone());
             let limited = record.limits();
             let mut devices = here;
@@ -174,7 +175,7 @@ impl Parts {
                 }
             });
             if stopped.await? {
-                self.tell_stopped(&record).await;
+                self.tell_stopped(&record, &legs.unwrap_or_default()).await;
             }
         }
         self.take_back(&volume, BTreeSet::new()).await?;

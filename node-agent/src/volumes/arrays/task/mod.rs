@@ -16,7 +16,7 @@ use futures::StreamExt;
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use strand_api::{ArrayStatus, Attachment, AttachmentPhase, PoolVolume};
+use strand_api::{ArrayStatus, Attachment, AttachmentPhase, PlacedLeg, PoolVolume};
 use strand_arrays::{ArrayError, Present, Running, Seen, Wanted};
 use strand_fabric::Nqn;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -111,9 +111,8 @@ pub(super) struct Task {
     /// Why legs are not reached, in words.
     waits_for: BTreeMap<Uuid, String>,
     told: Option<(ArrayStatus, Instant)>,
-    /// The look at the legs that was asked for last, and when that was heard; and the last one that was taken since.
+    /// The look at the legs that was asked for last, and when that was heard.
     asked_to_look: (i64, Instant),
-    looked: i64,
     jobs: JoinSet<(Job, Done)>,
     under_way: BTreeSet<Job>,
     /// Jobs that failed, and when they may be tried again.
@@ -141,7 +140,6 @@ impl Task {
             waits_for: BTreeMap::new(),
             told: None,
             asked_to_look: (0, Instant::now()),
-            looked: 0,
             jobs: JoinSet::new(),
             under_way: BTreeSet::new(),
             later: BTreeMap::new(),
@@ -355,7 +353,8 @@ impl Task {
         if !self.giving_back.is_empty() {
             // Of what is gone or to be deleted nothing is recorded any more.
             let recorded = self.object_is_there && !object.spec.deletion_mark;
-            self.give_back(&sight, now.clone().filter(|_| recorded));
+            let now = now.clone().filter(|_| recorded);
+            self.give_back(&sight, now.map(|now| (now, object.spec.legs.clone())));
         }
         let ends = !self.giving_back.is_empty();
         if self.asked_for || running.is_some() {
@@ -376,8 +375,8 @@ impl Task {
         self.show_how(&now, running, ends);
     }
 
-    /// `recorded`: what its record counts, where that can still change.
-    fn give_back(&mut self, sight: &Sight, recorded: Option<Wanted>) {
+    /// `recorded`: what its record counts, where that can still change, and its legs as they are there.
+    fn give_back(&mut self, sight: &Sight, recorded: Option<(Wanted, Vec<PlacedLeg>)>) {
         // A look at legs that do not answer lasts as long as they do not. Whoever writes has them recorded out.
         let looks = [Job::Keep, Job::GiveBack];
         let waits = looks.iter().any(|job| self.under_way.contains(job));
@@ -427,6 +426,9 @@ impl Task {
         let waits = |why: &str| Shown::Waits(why.to_owned());
         self.show(match (running, &self.trouble) {
             _ if ends => waits("it is being given back"),
+            (Some(_), _) if !now.read_only && self.is_told_stopped() => {
+                waits("that it runs again is not told yet")
+            }
             (Some(array), _) if now.formed => Shown::Device(array.device()),
             (Some(_), _) => waits("that its array was made is not recorded yet"),
             (None, Some(trouble)) if trouble.lasts => {

@@ -20,7 +20,21 @@ const STOPPED: Duration = Duration::from_secs(3);
 
 impl Parts {
     /// Tells that an array was given back in order. Where that cannot be told, whoever needs to know takes it for not so.
-    pub(in crate::volumes::arrays) async fn tell_stopped(&self, record: &Record) {
+    /// Nor is it told where other legs are recorded than were when it was taken down.
+    pub(in crate::volumes::arrays) async fn tell_stopped(
+        &self,
+        record: &Record,
+        recorded: &[PlacedLeg],
+    ) {
+        let volumes = Api::<PoolVolume>::all(self.client.clone());
+        let now = tokio::time::timeout(STOPPED, volumes.get(&record.volume)).await;
+        if !now.is_ok_and(|now| now.is_ok_and(|now| now.spec.legs == recorded)) {
+            tracing::warn!(
+                volume = record.volume,
+                "that it was given back in order was not told"
+            );
+            return;
+        }
         let status = ArrayStatus {
             node: self.node.clone(),
             generation: i64::try_from(record.generation).unwrap_or(i64::MAX),
@@ -65,20 +79,31 @@ async fn tell(
 }
 
 impl Task {
-    /// The last look at the legs that was asked for and has been taken: one that began after it was heard of, and saw every leg that is in.
-    fn looked(&mut self, began: Option<Instant>, saw_all: bool) -> i64 {
-        let array = self.object.as_ref().and_then(|o| o.spec.array.as_ref());
-        let asked = array.map_or(0, |array| array.look);
+    /// The look at the legs that is asked for, if this is one: it began after that was heard of, and saw every leg that is in.
+    fn asked_look(&mut self, began: Option<Instant>, saw_all: bool) -> Option<i64> {
+        let asked = self.asked();
         if self.asked_to_look.0 != asked {
             self.asked_to_look = (asked, Instant::now());
         }
         let (asked, heard) = self.asked_to_look;
-        if saw_all && began.is_some_and(|began| began > heard) {
-            self.looked = asked;
-        }
-        // What was asked for is never taken back, but by an older operator.
-        self.looked = self.looked.min(asked);
-        self.looked
+        let begun_since = began.is_some_and(|began| began > heard);
+        (saw_all && begun_since).then_some(asked)
+    }
+
+    fn asked(&self) -> i64 {
+        let array = self.object.as_ref().and_then(|o| o.spec.array.as_ref());
+        array.map_or(0, |array| array.look)
+    }
+
+    /// Whether the object says of this attachment that it was given back in order, which is so no more when its array runs.
+    pub(super) fn is_told_stopped(&self) -> bool {
+        let status = self.object.as_ref().and_then(|o| o.status.as_ref());
+        let array = status.and_then(|status| status.array.as_ref());
+        array.is_some_and(|array| {
+            array.stopped
+                && array.node == self.parts.node
+                && array.generation.unsigned_abs() == self.record.generation
+        })
     }
 
     /// Tells what it sees, where that is not what was told.
@@ -87,7 +112,7 @@ impl Task {
         for leg in now.legs.iter().filter(|leg| leg.device.is_none()) {
             self.contents.remove(&leg.uuid);
         }
-        let looked = self.looked(began, told::saw_all(now, running));
+        let look = self.asked_look(began, told::saw_all(now, running));
         let trouble = self.trouble.as_ref().filter(|_| running.is_none());
         if running.is_none() && (trouble.is_none() || self.begun.elapsed() < REACHED) {
             return;
@@ -126,14 +151,16 @@ impl Task {
                 before.map_or(&[], |before| &before.legs),
                 &Time(Timestamp::now()),
             ),
-            looked,
+            // What was told of an earlier look was seen then.
+            looked: look
+                .unwrap_or_else(|| before.map_or(0, |before| before.looked.min(self.asked()))),
             stopped: false,
             // One that md went on without is waited for by nobody.
             resyncing: now.level != Level::Stripe
                 && running.is_some_and(|array| array.resyncing && !unrecorded(now, array)),
             refused: trouble.map(|trouble| trouble.refusal.clone()),
         };
-        if before == Some(&status) {
+        if before == Some(&status) && !self.is_told_stopped() {
             return;
         }
         let (client, volume) = (self.parts.client.clone(), self.record.volume.clone());
