@@ -56,11 +56,14 @@ fn keep<'a>(pass: &mut Pass<'_, 'a>, snapshot: &'a PoolSnapshot) -> Outcome<'a> 
     let owner = Owner::Snapshot(snapshot);
     let failed = |check: SnapshotCheck| check.phase == CheckPhase::Failed;
     let again = snapshot.spec.check.is_some_and(failed);
-    // What was taken first is of no use, and its room may be needed.
-    if again && !leg::give_up(pass, owner) {
+    if again {
+        // Objects of what is gone stay until another place is named: they say that nothing is to be deleted any more.
         pass.claims.own_all(owner);
-        let message = "what was taken of a leg that may have lacked writes is being deleted";
-        return Outcome::Not(Why::new("TakenAgain", message));
+        // What was taken first is of no use, and its room may be needed.
+        if !leg::give_up(pass, owner) {
+            let message = "what was taken of a leg that may have lacked writes is being deleted";
+            return Outcome::Not(Why::new("TakenAgain", message));
+        }
     }
     if snapshot.spec.legs.is_empty() || again {
         return match begin(pass, snapshot) {
