@@ -9,7 +9,7 @@ use clap::{Parser, ValueEnum};
 use csi_driver::{Calls, Cluster, Controller, DRIVER, Endpoint, Node, NodeConfig, Services, serve};
 use prometheus::Registry;
 use std::future::IntoFuture;
-use strand_process::{Health, LogArgs, connect, start, stopped};
+use strand_process::{Health, LogArgs, Rings, confine, connect, start, stopped};
 use tokio::net::TcpListener;
 
 /// Strand's CSI driver: volumes from the pool for pods, and their doors to context memory.
@@ -67,6 +67,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
+    confine(Rings::Refused);
     let registry = Registry::new();
     let calls = Calls::new(&registry).context("metrics cannot be made")?;
     // A node that is told its pool needs no cluster.

@@ -18,7 +18,7 @@ use node_agent::volumes::{FabricConfig, VolumesConfig};
 use node_agent::{Agent, AgentConfig, http};
 use strand_arrays::Host;
 use strand_drives::{HostConfig, KernelHost, Roots};
-use strand_process::{LogArgs, connect, start_on, stopped};
+use strand_process::{LogArgs, Rings, confine, connect, start_on, stopped};
 use tokio::net::{TcpListener, UnixListener, lookup_host};
 use tokio::sync::watch;
 
@@ -110,6 +110,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
+    confine(Rings::Allowed);
     let _lock = lock(&args.state_dir)?;
     let client = connect(args.kubeconfig.as_deref()).await?;
     let host = Arc::new(KernelHost::start(host_config(&args)));

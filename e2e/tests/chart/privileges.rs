@@ -30,7 +30,7 @@ fn only_the_two_node_processes_are_privileged() {
                     "{what}"
                 );
                 if name == "agent" {
-                    // io_uring, which the runtimes' default profiles refuse.
+                    // The runtimes' default profiles refuse io_uring; the agent applies its own.
                     assert_eq!(context["seccompProfile"]["type"], "Unconfined", "{what}");
                 }
                 if context["privileged"] == true {

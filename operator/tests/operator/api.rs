@@ -1,8 +1,9 @@
 //! A real API with Strand's definitions, in a directory of its own.
 
+use k8s_openapi::api::core::v1::Event;
 use kube::{
     Api, Client, Config, Resource,
-    api::{Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde::de::DeserializeOwned;
@@ -93,6 +94,38 @@ impl Bed {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("{name} never went: {last:#?}");
+    }
+
+    /// Waits until there are events for each of these reasons, and returns the reasons of all. They follow what they tell of.
+    pub async fn until_told(&self, reasons: &[&str]) -> Vec<String> {
+        let mut told = Vec::new();
+        for _ in 0..1500 {
+            let events = self.api::<Event>().list(&ListParams::default()).await;
+            let found = events.unwrap().items.into_iter();
+            told = found.filter_map(|e| e.reason).collect();
+            if reasons
+                .iter()
+                .all(|reason| told.iter().any(|t| t == reason))
+            {
+                return told;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("events for {reasons:?} never came: {told:?}");
+    }
+
+    /// Waits until nobody has written anything for two seconds: what was begun is over.
+    pub async fn until_at_rest(&self) {
+        let mut before = self.server.stats().writes();
+        for _ in 0..30 {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let now = self.server.stats().writes();
+            if now == before {
+                return;
+            }
+            before = now;
+        }
+        panic!("somebody writes all the time");
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     volumes::{Cluster, Down, phase},
 };
 use k8s_openapi::{
-    api::core::v1::{Event, Node},
+    api::core::v1::Node,
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
@@ -266,12 +266,7 @@ async fn a_mirror_loses_legs_and_consumers_and_repairs_itself() {
     assert!(v.spec.array.unwrap().formed);
 
     // What was abnormal was told, and that it is over.
-    let events: Api<Event> = Api::all(cluster.client.clone());
-    let told = events.list(&ListParams::default()).await.unwrap().items;
-    let told: BTreeSet<String> = told.into_iter().filter_map(|e| e.reason).collect();
-    for reason in ["VolumeDegraded", "VolumeWhole"] {
-        assert!(told.contains(reason), "{told:?}");
-    }
+    cluster.until_told(&["VolumeDegraded", "VolumeWhole"]).await;
 
     // Nothing of it is left.
     cluster

@@ -2,9 +2,9 @@
 //!
 //! Every wait is for a state, with a bound.
 use crate::api::{Bed, Running};
-use k8s_openapi::api::core::v1::{Event, Node};
+use k8s_openapi::api::core::v1::Node;
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use operator::{act, lease, metrics::Metrics, observe::Observed, run::Operator};
@@ -165,16 +165,10 @@ async fn a_pool_takes_blank_drives_publishes_its_map_and_then_rests() {
     let drive = cluster.api::<Drive>().get("d1").await.unwrap();
     assert_eq!(drive.finalizers(), [names::FINALIZER]);
 
-    let events: Api<Event> = Api::all(cluster.client.clone());
-    let told = events.list(&Default::default()).await.unwrap();
-    assert!(
-        told.items
-            .iter()
-            .any(|e| e.reason.as_deref() == Some("PoolReady")),
-        "{told:?}"
-    );
+    cluster.until_told(&["PoolReady"]).await;
 
     // At rest: a change that matters to nothing moves no epoch and causes no write.
+    cluster.until_at_rest().await;
     let node = Patch::Merge(json!({"metadata": {"labels": {"colour": "blue"}}}));
     cluster
         .api::<Node>()

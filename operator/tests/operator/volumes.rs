@@ -2,11 +2,7 @@
 //!
 //! Every wait is for a state, with a bound.
 use crate::api::{Bed, Running, report};
-use k8s_openapi::{
-    api::core::v1::{Event, Node},
-    apimachinery::pkg::apis::meta::v1::Time,
-    jiff::Timestamp,
-};
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -324,16 +320,7 @@ async fn a_volume_lives_and_then_everything_rests() {
                 .is_some_and(|c| c.reason == names::INSUFFICIENT_CAPACITY)
         })
         .await;
-    let events: Api<Event> = Api::all(cluster.client.clone());
-    let mut told = Vec::new();
-    for _ in 0..250 {
-        told = events.list(&ListParams::default()).await.unwrap().items;
-        if !told.is_empty() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let told: Vec<String> = told.into_iter().filter_map(|e| e.reason).collect();
+    let told = cluster.until_told(&["VolumeNotReady"]).await;
     assert_eq!(
         told,
         ["VolumeNotReady"],
@@ -341,9 +328,9 @@ async fn a_volume_lives_and_then_everything_rests() {
     );
 
     // At rest: a change that matters to nothing causes no write.
+    cluster.until_at_rest().await;
     let label = json!({"metadata": {"labels": {"colour": "blue"}}});
     cluster.patch::<Node>("gpu-1", label).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
     let before = cluster.server.stats().writes();
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(
