@@ -321,7 +321,10 @@ fn a_rack_that_is_killed_leaves_nothing_running_and_comes_up_as_it_was() {
     assert_eq!(labels(&bed), before);
     assert_eq!(loops_over(bed.dir.path()).len(), if loops { 2 } else { 0 });
     let looks = loops_over(bed.dir.path()).into_iter().next();
-    let looks = looks.map(|device| std::thread::spawn(move || look_until_it_goes(&device)));
+    let looks = looks.map(|device| {
+        let open = File::open(&device).unwrap();
+        std::thread::spawn(move || look_until_it_goes(&device, open))
+    });
     assert!(bed.end("TERM"), "{}", bed.output());
     assert_eq!(loops_over(bed.dir.path()), Vec::<PathBuf>::new());
     if let Some(thread) = looks {
@@ -331,8 +334,7 @@ fn a_rack_that_is_killed_leaves_nothing_running_and_comes_up_as_it_was() {
 
 /// Has a device open until it has been asked to go, as udev may: the kernel then detaches it when it is closed
 /// (`/sys/block/loopN/loop/autoclear`).
-fn look_until_it_goes(device: &Path) {
-    let _open = File::open(device).unwrap();
+fn look_until_it_goes(device: &Path, _open: File) {
     let name = device.file_name().unwrap();
     let asked = Path::new("/sys/block").join(name).join("loop/autoclear");
     let start = Instant::now();
@@ -463,11 +465,13 @@ fn pods_share_their_blocks_over_nodes_and_restarts() {
     until_all_are_hits(&mut reader);
     until_all_are_hits(&mut writer);
 
-    let endpoint = pids(&rack)[3];
-    send("KILL", endpoint);
+    let endpoint =
+        |rack: &Value| u32::try_from(rack["endpoints"][0]["pid"].as_u64().unwrap()).unwrap();
+    let killed = endpoint(&rack);
+    send("KILL", killed);
     bed.wait("a killed endpoint is started again", |bed| {
-        let pid = pids(&bed.rack())[3];
-        pid != endpoint && runs(&pid)
+        let pid = endpoint(&bed.rack());
+        pid != killed && runs(&pid)
     });
     let address = rack["endpoints"][0]["resp"].as_str().unwrap().to_owned();
     bed.wait("it listens again", |_| TcpStream::connect(&address).is_ok());

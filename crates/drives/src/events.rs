@@ -111,6 +111,8 @@ async fn uevents(devices: Devices, changes: &watch::Sender<u64>) -> io::Result<(
     let mut socket = TokioSocket::new(NETLINK_KOBJECT_UEVENT)?;
     // Group 1 is the kernel's own events; udev's lie in group 2.
     socket.socket_mut().bind(&SocketAddr::new(0, 1))?;
+    // Devices may have come or gone between the first scan and this.
+    changes.send_modify(|count| *count += 1);
     loop {
         match socket.recv_from_full().await {
             Ok((message, _)) if devices.concerns(&message) => {

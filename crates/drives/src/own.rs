@@ -1,6 +1,8 @@
 //! Drives that carry our label: believing it, and bringing the drive to where it says.
 
 use std::io;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use strand_placement::carve::Layout;
@@ -15,15 +17,26 @@ use crate::kernel::KernelHost;
 use crate::label::{self, Copy, DiskLabel};
 use crate::{partitions, reserved};
 
+/// What uses a drive for less than this, and between two looks.
+const PASSING: Duration = Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_millis(50);
+
 impl KernelHost {
-    /// Refuses while the drive or a partition of it is in use.
+    /// Refuses while the drive or a partition of it is in use. A process that any thread of ours is just starting has our own
+    /// descriptors until it runs its program: who has the drive open is looked at again before it counts.
     pub(crate) fn refuse_use(&self, held: &Held<'_>) -> Result<(), DriveError> {
-        match self.uses(held) {
-            reasons if reasons.is_empty() => Ok(()),
-            reasons => Err(DriveError::Busy {
-                path: held.drive.path.clone(),
-                reasons,
-            }),
+        let begun = Instant::now();
+        loop {
+            match self.uses(held) {
+                reasons if reasons.is_empty() => return Ok(()),
+                _ if begun.elapsed() < PASSING => sleep(AGAIN),
+                reasons => {
+                    return Err(DriveError::Busy {
+                        path: held.drive.path.clone(),
+                        reasons,
+                    });
+                }
+            }
         }
     }
 

@@ -27,7 +27,7 @@ async fn becomes(host: &KernelHost, expected: &[&str]) {
             changes.changed().await.unwrap();
         }
     };
-    timeout(Duration::from_secs(10), waiting)
+    timeout(Duration::from_secs(60), waiting)
         .await
         .unwrap_or_else(|_| panic!("{:?} never became {expected:?}", serials(host)));
 }

@@ -265,8 +265,9 @@ impl Writes {
                 drop_finalizer(value, definition::CLEANUP)
             });
             if self.store.get(CRDS, &definition.key).is_none() {
-                self.store.close_watches(kind);
+                // Whoever hears of the end and asks again finds it gone.
                 self.registry.reload(&self.store);
+                self.store.close_watches(kind);
             }
         }
         for (kind, object) in held.iter().filter(|(_, o)| !o.deleting) {

@@ -18,7 +18,7 @@ use crate::object::{Key, Object};
 /// Compact when the log is larger than this and than four times what lives, in bytes.
 const COMPACT_AT: u64 = 64 << 20;
 /// How long a lock that is held is waited for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -117,7 +117,8 @@ async fn acknowledged_writes_survive_kill_9() {
         .expect("deleted");
     drop(child);
     let acknowledged = writer.await.expect("joined");
-    assert!(acknowledged.len() >= 49);
+    // One of the fifty is another's, and the last one's answer may still have been on its way.
+    assert!(acknowledged.len() >= 48);
 
     // A last line that was being written is cut off, not believed.
     let log = dir.path().join("log.jsonl");

@@ -1,5 +1,7 @@
 //! The seccomp profile, in processes of their own: it cannot be taken off again.
 
+#![allow(clippy::unwrap_used)]
+
 use std::env;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::chroot;

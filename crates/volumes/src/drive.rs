@@ -27,7 +27,7 @@ use crate::{ioctl, mounts};
 /// How much of a file system is trimmed in one command, in bytes.
 const TRIM_STEP: u64 = 1 << 30;
 /// How long another's lock on the device, or use of the file system, is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A drive whose storage side is mounted. Dropping it leaves everything as it is, mounted and attached: pods go on.
 #[derive(Debug)]

@@ -341,7 +341,7 @@ async fn detach(
         run(Command::new("losetup").args(["-d", &device]));
     }
     // A device in use is detached when its last user goes; who looks at all devices of a machine uses it for a moment.
-    for _ in 0..200 {
+    for _ in 0..1500 {
         if legs.device(&volume).is_none() {
             break;
         }

@@ -122,7 +122,7 @@ pub fn deleted_definitions_lose_no_volume(rack: &Rack) {
 
     rack.helm("upgrade", &[]);
     rolled_out(rack);
-    rack.apply(json!({
+    rack.apply_once_defined(json!({
         "apiVersion": "strand.dev/v1alpha1", "kind": "MemoryPool", "metadata": {"name": "rack"}, "spec": pool["spec"],
     }));
     all_drives_serve(rack, 8);
@@ -188,16 +188,24 @@ pub fn release_and_uninstall_leave_nothing(rack: &Rack) {
         .collect();
     println!("    left: {ours:?}");
     assert_eq!(ours, Vec::<&str>::new());
-    assert_eq!(
-        guard::loops(rack.cluster.dir()).unwrap(),
-        Vec::<String>::new()
-    );
+    // The kernel gives devices back once the last of their users has ended.
+    wait::until("loop devices are given back", PATIENCE, || {
+        let loops = guard::loops(rack.cluster.dir()).map_err(|error| format!("{error:#}"))?;
+        match loops.is_empty() {
+            true => Ok(()),
+            false => Err(loops.join(" ")),
+        }
+    })
+    .unwrap();
     for node in rack.cluster.nodes() {
-        assert_eq!(
-            node.sh("grep -E 'strand|csi' /proc/mounts || true")
-                .unwrap(),
-            ""
-        );
+        wait::until("its mounts are gone", PATIENCE, || {
+            let mounts = node.sh("grep -E 'strand|csi' /proc/mounts || true");
+            match mounts.map_err(|error| format!("{error:#}"))? {
+                none if none.is_empty() => Ok(()),
+                some => Err(some),
+            }
+        })
+        .unwrap();
         let marks = "for d in /var/lib/drives/*.img; do head -c 16M $d | tr -d '\\0' | wc -c; done | sort -u";
         assert_eq!(node.sh(marks).unwrap().trim(), "0", "drives are blank");
     }

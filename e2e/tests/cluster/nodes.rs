@@ -117,18 +117,32 @@ pub fn a_node_joins_is_drained_and_leaves(rack: &Rack) {
 
     node.power_off().unwrap();
     rack.kubectl(&["delete", "node", "node-3"]);
-    let drives = rack.cluster.get(&["drives"]).unwrap();
-    let of_node = drives["items"].as_array().unwrap().iter();
-    for drive in of_node.filter(|drive| drive["spec"]["nodeName"] == "node-3") {
-        let name = drive["metadata"]["name"].as_str().unwrap();
-        rack.apply(json!({
-            "apiVersion": "strand.dev/v1alpha1", "kind": "DriveOperation", "metadata": {"name": format!("forget-{name}")},
-            "spec": {"type": "Forget", "drive": name, "serial": drive["status"]["identity"]["serial"]},
-        }));
-    }
-    rack.until(&["drives"], "{.items[*].spec.nodeName}", |nodes| {
-        !nodes.contains("node-3")
-    });
+    wait::until("its drives are forgotten", PATIENCE, || {
+        let drives = rack.cluster.get(&["drives"]).unwrap();
+        let mut left = Vec::new();
+        for drive in drives["items"].as_array().unwrap() {
+            if drive["spec"]["nodeName"] != "node-3" {
+                continue;
+            }
+            let name = drive["metadata"]["name"].as_str().unwrap();
+            let operation = format!("forget-{name}");
+            rack.apply(json!({
+                "apiVersion": "strand.dev/v1alpha1", "kind": "DriveOperation", "metadata": {"name": operation},
+                "spec": {"type": "Forget", "drive": name, "serial": drive["status"]["identity"]["serial"]},
+            }));
+            // Refused for good while the operator has not heard that the node went: it is asked anew.
+            let asked = rack.cluster.get(&["driveoperations", &operation]);
+            if asked.is_ok_and(|asked| asked["status"]["phase"] == "Failed") {
+                rack.kubectl(&["delete", "driveoperations", &operation]);
+            }
+            left.push(name.to_owned());
+        }
+        match left.is_empty() {
+            true => Ok(()),
+            false => Err(left.join(" ")),
+        }
+    })
+    .unwrap();
     rack.kubectl(&["delete", "driveoperations", "--all"]);
     rack.until(
         &["mpool", "rack"],

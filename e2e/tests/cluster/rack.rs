@@ -36,6 +36,15 @@ impl Rack {
         self.cluster.apply(&object.to_string()).unwrap();
     }
 
+    /// The same, of a kind whose definition the API server may not have taken up yet.
+    pub fn apply_once_defined(&self, object: Value) {
+        wait::until("its kind is known", PATIENCE, || {
+            let applied = self.cluster.apply(&object.to_string());
+            applied.map_err(|error| format!("{error:#}"))
+        })
+        .unwrap();
+    }
+
     /// `helm VERB strand CHART` with the bed's values.
     pub fn helm(&self, verb: &str, more: &[&str]) -> String {
         self.helm_of(&repository().join("charts/strand"), verb, more)
@@ -57,7 +66,7 @@ impl Rack {
 
     /// A pool of all drives but small ones, split in half.
     pub fn pool(&self) {
-        self.apply(json!({
+        self.apply_once_defined(json!({
             "apiVersion": "strand.dev/v1alpha1", "kind": "MemoryPool", "metadata": {"name": "rack"},
             "spec": {"drives": {"models": ["*"], "minSize": "4Gi"}, "carve": {"contextMemory": "50%"},
                 // Small drives: at their endurance hardly a block a second would be kept.
@@ -161,24 +170,26 @@ impl Rack {
             .unwrap()
     }
 
-    /// Writes a block that stays readable: one that is written while a node stands still for 50 ms is a miss for good.
+    /// Writes a block that stays readable: one that is written while a node stands still for 50 ms goes to another, from which it is
+    /// deleted once that node is back.
     pub fn keep(&self, namespace: &str, pod: &str) {
-        self.says_true(
-            namespace,
-            pod,
-            "print(r.set('kept', b'z' * 500000) and r.get('kept') == b'z' * 500000)",
+        let line = format!(
+            "set = r.set('kept', b'z' * 500000)\n{BACK}\nprint(set and r.get('kept') == b'z' * 500000)"
         );
+        self.says(namespace, pod, &line, "True");
     }
 
     /// Waits until that block is read.
     pub fn kept(&self, namespace: &str, pod: &str) {
-        self.says_true(namespace, pod, "print(r.get('kept') == b'z' * 500000)");
+        let line = "print(r.get('kept') == b'z' * 500000)";
+        self.says(namespace, pod, line, "True");
     }
 
-    fn says_true(&self, namespace: &str, pod: &str, line: &str) {
+    /// Runs Python in a pod until it prints this.
+    pub fn says(&self, namespace: &str, pod: &str, line: &str, answer: &str) {
         wait::until(line, PATIENCE, || {
             let said = self.redis(namespace, pod, line);
-            if said == "True" { Ok(()) } else { Err(said) }
+            if said == answer { Ok(()) } else { Err(said) }
         })
         .unwrap();
     }
@@ -194,6 +205,9 @@ impl Rack {
         ]);
     }
 }
+
+/// In Python: lets a node that stood still be found again, which takes at most two seconds.
+pub const BACK: &str = "import time; time.sleep(5)";
 
 /// `strandctl` on the cluster, as an administrator runs it.
 pub fn strandctl(rack: &Rack, args: &[&str]) -> Command {
@@ -212,6 +226,8 @@ fn values() -> Value {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
         "node": {"standInDir": "/var/lib/drives", "arenaMiB": 256},
         "csi": {"sidecars": {"registry": "localhost", "pullPolicy": "Never"}},
+        // Pods start without an endpoint where the operator does not answer in time; these tests want theirs on a busy machine too.
+        "injection": {"timeoutSeconds": 15},
     })
 }
 

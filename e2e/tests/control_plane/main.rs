@@ -14,7 +14,7 @@ use bed::{Bed, within};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use strand_api::{Drive, DriveOperation, MemoryPool, PoolGrant, names};
@@ -53,6 +53,12 @@ async fn the_chart_on_a_real_api_server() {
     let mut bed = Bed::start().await;
     bed.install();
     installing_again_takes_the_definitions_over(&bed);
+    let may = bed.token("strand-operator", None).await;
+    within("the API server knows the operator's rights", || async {
+        let pools: Api<MemoryPool> = Api::all(may.clone());
+        pools.list(&ListParams::default()).await.is_ok()
+    })
+    .await;
     let operator = bed.operator();
     within("the operator is ready", || async { operator.ready().await }).await;
 

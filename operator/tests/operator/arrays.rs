@@ -14,6 +14,10 @@ use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use strand_api::{
@@ -25,13 +29,13 @@ use strand_api::{
 type Told = BTreeMap<String, (LegHolding, Time)>;
 
 impl Cluster {
-    /// Agents of all nodes that run the arrays of what is attached there.
-    fn consumers(&self) -> Running {
-        let (client, down) = (self.client.clone(), self.down.clone());
+    /// Agents of all nodes that run the arrays of what is attached there. While copies `last`, none becomes whole.
+    fn consumers(&self, last: &Arc<AtomicBool>) -> Running {
+        let (client, down, last) = (self.client.clone(), self.down.clone(), last.clone());
         let acting = async move {
             let mut told = Told::new();
             loop {
-                consume(&client, &down, &mut told).await;
+                consume(&client, &down, last.load(Relaxed), &mut told).await;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -109,7 +113,7 @@ impl Cluster {
 }
 
 /// Runs the arrays of what is attached for writing to nodes that are up, and tells of their legs. Its clock is an hour ahead.
-async fn consume(client: &Client, down: &Down, told: &mut Told) {
+async fn consume(client: &Client, down: &Down, copies_last: bool, told: &mut Told) {
     let (volumes, legs): (Api<PoolVolume>, Api<PoolLeg>) =
         (Api::all(client.clone()), Api::all(client.clone()));
     let everything = ListParams::default();
@@ -150,7 +154,9 @@ async fn consume(client: &Client, down: &Down, told: &mut Told) {
                 (true, None) => LegHolding::Whole,
                 (true, Some(LackPhase::Out)) => LegHolding::Apart,
                 // It is copied to, and some time later it has everything.
-                (true, Some(_)) if before == Some(LegHolding::Behind) => LegHolding::Whole,
+                (true, Some(_)) if before == Some(LegHolding::Behind) && !copies_last => {
+                    LegHolding::Whole
+                }
                 (true, Some(_)) => LegHolding::Behind,
             };
             if lack.is_none() && !array.formed && holding == LegHolding::Away {
@@ -196,7 +202,8 @@ async fn a_mirror_loses_legs_and_consumers_and_repairs_itself() {
     let cluster = Cluster::of(&["gpu-1", "gpu-2", "gpu-3"]).await;
     let _operator = cluster.operate();
     let _agents = cluster.agents();
-    let _consumers = cluster.consumers();
+    let copies_last = Arc::new(AtomicBool::new(false));
+    let _consumers = cluster.consumers(&copies_last);
 
     // Placed: in two failure domains, the first near its consumer; the array has its UID.
     cluster
@@ -259,8 +266,10 @@ async fn a_mirror_loses_legs_and_consumers_and_repairs_itself() {
     );
 
     // It is back, and is copied to from end to end: it was written to in another attachment.
+    copies_last.store(true, Relaxed);
     cluster.power("gpu-1", true).await;
     cluster.lacking("v", 0, LackPhase::Rebuilding).await;
+    copies_last.store(false, Relaxed);
     let v = cluster.whole("v").await;
     assert_eq!(nodes(&v), ["gpu-1", third]);
     assert!(v.spec.array.unwrap().formed);

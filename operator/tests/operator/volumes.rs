@@ -255,6 +255,7 @@ async fn a_volume_lives_and_then_everything_rests() {
     cluster.volume("warm", json!({})).await;
     cluster.ready("warm").await;
 
+    cluster.until_at_rest().await;
     let (begun, before) = (Instant::now(), cluster.server.stats().writes());
     cluster
         .volume("v", json!({"locality": "Node", "nodeName": "gpu-2"}))
@@ -263,8 +264,8 @@ async fn a_volume_lives_and_then_everything_rests() {
     let writes = cluster.server.stats().writes() - before;
     println!("created to ready: {:?}, {writes} writes", begun.elapsed());
     // Created, placed, leg, its status, UUID, status; where the leg is slow, the status also says meanwhile what it waits for:
-    // to be placed, and to be made.
-    assert!(writes <= 8, "{writes} writes");
+    // to be placed, and to be made. A write that another one has overtaken is tried again.
+    assert!(writes <= 10, "{writes} writes");
     let leg = &v.spec.legs[0];
     assert_eq!(
         (leg.name.as_str(), leg.node_name.as_str()),
@@ -398,7 +399,7 @@ async fn a_cordoned_node_gets_only_what_has_to_be_there() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_objects_lose_no_bytes() {
     let cluster = Cluster::start().await;
-    let _operator = cluster.operate();
+    let operator = cluster.operate();
     let _agents = cluster.agents();
     cluster.volume("v", json!({})).await;
     let placed = cluster.ready("v").await.spec.legs;
@@ -417,7 +418,9 @@ async fn lost_objects_lose_no_bytes() {
         .await;
     cluster.ready("v").await;
 
-    // Everything but the bytes, as in an empty cluster: all of it is listed again, as orphans.
+    // Everything but the bytes, as in an empty cluster: all of it is listed again, as orphans. An operator could hear of the leg's end before the volume's, and
+    // make it again.
+    drop(operator);
     cluster.delete::<PoolVolume>("v").await;
     cluster.delete::<PoolLeg>("v-0").await;
     cluster
@@ -425,6 +428,7 @@ async fn lost_objects_lose_no_bytes() {
             l.spec.orphaned && l.status.as_ref().and_then(|s| s.phase) == Some(LegPhase::Orphaned)
         })
         .await;
+    let _operator = cluster.operate();
     // A new volume of that name gets none of it.
     cluster.volume("v", json!({})).await;
     let other = cluster.ready("v").await;

@@ -28,7 +28,11 @@ use std::{
 };
 use strand_api::ByteQuantity;
 use strand_traces::{Request, Served};
-use tokio::{signal::ctrl_c, sync, task::JoinSet};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync,
+    task::JoinSet,
+};
 
 /// What is replayed, through what, and what it is compared with.
 #[derive(Args, Debug)]
@@ -128,6 +132,8 @@ pub async fn run(args: ReplayArgs) -> Result<ExitCode> {
         );
     }
 
+    // From here on, Ctrl-C ends the replay and not the process.
+    let mut interrupts = signal(SignalKind::interrupt()).context("Ctrl-C cannot be seen")?;
     let started = Instant::now();
     let interrupted = {
         let serving = serve_all(sessions, &shared);
@@ -135,7 +141,7 @@ pub async fn run(args: ReplayArgs) -> Result<ExitCode> {
         tokio::select! {
             served = serving => served.map(|()| false),
             () = telling => Ok(false),
-            pressed = ctrl_c() => pressed.map(|()| true).context("Ctrl-C cannot be seen"),
+            _ = interrupts.recv() => Ok(true),
         }
     };
     progress::end();

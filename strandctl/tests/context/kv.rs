@@ -1,7 +1,10 @@
 use super::bed::{Bed, command, run, through};
 use kv_endpoint::Config;
 use std::fs;
-use tokio::{io::AsyncReadExt, net::TcpListener};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpSocket},
+};
 
 /// Every byte there is, more than a socket takes at once.
 fn value() -> Vec<u8> {
@@ -217,9 +220,10 @@ async fn what_cannot_be_meant_is_refused_in_words() {
         "{said:?}"
     );
 
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = free.local_addr().unwrap().to_string();
-    drop(free);
+    // Nobody listens there, and nobody else gets it meanwhile.
+    let silent = TcpSocket::new_v4().unwrap();
+    silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = silent.local_addr().unwrap().to_string();
     let said = run(&["kv", "get", "k", "--endpoint", &address], b"").await;
     assert_eq!(said.code, 2);
     assert!(

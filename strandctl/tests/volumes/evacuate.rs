@@ -63,8 +63,11 @@ async fn a_drive_is_emptied_under_use_and_kills_and_nothing_is_lost() {
         rack.strandctl(&["volumes", "list"]).1.contains(" -> ")
     })
     .await;
-    let (_, said) = rack.strandctl(&["drives"]);
-    assert!(said.contains("Cordoned, Evacuating"), "{said}");
+    until("it is told", async || {
+        let (_, said) = rack.strandctl(&["drives"]);
+        said.contains("Cordoned, Evacuating")
+    })
+    .await;
     rack.kill(rack.node().pid).await;
     // Whoever wants a volume gets it, wherever it is just then.
     let file = calls.mount(ext4).await;

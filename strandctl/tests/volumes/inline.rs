@@ -100,6 +100,7 @@ fn kept(rack: &Rack) -> Vec<PathBuf> {
 async fn a_pod_has_its_door_and_its_space_until_it_ends_with_or_without_an_agent() {
     let mut rack = Rack::new();
     rack.up(&["--drives", "1", "--drive-size", "6Gi"]);
+    rack.storage_is_told().await;
     let calls = Calls::to(&rack);
     let room = calls.room().await;
     let door = Inline {

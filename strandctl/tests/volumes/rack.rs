@@ -16,7 +16,7 @@ use std::{
     thread::sleep,
     time::{Duration, Instant},
 };
-use strand_api::{PoolLeg, PoolSnapshot, PoolVolume};
+use strand_api::{Drive, DrivePhase, PoolLeg, PoolSnapshot, PoolVolume};
 
 /// Longest that anything is waited for; most take a second.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -92,6 +92,18 @@ impl Rack {
             );
             sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Waits until the drives have told what their storage sides hold: until then that is estimated.
+    pub async fn storage_is_told(&self) {
+        until("what storage holds is told", async || {
+            self.all::<Drive>().await.into_iter().all(|drive| {
+                let status = drive.status.unwrap_or_default();
+                status.phase != Some(DrivePhase::Ready)
+                    || status.partitions.iter().any(|p| p.usable.is_some())
+            })
+        })
+        .await;
     }
 
     /// Something in the rack's directory.

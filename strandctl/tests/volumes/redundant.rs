@@ -28,6 +28,7 @@ async fn largest(calls: &Calls, redundancy: &str) -> i64 {
 async fn what_is_told_of_room_fits_in_legs_that_are_apart() {
     let mut rack = Rack::new();
     rack.up(&RACK);
+    rack.storage_is_told().await;
     let calls = Calls::to(&rack);
     for (redundancy, legs) in [("mirror", 2), ("stripe", 3)] {
         let parameters = [("redundancy", redundancy)];

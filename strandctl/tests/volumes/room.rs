@@ -72,6 +72,7 @@ async fn a_file_system_is_rewritten_on_a_thick_drive_that_copies_of_it_have_fill
 async fn the_largest_volume_that_is_told_of_fits_and_none_that_is_larger() {
     let mut rack = Rack::new();
     rack.up(&["--drives", "2", "--drive-size", "3Gi"]);
+    rack.storage_is_told().await;
     let calls = Calls::to(&rack);
     let request = GetCapacityRequest::default();
     let told = calls.controller().get_capacity(request).await;

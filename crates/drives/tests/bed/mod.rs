@@ -212,8 +212,8 @@ pub fn wait_for(what: &str, mut reached: impl FnMut() -> bool) {
     let start = Instant::now();
     while !reached() {
         assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "waited for {what} for ten seconds"
+            start.elapsed() < Duration::from_secs(60),
+            "waited for {what} for a minute"
         );
         std::thread::sleep(Duration::from_millis(10));
     }

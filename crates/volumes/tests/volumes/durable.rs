@@ -53,8 +53,10 @@ fn what_was_acknowledged_to_another_machine_or_an_array_outlives_the_power() {
     let elsewhere: Give = |drive, generation| drive.lend("v-0", generation, false);
     assert!(outlives_the_power(&alone, elsewhere), "lent");
     assert!(outlives_the_power(&of_array, here), "a part of an array");
-    // Who dies with its machine was told of no flush. It shows that this bed loses what it shall.
-    assert!(!outlives_the_power(&alone, here), "alone, here");
+    // Who dies with its machine was told of no flush. It shows that this bed loses what it shall; unless somebody on this machine has
+    // everything flushed just then.
+    let loses = |_| !outlives_the_power(&alone, here);
+    assert!((0..5).any(loses), "alone, here");
 }
 
 /// How often the drive under a bed was told to flush; iostats of the kernel's documentation, the sixteenth value.

@@ -47,7 +47,7 @@ fn deleting_names_the_bytes_it_means() {
     let start = std::time::Instant::now();
     while drive.space().unwrap().free + MIB < before.free {
         assert!(
-            start.elapsed().as_secs() < 10,
+            start.elapsed().as_secs() < 60,
             "{before:?} {:?}",
             drive.space()
         );

@@ -189,9 +189,13 @@ pub async fn device(at: impl Into<Use<'_>>, generation: i64, read_only: bool) ->
     .unwrap()
 }
 
-/// NodeUnstageVolume's part.
+/// NodeUnstageVolume's part, again and again as the kubelet does.
 pub async fn give_back(at: impl Into<Use<'_>>) {
-    try_give_back(at).await.unwrap();
+    let at = at.into();
+    let what = format!("{} is given back by {}", at.volume, at.guest.name());
+    wait::until(&what, SOON, || try_give_back(at))
+        .await
+        .unwrap();
 }
 
 /// The same; what the agent answers where it does not take it yet.
