@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use strand_context_store::Options;
 use strand_kv_client::PutOptions;
 use support::PATIENCE;
 use support::agent::{Agent, connect};
@@ -139,7 +140,11 @@ async fn endpoint_at(door: &Path, step: &str, moment: Duration) -> (Child, Vec<C
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_killed_at_any_step_leaves_nothing() {
-    let agent = Agent::start(512 << 20).await;
+    let options = Options {
+        patience: PATIENCE,
+        ..Options::default()
+    };
+    let agent = Agent::with(512 << 20, options).await;
     let honest = agent.door("honest.sock", 32 * MIB);
     let honest = connect(honest.path()).await;
     for (seed, (key, length)) in THERE.iter().enumerate() {

@@ -12,13 +12,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use strand_context_store::{
-    Identity, Medium, Namespace, Options, Put, PutOptions, Recovery, Store,
+    Identity, Medium, Namespace, OpenError, Options, Put, PutOptions, Recovery, Store,
 };
 
 const LEN: u64 = 1 << 30;
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 const NS: Namespace = Namespace(3);
 const KEYS: u64 = 300;
 const WRITERS: u64 = 8;
@@ -45,20 +47,28 @@ fn value(number: u64) -> Vec<u8> {
 
 async fn open(path: &Path) -> (Store, Recovery) {
     let file = File::options().read(true).write(true).open(path).unwrap();
-    let medium = Medium {
-        file,
-        offset: 0,
-        len: LEN,
-    };
     let identity = Identity {
         pool: "p".to_owned(),
         drive: "d".to_owned(),
     };
     let options = Options {
-        patience: Duration::from_secs(20),
+        patience: PATIENCE,
         ..Options::default()
     };
-    Store::open(medium, &identity, options).await.unwrap()
+    // Transfers of a process that was killed keep the partition until they end.
+    let begun = Instant::now();
+    loop {
+        let medium = Medium {
+            file: file.try_clone().unwrap(),
+            offset: 0,
+            len: LEN,
+        };
+        match Store::open(medium, &identity, options.clone()).await {
+            Ok(opened) => return opened,
+            Err(OpenError::Busy) if begun.elapsed() < PATIENCE => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// The child: says "begin KEY NUMBER" before a put and "done KEY NUMBER" after it; number 0 is a deletion.

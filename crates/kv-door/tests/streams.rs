@@ -6,9 +6,11 @@
 
 mod bed;
 
+use std::time::Duration;
+
 use bed::Bed;
 use futures::future::join_all;
-use strand_kv_client::{Client, Error, Next, Options, Put, PutOptions};
+use strand_kv_client::{Client, Connection, Error, Next, Options, Put, PutOptions};
 
 const MIB: usize = 1 << 20;
 
@@ -104,9 +106,18 @@ async fn a_value_goes_on_in_the_next_session_if_it_is_the_same() {
         door,
         directory,
     } = bed;
+    let session = client.connection();
     drop(door);
     let bed = Bed::at(directory, node);
-    client.connected(bed::PATIENCE).await;
+    let next = tokio::time::timeout(bed::PATIENCE, async {
+        loop {
+            match client.connection() {
+                up @ Connection::Up { .. } if up != session => return,
+                _ => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    });
+    next.await.expect("no next session");
     let replaced = put(&client, b"other", &bed::value(2, 9 * MIB + 5)).await;
     assert_eq!(replaced, Put::Stored);
     while let Some(part) = same.next().await.unwrap() {

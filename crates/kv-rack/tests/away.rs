@@ -15,10 +15,10 @@ use bed::{Bed, NS, value, wait};
 use strand_kv_client::{Error, Put, PutOptions, Ttl};
 use strand_kv_rack::PeerState;
 
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a busy machine of two cores adds.
-const SLACK: Duration = Duration::from_millis(250);
+const SLACK: Duration = Duration::from_secs(4);
 
 async fn put(bed: &Bed, member: usize, key: &[u8], value: &[u8]) -> Put {
     bed.client(member)
@@ -69,7 +69,7 @@ async fn a_frozen_peer_is_a_miss_in_time_and_at_once_afterwards_and_comes_back()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_takes_longer_than_the_patience_is_no_dead_peer() {
     // Without optimization, on a busy machine, a checksum alone takes tens of milliseconds a chunk.
-    let patience = 12 * PATIENCE;
+    let patience = Duration::from_millis(600);
     let bed = Bed::with(2, |options| options.patience = patience).await;
     let keys = bed.keys_of(1, 1, "long").await;
     assert!(has(&bed, 0, &keys[0], b"x").await);

@@ -171,7 +171,7 @@ async fn what_is_deleted_or_overwritten_after_a_change_does_not_come_back_from_a
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn former_owners_are_forgotten_in_time() {
-    let memory = std::time::Duration::from_millis(300);
+    let memory = std::time::Duration::from_secs(5);
     let mut bed = Bed::with(3, |options| options.memory = memory).await;
     let third = 2;
     bed.map(vec![0, 1]);

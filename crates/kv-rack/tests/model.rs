@@ -49,6 +49,14 @@ async fn story(seed: u64, steps: usize) -> (usize, usize) {
     let mut told: Vec<String> = Vec::new();
     for step in 0..steps {
         let there: Vec<usize> = (0..3).filter(|at| modes[*at] == Mode::Open).collect();
+        // A machine that stood still for the patience makes peers seem dead which are not: what this model leaves out.
+        wait(|| {
+            let dead = |a: usize, b: usize| {
+                a != b && bed.members[a].sees(&bed.members[b].name).state == PeerState::Dead
+            };
+            !there.iter().any(|a| there.iter().any(|b| dead(*a, *b)))
+        })
+        .await;
         let (member, number) = (there[dice.throw(there.len())], dice.throw(KEYS));
         let (client, key) = (bed.client(member), format!("model {number}").into_bytes());
         let allowed = &mut model[number];

@@ -21,8 +21,9 @@ use strand_kv_door::{ArenaBudget, Node};
 use strand_kv_rack::{PeerKey, PeerState, Peers, Rack, RackOptions};
 use tokio::net::TcpListener;
 
-const PATIENCE: Duration = Duration::from_millis(50);
-const SLACK: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(500);
+/// What a busy machine of two cores adds; to wait for each block would take longer.
+const SLACK: Duration = Duration::from_secs(4);
 
 fn ip(arguments: &str) -> bool {
     let mut run = Command::new("ip");
@@ -180,7 +181,7 @@ async fn a_pulled_cable_is_a_miss_in_time_and_at_once_afterwards_until_it_is_plu
         .map(|number| format!("cable {number}").into_bytes())
         .collect();
     // A peer that the machine kept waiting for longer than its patience is taken for dead for a while.
-    let both = tokio::time::timeout(Duration::from_secs(20), async {
+    let both = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             for key in &keys {
                 let put = clients[1].put(key, key, PutOptions::default());
@@ -221,7 +222,7 @@ async fn a_pulled_cable_is_a_miss_in_time_and_at_once_afterwards_until_it_is_plu
     assert!(other.is_none());
 
     cable.plug(true);
-    let back = tokio::time::timeout(Duration::from_secs(20), async {
+    let back = tokio::time::timeout(Duration::from_secs(60), async {
         while clients[0].leading_run(&keys).await.unwrap() < keys.len() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -15,7 +15,7 @@ use super::{
 
 const SLOT: usize = 1 << 20;
 const LONGEST: usize = 128 << 20;
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A namespace in memory. Clones share it.
 #[derive(Clone)]

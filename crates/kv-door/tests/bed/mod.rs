@@ -11,7 +11,7 @@ use strand_kv_client::{Client, Connection, Lost, Options, Value};
 use strand_kv_door::{ArenaBudget, Door, DoorOptions, MemoryBlocks, Namespace, Node, Usage};
 use tempfile::TempDir;
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Bed {
     pub node: Arc<Node<MemoryBlocks>>,
@@ -54,11 +54,18 @@ impl Bed {
     }
 
     pub async fn client_of(&self, door: &Door) -> Client {
-        connect(Options::new(door.path())).await
+        connect(Options {
+            patience: PATIENCE,
+            ..Options::new(door.path())
+        })
+        .await
     }
 
     pub async fn client_with(&self, change: impl FnOnce(&mut Options)) -> Client {
-        let mut options = Options::new(self.door.path());
+        let mut options = Options {
+            patience: PATIENCE,
+            ..Options::new(self.door.path())
+        };
         change(&mut options);
         connect(options).await
     }

@@ -21,7 +21,7 @@ use strand_kv_rack::{PeerKey, PeerState, Peers, Rack, RackOptions};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 pub const POOL: &str = "6f1f6f0e-pool";
 pub const NS: Namespace = Namespace(1);
 const LEN: u64 = 256 << 20;
@@ -96,6 +96,7 @@ impl Member {
         let client = connect(Options {
             get_bytes: 32 << 20,
             put_bytes: 32 << 20,
+            patience: PATIENCE,
             ..Options::new(door.path())
         })
         .await;
