@@ -6,15 +6,12 @@ ARG RUN_BASE=docker.io/library/debian:bookworm-slim
 FROM ${BUILD_BASE} AS build
 WORKDIR /src
 COPY . .
-# Which crates, in which versions, are in the programs: a bill of materials for each, by what was linked.
-RUN cargo install --locked --root /tools cargo-cyclonedx@0.5.9
+RUN scripts/sbom /out/sbom
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --release --locked -p operator -p node-agent -p csi-driver -p kv-endpoint -p strandctl \
-    && mkdir -p /out/bin /out/sbom \
+    && mkdir -p /out/bin \
     && for program in operator node-agent csi-driver kv-endpoint strandctl; do \
-        install -m 0755 "target/release/$program" /out/bin/ \
-        && /tools/bin/cargo-cyclonedx cyclonedx --format json --manifest-path "$program/Cargo.toml" --override-filename sbom \
-        && mv "$program/sbom.json" "/out/sbom/$program.cdx.json"; \
+        install -m 0755 "target/release/$program" /out/bin/; \
     done
 
 FROM ${RUN_BASE}

@@ -147,6 +147,13 @@ impl Builder {
                 run(Command::new("strip").arg("-o").arg(&stripped).arg(&built))?;
             }
         }
+        let bills = dir.join("out/sbom");
+        if newer(
+            &repository().join("Cargo.lock"),
+            &bills.join("operator.cdx.json"),
+        )? {
+            run(Command::new(repository().join("scripts/sbom")).arg(bills.canonicalize()?))?;
+        }
         Ok(dir)
     }
 

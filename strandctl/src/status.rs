@@ -1,5 +1,7 @@
 //! `strandctl status`: one screen that says how the pools, their nodes and the operator are.
 
+mod check;
+
 use crate::{
     cluster::{Cluster, Target, natural},
     drives::{self, Output},
@@ -26,6 +28,10 @@ pub struct StatusArgs {
     /// Another form: wide shows every node, json and yaml are the pools and drives as a Kubernetes List
     #[arg(short, long, value_enum)]
     output: Option<Output>,
+    /// Exit with status 1, and say why, unless an operator leads, all of Strand's pods are ready, every pool is, and every drive of a
+    /// pool serves
+    #[arg(long)]
+    check: bool,
 }
 
 /// Runs `strandctl status`.
@@ -39,6 +45,9 @@ pub async fn run(args: StatusArgs) -> Result<()> {
         Some(Output::Yaml) => serde_yaml::to_string(&objects(&cluster)?)?,
     };
     print!("{text}");
+    if args.check {
+        check::check(&args.target, &cluster, Timestamp::now()).await?;
+    }
     Ok(())
 }
 
@@ -216,8 +225,19 @@ fn cell(drive: &Drive) -> String {
     cell
 }
 
-/// A Lease is renewed well within its duration; older than that, nobody leads.
 fn operator(style: Style, lease: Option<&Lease>, now: Timestamp) -> String {
+    match leader(lease, now) {
+        Ok((holder, age)) => format!(
+            "Operator: {} leads, seen {age} s ago\n",
+            style.paint(Tone::Good, holder)
+        ),
+        Err(nobody) => format!("Operator: {}\n", style.paint(Tone::Bad, &nobody)),
+    }
+}
+
+/// Who leads, and how many seconds ago that was seen; or that nobody does. A Lease is renewed well within its duration: older than that,
+/// its holder has gone.
+fn leader(lease: Option<&Lease>, now: Timestamp) -> std::result::Result<(&str, i64), String> {
     let held = lease
         .and_then(|lease| lease.spec.as_ref())
         .and_then(|spec| {
@@ -230,19 +250,13 @@ fn operator(style: Style, lease: Option<&Lease>, now: Timestamp) -> String {
             ))
         });
     let Some((holder, renewed, duration)) = held else {
-        let text = "none leads: pools and drives stay as they are until one runs";
-        return format!("Operator: {}\n", style.paint(Tone::Bad, text));
+        return Err("none leads: pools and drives stay as they are until one runs".into());
     };
     let age = now.as_second() - renewed.as_second();
     if age > duration {
-        let text = format!(
+        return Err(format!(
             "none leads; {holder} was last seen {age} s ago. Data paths go on; decisions wait"
-        );
-        return format!("Operator: {}\n", style.paint(Tone::Bad, &text));
+        ));
     }
-    format!(
-        "Operator: {} leads, seen {} s ago\n",
-        style.paint(Tone::Good, holder),
-        age.max(0)
-    )
+    Ok((holder, age.max(0)))
 }

@@ -9,6 +9,7 @@
 
 mod certificates;
 mod code;
+mod dockerfile;
 mod golden;
 mod helm;
 mod kinds;

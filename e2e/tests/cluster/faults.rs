@@ -13,7 +13,7 @@ use crate::running::Running;
 use serde_json::json;
 
 /// How long the API server is away.
-const AWAY: Duration = Duration::from_secs(60);
+const AWAY: Duration = Duration::from_secs(120);
 
 fn node(rack: &Rack) -> &Node {
     rack.cluster.node("node-1").unwrap()
@@ -94,7 +94,7 @@ pub fn a_kubelet_is_killed(rack: &Rack) {
     running.end();
 }
 
-/// The API server does not answer for a minute: pods hit and write as before, and what is asked for afterwards is done.
+/// The API server does not answer for two minutes: pods hit and write as before, and what is asked for afterwards is done.
 pub fn the_api_server_is_away(rack: &Rack) {
     let running = Running::start(rack, "team-a", "busy", "node-1");
     let signal = |name: &str| {

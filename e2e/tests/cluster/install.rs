@@ -48,3 +48,27 @@ pub fn helm_test_passes(rack: &Rack) {
         .unwrap();
     assert!(said.contains("Succeeded"), "{said}");
 }
+
+/// The image has, for each of its programs, a bill of what is in it; and its user is nobody in particular.
+pub fn the_image_says_what_is_in_it(rack: &Rack) {
+    let look = "id -u; cd /usr/share/sbom; for bill in *.cdx.json; do echo $bill $(grep -c '\"purl\"' $bill); done";
+    let operator = "deployment/strand-operator";
+    let said = rack.kubectl(&["exec", "-n", NAMESPACE, operator, "--", "sh", "-euc", look]);
+    let mut lines = said.lines();
+    assert_eq!(lines.next(), Some("65532"), "{said}");
+    let bills: Vec<(&str, u32)> = lines
+        .map(|line| line.split_once(".cdx.json ").unwrap())
+        .map(|(program, crates)| (program, crates.parse().unwrap()))
+        .collect();
+    println!("    crates in each: {bills:?}");
+    assert!(bills.iter().all(|(_, crates)| *crates > 50), "{said}");
+    let programs: Vec<&str> = bills.iter().map(|(program, _)| *program).collect();
+    let built = [
+        "csi-driver",
+        "kv-endpoint",
+        "node-agent",
+        "operator",
+        "strandctl",
+    ];
+    assert_eq!(programs, built);
+}

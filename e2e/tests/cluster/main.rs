@@ -22,6 +22,7 @@ mod figures;
 mod install;
 mod life;
 mod nodes;
+mod operator;
 mod pods;
 mod policies;
 mod rack;
@@ -46,6 +47,10 @@ const SCENARIOS: &[Scenario] = &[
         install::a_pool_is_ready_after_helm_install,
     ),
     ("install::helm_test_passes", install::helm_test_passes),
+    (
+        "install::the_image_says_what_is_in_it",
+        install::the_image_says_what_is_in_it,
+    ),
     (
         "pods::a_pod_gets_volume_and_endpoint",
         pods::a_pod_gets_volume_and_endpoint,
@@ -92,8 +97,20 @@ const SCENARIOS: &[Scenario] = &[
         told::pods_are_told_what_they_get,
     ),
     (
-        "told::without_an_operator_pods_are_made",
-        told::without_an_operator_pods_are_made,
+        "told::wrong_objects_are_refused_with_what_to_write",
+        told::wrong_objects_are_refused_with_what_to_write,
+    ),
+    (
+        "operator::pods_are_made_without_one",
+        operator::pods_are_made_without_one,
+    ),
+    (
+        "operator::pods_go_on_without_one",
+        operator::pods_go_on_without_one,
+    ),
+    (
+        "operator::a_pod_waits_no_longer_than_its_timeout",
+        operator::a_pod_waits_no_longer_than_its_timeout,
     ),
     (
         "access::a_quota_holds_its_namespace_and_spares_the_others",

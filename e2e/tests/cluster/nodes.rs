@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use serde_json::json;
-use strand_e2e::node::Node;
+use strand_e2e::node::{DRIVES, Node};
 use strand_e2e::process::attempt;
 use strand_e2e::wait::{self, PATIENCE};
 
@@ -97,16 +97,27 @@ pub fn a_node_is_lost_and_found(rack: &Rack) {
     stays.end();
 }
 
-/// A node joins a running pool and serves it; drained and forgotten, it leaves nothing behind, and nobody notices either.
+/// A node joins a running pool without drives, and uses it; gets drives, and serves it; drained and forgotten, it leaves nothing behind,
+/// and nobody notices any of it.
 pub fn a_node_joins_is_drained_and_leaves(rack: &Rack) {
     let stays = Running::start(rack, "team-a", "stays", "node-1");
     let node = rack.cluster.node("node-3").unwrap();
-    let begun = Instant::now();
+    let unplugged = node.lib().join("unplugged");
+    std::fs::rename(node.lib().join(DRIVES), &unplugged).unwrap();
+    std::fs::create_dir(node.lib().join(DRIVES)).unwrap();
     node.power_on().unwrap();
     rack.cluster.joined(node).unwrap();
+    uses_what_others_have(rack, node);
+
+    let begun = Instant::now();
+    for drive in std::fs::read_dir(&unplugged).unwrap() {
+        let drive = drive.unwrap();
+        let plugged = node.lib().join(DRIVES).join(drive.file_name());
+        std::fs::rename(drive.path(), plugged).unwrap();
+    }
     all_drives_serve(rack, 12);
     println!(
-        "    its drives serve {} after it was powered on",
+        "    its drives serve {} after they were plugged",
         seconds(begun.elapsed())
     );
     in_the_map(rack, true);
@@ -154,6 +165,24 @@ pub fn a_node_joins_is_drained_and_leaves(rack: &Rack) {
     println!("    client on another node: {seen:?}");
     seen.is_unharmed();
     stays.end();
+}
+
+/// A pod on a node without drives writes what the pod `stays` reads, and reads what that one writes.
+fn uses_what_others_have(rack: &Rack, node: &Node) {
+    rack.apply(Pod::new("team-a", "consumes").on(node.name()).object());
+    rack.ready("team-a", "consumes");
+    for (writes, reads) in [("consumes", "stays"), ("stays", "consumes")] {
+        rack.keep("team-a", writes);
+        rack.kept("team-a", reads);
+    }
+    let drives = rack.kubectl(&["get", "drives", "-o", "jsonpath={.items[*].spec.nodeName}"]);
+    assert!(!drives.contains(node.name()), "{drives}");
+    let drivers = rack.until(&["csinode", node.name()], "{.spec.drivers[*].name}", |_| {
+        true
+    });
+    assert!(drivers.contains("csi.strand.dev"), "{drivers}");
+    in_the_map(rack, false);
+    rack.delete("team-a", "pod/consumes");
 }
 
 /// Drains a node on which this pod runs: it is named as long as it uses its volume, and new ones go elsewhere.

@@ -7,7 +7,6 @@ use strand_e2e::process::run;
 use strand_e2e::{images, repository, tool};
 
 use crate::access;
-use crate::life::all_drives_serve;
 use crate::rack::{NAMESPACE, Pod, Rack, strandctl};
 
 /// `kubectl strand` on the cluster: every table, and one file for whoever helps, without a secret in it.
@@ -173,42 +172,61 @@ pub fn pods_are_told_what_they_get(rack: &Rack) {
     assert_eq!(pod["spec"]["initContainers"][0]["restartPolicy"], "Always");
 }
 
-/// Without an operator pods are made as they are written, and a Drive that was deleted waits for one; its agent then tells of it again.
-pub fn without_an_operator_pods_are_made(rack: &Rack) {
-    rack.team("team-a");
-    let scale = |replicas: &str| {
-        let count = format!("--replicas={replicas}");
-        rack.kubectl(&[
-            "scale",
-            "deployment/strand-operator",
-            "-n",
-            NAMESPACE,
-            &count,
-        ]);
+/// What cannot work is refused with what to write instead, and what may not be meant is warned of.
+pub fn wrong_objects_are_refused_with_what_to_write(rack: &Rack) {
+    let drives = rack.cluster.get(&["drives"]).unwrap();
+    let drive = drives["items"][0]["metadata"]["name"].as_str().unwrap();
+    let serial = drives["items"][0]["status"]["identity"]["serial"].as_str();
+    let object = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "strand.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let pool = |spec: Value| object("MemoryPool", "other", spec);
+    let expression = |expression: Value| {
+        pool(
+            json!({"drives": {"models": ["*"]}, "nodeSelector": {"matchExpressions": [expression]}}),
+        )
     };
-    scale("0");
-    let label = "app.kubernetes.io/component=operator";
-    rack.until(
-        &["pods", "-n", NAMESPACE, "-l", label],
-        "{.items[*].metadata.name}",
-        str::is_empty,
-    );
-    rack.apply(Pod::new("team-a", "alone").object());
-    rack.ready("team-a", "alone");
-    let pod = rack.cluster.get(&["pod", "alone", "-n", "team-a"]).unwrap();
-    assert!(pod["spec"]["initContainers"].is_null(), "{pod}");
-    let all = rack.kubectl(&["get", "drives", "-o", "name"]);
-    let drive = all.lines().next().unwrap();
-    rack.kubectl(&["delete", drive, "--wait=false"]);
-    let going = |drive: &str, is: bool| {
-        rack.until(&[drive], "{.metadata.deletionTimestamp}", |at| {
-            at.is_empty() != is
-        });
+    let operation = |type_: &str, serial: Option<&str>| {
+        let spec = json!({"type": type_, "drive": drive, "serial": serial});
+        object("DriveOperation", "wrong", spec)
     };
-    going(drive, true);
-    scale("2");
-    rack.team("team-a");
-    going(drive, false);
-    all_drives_serve(rack, 8);
-    rack.delete("team-a", "pod/alone");
+    let said = |object: &Value| {
+        let args = [
+            "create",
+            "--dry-run=server",
+            "--warnings-as-errors",
+            "-f",
+            "-",
+        ];
+        let refused = rack.cluster.feed(&args, object.to_string().as_bytes());
+        format!("{:#}", refused.expect_err("it is taken"))
+    };
+    let sides = json!({"contextMemory": "100%", "minStorage": "1Gi"});
+    for (object, words) in [
+        // By the definition.
+        (
+            pool(json!({"drives": {"models": ["*"]}, "access": "Nobody"})),
+            "\"Open\", \"Granted\"",
+        ),
+        // By the operator.
+        (
+            expression(json!({"key": "gpu", "operator": "In", "values": []})),
+            "or Exists",
+        ),
+        (
+            pool(json!({"drives": {"models": ["*"]}, "carve": sides})),
+            "a smaller percentage",
+        ),
+        (operation("Wipe", serial), "type Release instead"),
+        (operation("Release", Some("S0")), "not S0"),
+        (
+            object(
+                "PoolGrant",
+                "other.team-a",
+                json!({"pool": "other", "namespace": "team-a"}),
+            ),
+            "no MemoryPool other",
+        ),
+    ] {
+        let said = said(&object);
+        assert!(said.contains(words), "{object}: {said}");
+    }
 }
