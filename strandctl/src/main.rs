@@ -12,6 +12,7 @@ mod kv;
 mod node;
 mod preflight;
 mod scrape;
+mod stand_down;
 mod standing;
 mod status;
 mod text;
@@ -52,6 +53,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Collect objects, logs, metrics and versions into one file, without secrets
     SupportBundle(bundle::BundleArgs),
+    /// Stop the operator and free what it holds, as `helm uninstall` does first
+    StandDown(stand_down::StandDownArgs),
     /// Print what a shell needs to complete this command's words
     Completions {
         /// Which shell
@@ -82,6 +85,7 @@ async fn main() -> ExitCode {
         Command::Volumes(args) => (done(volumes::run(args).await), ExitCode::FAILURE),
         Command::Preflight(args) => (preflight::run(args).await, ExitCode::FAILURE),
         Command::Kv(args) => (kv::run(args).await, ExitCode::from(2)),
+        Command::StandDown(args) => (done(stand_down::run(args).await), ExitCode::FAILURE),
         Command::SupportBundle(args) => (done(bundle::run(args).await), ExitCode::FAILURE),
         Command::Completions { shell } => {
             clap_complete::generate(
