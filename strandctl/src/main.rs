@@ -10,6 +10,7 @@ mod drives;
 mod golden;
 mod kv;
 mod node;
+mod output;
 mod preflight;
 mod scrape;
 mod stand_down;

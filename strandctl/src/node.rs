@@ -5,6 +5,7 @@ mod needs;
 use crate::{
     cluster::{Target, in_words},
     drive::empty,
+    output::{Output, formed},
     text::count,
 };
 use anyhow::{Context, Result, bail};
@@ -55,6 +56,15 @@ struct DrainArgs {
     /// Bytes a second that are copied from each drive at most, such as 200Mi
     #[arg(long, default_value = "200Mi", requires = "moves")]
     rate: ByteQuantity,
+    /// Another form of what is said last: json and yaml are for programs, wide is the text. What is done on the way goes to standard error then
+    #[arg(
+        short,
+        long,
+        value_enum,
+        hide_possible_values = true,
+        conflicts_with = "moves"
+    )]
+    output: Option<Output>,
     #[command(flatten)]
     target: Target,
 }
@@ -84,7 +94,12 @@ pub async fn run(args: NodeArgs) -> Result<()> {
 async fn drain(args: DrainArgs) -> Result<()> {
     let client = args.target.client().await?;
     let drives = cordon(&client, &args.node, true).await?;
-    println!("node {}: cordoned, {drives}", args.node);
+    let for_programs = matches!(args.output, Some(Output::Json | Output::Yaml));
+    let say = |text: String| match for_programs {
+        true => eprint!("{text}"),
+        false => print!("{text}"),
+    };
+    say(format!("node {}: cordoned, {drives}\n", args.node));
     if args.moves {
         let drives = crate::cluster::drives(&client).await?;
         let ours = |drive: &&Drive| drive.spec.node_name == args.node && drive.spec.pool.is_some();
@@ -97,8 +112,10 @@ async fn drain(args: DrainArgs) -> Result<()> {
     loop {
         let needs = Needs::of(&args.node, &Seen::read(&client).await?, args.moves);
         let text = needs.to_string();
-        if text != told {
-            print!("{text}");
+        if for_programs && (needs.nobody() || !args.wait) {
+            print!("{}", formed(args.output, || Ok(needs.facts()), |_| text)?);
+        } else if text != told {
+            say(text.clone());
             told = text;
         }
         match (needs.nobody(), args.wait) {

@@ -2,6 +2,7 @@
 
 use crate::LogArgs;
 use anyhow::Context;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::{future::Future, process::ExitCode, time::Duration};
 use tokio::runtime::Builder;
 
@@ -15,6 +16,16 @@ pub fn start(logs: LogArgs, work: impl Future<Output = anyhow::Result<()>>) -> E
     )
 }
 
+/// Allows this process as many descriptors as it may allow itself: each pod's door, each peer and each client of an endpoint has some,
+/// and service managers start at 1,024, for programs that wait with `select`.
+fn raise_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 /// [`start`] on a runtime of one's own settings.
 pub fn start_on(
     runtime: &mut Builder,
@@ -25,6 +36,7 @@ pub fn start_on(
         eprintln!("{message}");
         return ExitCode::from(2);
     }
+    raise_descriptors();
     let result = runtime
         .build()
         .context("no runtime can be started")
@@ -40,5 +52,20 @@ pub fn start_on(
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_descriptors_as_may_be() {
+        let mut limit = getrlimit(Resource::Nofile);
+        let maximum = limit.maximum;
+        limit.current = Some(256);
+        setrlimit(Resource::Nofile, limit).unwrap();
+        raise_descriptors();
+        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
     }
 }

@@ -15,7 +15,19 @@ struct Tally {
     skipped: u32,
 }
 
+/// Runs it, and again where it did not see that it is connected: it asks a connection for its state twice, and if that becomes ready in
+/// between, waits a minute for the next change (`utils.Connect` of csi-test 5.4).
 async fn run(access: &'static str) -> (Tally, String, Vec<String>) {
+    for _ in 0..4 {
+        let ran = once(access).await;
+        if !ran.1.contains("s: \"Connection timed out\"") {
+            return ran;
+        }
+    }
+    once(access).await
+}
+
+async fn once(access: &'static str) -> (Tally, String, Vec<String>) {
     let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/tools/csi-sanity");
     assert!(
         tool.exists(),

@@ -8,6 +8,7 @@
     reason = "a test that meets what it did not expect stops there"
 )]
 
+mod agents;
 mod bed;
 
 use bed::{Bed, within};
@@ -59,6 +60,10 @@ async fn the_chart_on_a_real_api_server() {
         pools.list(&ListParams::default()).await.is_ok()
     })
     .await;
+    bed.node("n1").await;
+    bed.node("n2").await;
+    agents::tell_of_their_own_legs(&bed).await;
+    agents::tell_of_arrays_that_they_have_attached(&bed).await;
     let operator = bed.operator();
     within("the operator is ready", || async { operator.ready().await }).await;
 
@@ -73,7 +78,8 @@ async fn the_chart_on_a_real_api_server() {
 }
 
 fn installing_again_takes_the_definitions_over(bed: &Bed) {
-    let kept = bed.helm(&["uninstall", "strand", "-n", "strand-system"]);
+    // No hooks: nobody runs the pods of a Job here.
+    let kept = bed.helm(&["uninstall", "strand", "-n", "strand-system", "--no-hooks"]);
     assert!(
         kept.contains("[CustomResourceDefinition] drives.strand.dev"),
         "{kept}"
@@ -82,8 +88,6 @@ fn installing_again_takes_the_definitions_over(bed: &Bed) {
 }
 
 async fn an_agent_speaks_for_its_own_node(bed: &Bed) {
-    bed.node("n1").await;
-    bed.node("n2").await;
     let own: Api<Drive> = Api::all(bed.agent("n1").await);
     let create = PostParams::default();
     own.create(&create, &drive("n1-0123456789", "n1"))
@@ -143,6 +147,7 @@ async fn an_agent_speaks_for_its_own_node(bed: &Bed) {
 
     let operations: Api<DriveOperation> = Api::all(bed.admin());
     let reported: Api<DriveOperation> = Api::all(bed.agent("n1").await);
+    let unnamed: Api<DriveOperation> = Api::all(bed.token("strand-node", None).await);
     for node in ["n1", "n2"] {
         let (name, about) = (format!("wipe-{node}"), format!("{node}-0123456789"));
         let spec = json!({"type": "Wipe", "drive": about, "serial": "S"});
@@ -155,16 +160,18 @@ async fn an_agent_speaks_for_its_own_node(bed: &Bed) {
         })
         .await;
     }
-    let report = async |name: &str| {
+    let report = async |by: &Api<DriveOperation>, name: &str| {
         let (params, patch) = status("DriveOperation", name, json!({"message": "under way"}));
-        reported.patch_status(name, &params, &patch).await
+        by.patch_status(name, &params, &patch).await
     };
     within("the policy of operations is in force", || async {
-        report("wipe-n2").await.is_err()
+        report(&reported, "wipe-n2").await.is_err()
     })
     .await;
-    report("wipe-n1").await.unwrap();
-    refused(report("wipe-n2").await, "its own node's drives alone");
+    report(&reported, "wipe-n1").await.unwrap();
+    for (by, name) in [(&reported, "wipe-n2"), (&unnamed, "wipe-n1")] {
+        refused(report(by, name).await, "its own node's drives alone");
+    }
     for name in ["wipe-n1", "wipe-n2"] {
         operations
             .delete(name, &DeleteParams::default())

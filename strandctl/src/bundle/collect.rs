@@ -1,29 +1,31 @@
 //! What goes into a bundle.
 
-use super::clean;
+use super::{clean, logs};
 use crate::{
     cluster::{Target, in_words},
     scrape::Agents,
 };
 use anyhow::Result;
-use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt,
-    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, LogParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
 };
+use serde_json::Value;
 use std::{collections::BTreeMap, fs, path::Path};
 use strand_api::names;
 
 /// Every pod of the chart.
-const OURS: &str = "app.kubernetes.io/name=strand";
+pub const OURS: &str = "app.kubernetes.io/name=strand";
 
-/// Files by their paths in the bundle, and what could not be read.
+/// Files by their paths in the bundle, what could not be read, and what was not taken.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Text by path.
     pub files: BTreeMap<String, String>,
     /// What is missing, each with why.
     pub missing: Vec<String>,
+    /// What is there, and left out for its size.
+    pub left_out: Vec<String>,
 }
 
 /// Whose objects of a kind are taken.
@@ -35,10 +37,14 @@ enum Which {
     Chart,
     /// Those that name our driver somewhere.
     Driver,
+    /// Claims of our driver: also those that nobody has provisioned yet, or that were bound by hand.
+    Claims,
+    /// Those whose name begins with `strand-`.
+    Named,
 }
 
-/// Group, version, kind, and which of them. Never Secrets.
-const KINDS: [(&str, &str, &str, Which); 25] = [
+/// Group, version, kind, and which of them. Never Secrets. Volumes and classes come before the claims, which are known by them.
+const KINDS: [(&str, &str, &str, Which); 28] = [
     ("strand.dev", "v1alpha1", "MemoryPool", Which::All),
     ("strand.dev", "v1alpha1", "Drive", Which::All),
     ("strand.dev", "v1alpha1", "DriveOperation", Which::All),
@@ -57,6 +63,7 @@ const KINDS: [(&str, &str, &str, Which); 25] = [
     ("apps", "v1", "DaemonSet", Which::Chart),
     ("coordination.k8s.io", "v1", "Lease", Which::Chart),
     ("storage.k8s.io", "v1", "StorageClass", Which::Driver),
+    ("", "v1", "PersistentVolumeClaim", Which::Claims),
     ("storage.k8s.io", "v1", "CSIDriver", Which::Driver),
     ("storage.k8s.io", "v1", "CSINode", Which::All),
     ("storage.k8s.io", "v1", "CSIStorageCapacity", Which::All),
@@ -78,6 +85,18 @@ const KINDS: [(&str, &str, &str, Which); 25] = [
         "v1",
         "ValidatingWebhookConfiguration",
         Which::Chart,
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingAdmissionPolicy",
+        Which::Named,
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingAdmissionPolicyBinding",
+        Which::Named,
     ),
 ];
 
@@ -108,7 +127,7 @@ pub async fn all(target: &Target, lines: u32) -> Result<Found> {
     }
     match target.directory() {
         Some(dir) => files(&dir.join("logs"), lines, &mut found),
-        None => logs(&client, lines, &mut found).await,
+        None => logs::take(&client, lines, &mut found).await,
     }
     metrics(target, &mut found).await;
     Ok(found)
@@ -124,7 +143,7 @@ async fn objects(
     let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
     let params = match which {
         Which::Chart => ListParams::default().labels(OURS),
-        Which::All | Which::Driver => ListParams::default(),
+        _ => ListParams::default(),
     };
     let list = match api.list(&params).await {
         Ok(list) => list,
@@ -138,7 +157,7 @@ async fn objects(
             None => object.name_any(),
         };
         let mut value = serde_json::to_value(&object)?;
-        if which == Which::Driver && !value.to_string().contains(names::DRIVER) {
+        if !is_meant(which, &value, found) {
             continue;
         }
         clean::object(&mut value);
@@ -148,43 +167,28 @@ async fn objects(
     Ok(())
 }
 
-/// Logs of the chart's pods, of now and of before their last restart.
-async fn logs(client: &Client, lines: u32, found: &mut Found) {
-    let pods = Api::<Pod>::all(client.clone());
-    let pods = match pods.list(&ListParams::default().labels(OURS)).await {
-        Ok(list) => list.items,
-        Err(error) => {
-            found.missing.push(format!("logs: {:#}", in_words(error)));
-            return;
+/// Whether an object is one of those that are taken.
+fn is_meant(which: Which, object: &Value, found: &Found) -> bool {
+    let names_driver = || object.to_string().contains(names::DRIVER);
+    match which {
+        // The list has no others.
+        Which::All | Which::Chart => true,
+        Which::Driver => names_driver(),
+        Which::Claims => {
+            let of = |field: &str, plural: &str| {
+                let name = object["spec"][field].as_str();
+                name.is_some_and(|name| {
+                    let path = format!("objects/{plural}/{name}.yaml");
+                    found.files.contains_key(&path)
+                })
+            };
+            of("volumeName", "persistentvolumes")
+                || of("storageClassName", "storageclasses")
+                || names_driver()
         }
-    };
-    for pod in pods {
-        let api = Api::<Pod>::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
-        let name = pod.name_any();
-        let states = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.container_statuses.clone());
-        for container in states.unwrap_or_default() {
-            let restarted = container.restart_count > 0;
-            for previous in [false, true]
-                .into_iter()
-                .filter(|previous| !previous || restarted)
-            {
-                let params = LogParams {
-                    container: Some(container.name.clone()),
-                    previous,
-                    tail_lines: Some(i64::from(lines)),
-                    timestamps: true,
-                    ..LogParams::default()
-                };
-                let what = if previous { ".previous" } else { "" };
-                let path = format!("logs/{name}/{}{what}.log", container.name);
-                match api.logs(&name, &params).await {
-                    Ok(text) => drop(found.files.insert(path, clean::log(&text))),
-                    Err(error) => found.missing.push(format!("{path}: {:#}", in_words(error))),
-                }
-            }
+        Which::Named => {
+            let name = object["metadata"]["name"].as_str();
+            name.is_some_and(|name| name.starts_with("strand-"))
         }
     }
 }
@@ -239,5 +243,46 @@ async fn metrics(target: &Target, found: &mut Found) {
             }
         }
         Err(error) => found.missing.push(format!("metrics: {error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn claims_are_known_by_their_volume_class_or_provisioner() {
+        let mut found = Found::default();
+        for path in ["persistentvolumes/pv-1", "storageclasses/strand"] {
+            found
+                .files
+                .insert(format!("objects/{path}.yaml"), String::new());
+        }
+        let is = |claim| is_meant(Which::Claims, &claim, &found);
+        assert!(is(json!({"spec": {"volumeName": "pv-1"}})));
+        assert!(is(json!({"spec": {"storageClassName": "strand"}})));
+        let by = json!({"metadata": {"annotations": {"volume.kubernetes.io/storage-provisioner": "csi.strand.dev"}}});
+        assert!(is(by));
+        assert!(!is(
+            json!({"spec": {"volumeName": "pv-2", "storageClassName": "other"}})
+        ));
+        assert!(!is(json!({"spec": {}})));
+    }
+
+    #[test]
+    fn policies_are_known_by_their_names() {
+        let is = |name| {
+            let policy = json!({"metadata": {"name": name}});
+            is_meant(Which::Named, &policy, &Found::default())
+        };
+        assert!(is("strand-node-objects") && !is("others") && !is("my-strand-"));
+    }
+
+    #[test]
+    fn claims_come_behind_what_they_are_known_by() {
+        let at = |kind| KINDS.iter().position(|(_, _, other, _)| *other == kind);
+        let claims = at("PersistentVolumeClaim");
+        assert!(at("PersistentVolume") < claims && at("StorageClass") < claims);
     }
 }

@@ -2,6 +2,7 @@
 
 mod clean;
 mod collect;
+mod logs;
 
 use crate::{cluster::Target, text::count};
 use anyhow::{Context, Result};
@@ -15,7 +16,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Collects objects, logs, metrics and versions into a file. Secrets are not read; what looks like one in other places is replaced.
+/// Collects objects, logs, metrics and versions into a file. Of pods of users only the endpoint's log is read. Secrets are not read; what
+/// looks like one in other places is replaced.
 #[derive(Args, Debug)]
 pub struct BundleArgs {
     /// Where it goes [default: strand-support-TIME.tar.gz here]
@@ -37,7 +39,7 @@ pub async fn run(args: BundleArgs) -> Result<()> {
         .clone()
         .unwrap_or_else(|| format!("{name}.tar.gz").into());
     let found = collect::all(&args.target, args.lines).await?;
-    let missing = found.missing.len();
+    let (missing, left_out) = (found.missing.len(), found.left_out.len());
     let files = found.files.len();
     write(&file, &name, found).with_context(|| format!("{} cannot be written", file.display()))?;
     println!("{}: {}", file.display(), count(files, "file"));
@@ -45,6 +47,15 @@ pub async fn run(args: BundleArgs) -> Result<()> {
         println!(
             "{} could not be read; missing.txt in it says which, and why",
             count(missing, "thing")
+        );
+    }
+    if left_out > 0 {
+        println!(
+            "{} left out for size; left-out.txt in it says which",
+            match left_out {
+                1 => "1 thing was".into(),
+                more => format!("{more} things were"),
+            }
         );
     }
     println!(
@@ -68,10 +79,13 @@ fn write(file: &Path, name: &str, found: Found) -> Result<()> {
 }
 
 fn archive(file: &Path, name: &str, mut found: Found) -> Result<()> {
-    if !found.missing.is_empty() {
-        found
-            .files
-            .insert("missing.txt".into(), found.missing.join("\n") + "\n");
+    for (file, lines) in [
+        ("missing.txt", &found.missing),
+        ("left-out.txt", &found.left_out),
+    ] {
+        if !lines.is_empty() {
+            found.files.insert(file.into(), lines.join("\n") + "\n");
+        }
     }
     let mut archive =
         tar::Builder::new(GzEncoder::new(File::create(file)?, Compression::default()));
@@ -98,6 +112,7 @@ mod tests {
         let found = Found {
             files: [("objects/drives/a.yaml".to_owned(), "a: 1\n".to_owned())].into(),
             missing: vec!["logs of pod x: it is away".into()],
+            left_out: vec!["logs of 2 more pods".into()],
         };
         write(&file, "strand", found).unwrap();
         let mut archive =
@@ -115,6 +130,7 @@ mod tests {
         assert_eq!(
             read,
             [
+                ("strand/left-out.txt".into(), "logs of 2 more pods\n".into()),
                 (
                     "strand/missing.txt".into(),
                     "logs of pod x: it is away\n".into()

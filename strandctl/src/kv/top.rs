@@ -1,8 +1,9 @@
 //! `strandctl kv top`: namespaces by what they hold, with hit rate, traffic and latency, over the whole rack.
 
-use super::{Output, stat::size};
+use super::stat::size;
 use crate::{
     cluster::Target,
+    output::{Output, formed},
     scrape::{Said, Sample, samples},
     text::{Style, Tone, count, table},
 };
@@ -17,8 +18,8 @@ pub struct TopArgs {
     /// Seconds between the two looks that traffic is reckoned from
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     interval: u64,
-    /// Another form
-    #[arg(short, long, value_enum)]
+    /// Another form: wide has more columns, json and yaml are for programs
+    #[arg(short, long, value_enum, hide_possible_values = true)]
     output: Option<Output>,
     #[command(flatten)]
     target: Target,
@@ -35,8 +36,11 @@ struct Row {
     held_bytes: u64,
     /// Bytes that it may hold against the others.
     share_bytes: u64,
+    /// Drives with blocks of it.
+    drives: u64,
     /// Of gets, those that found their block: 0 to 1.
     hit_rate: Option<f64>,
+    gets_per_second: f64,
     read_bytes_per_second: f64,
     written_bytes_per_second: f64,
     /// Seconds in the stores, of gets that found their block.
@@ -66,10 +70,8 @@ pub async fn run(args: TopArgs) -> Result<()> {
     {
         bail!("no agent answers; that of node {node}: {why}");
     }
-    match args.output {
-        None => print!("{}", top.text(Style::of_stdout())),
-        Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&top)?),
-    }
+    let table = |wide| top.text(Style::of_stdout(), wide);
+    print!("{}", formed(args.output, || Ok(&top), table)?);
     Ok(())
 }
 
@@ -80,6 +82,7 @@ type Whose = (String, String);
 #[derive(Clone, Debug, Default)]
 struct Sums {
     held: f64,
+    drives: u64,
     share: f64,
     hits: f64,
     misses: f64,
@@ -109,8 +112,8 @@ impl Top {
         }
     }
 
-    fn text(&self, style: Style) -> String {
-        let head = [
+    fn text(&self, style: Style, wide: bool) -> String {
+        let mut head = vec![
             "POOL",
             "NAMESPACE",
             "HOLDS",
@@ -122,7 +125,10 @@ impl Top {
             "GET P99",
             "DROPPED",
         ];
-        let rows: Vec<_> = self.namespaces.iter().map(Row::cells).collect();
+        if wide {
+            head.extend(["GETS/S", "DRIVES"]);
+        }
+        let rows: Vec<_> = self.namespaces.iter().map(|row| row.cells(wide)).collect();
         let mut text = if rows.is_empty() {
             "No namespace has blocks, or a pod that asks for any.\n".into()
         } else {
@@ -139,7 +145,7 @@ impl Top {
 }
 
 impl Row {
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, wide: bool) -> Vec<String> {
         let rate = |bytes: f64| match bytes as u64 {
             0 => String::new(),
             bytes => size(bytes),
@@ -150,7 +156,7 @@ impl Row {
                 us => format!("{:.1} ms", us / 1e3),
             })
         };
-        vec![
+        let mut cells = vec![
             self.pool.clone(),
             self.namespace.clone(),
             size(self.held_bytes),
@@ -162,7 +168,14 @@ impl Row {
             latency(self.get_p50_seconds),
             latency(self.get_p99_seconds),
             self.dropped.to_string(),
-        ]
+        ];
+        if wide {
+            cells.extend([
+                format!("{:.1}", self.gets_per_second),
+                self.drives.to_string(),
+            ]);
+        }
+        cells
     }
 }
 
@@ -192,7 +205,9 @@ fn row((pool, namespace): &Whose, before: &Sums, now: &Sums, pause: Duration) ->
         namespace: namespace.clone(),
         held_bytes: now.held as u64,
         share_bytes: now.share as u64,
+        drives: now.drives,
         hit_rate: asked(hits, misses).or_else(|| asked(now.hits, now.misses)),
+        gets_per_second: (hits + misses) / pause.as_secs_f64(),
         read_bytes_per_second: a_second(before.read, now.read),
         written_bytes_per_second: a_second(before.written, now.written),
         get_p50_seconds: quantile(&gets, 0.5),
@@ -256,7 +271,10 @@ impl Sums {
         let (value, outcome) = (sample.value, sample.label("outcome"));
         let is_get = matches!(sample.label("operation"), "get" | "open");
         match sample.name.trim_start_matches("strand_context_") {
-            "namespace_drive_used_bytes" => self.held += value,
+            "namespace_drive_used_bytes" => {
+                self.held += value;
+                self.drives += u64::from(value > 0.0);
+            }
             "namespace_drive_share_bytes" => self.share += value,
             "namespace_drive_dropped_total" => self.dropped += value,
             "namespace_read_bytes_total" => self.read += value,
@@ -326,7 +344,8 @@ mod tests {
             Some(1.0),
             "no miss between the looks"
         );
-        compare("kv-top.txt", &top.text(Style::PLAIN));
+        compare("kv-top.txt", &top.text(Style::PLAIN, false));
+        compare("kv-top-wide.txt", &top.text(Style::PLAIN, true));
         let still = Top::of(
             &look(page(1, 90, 0)),
             &look(page(1, 90, 0)),

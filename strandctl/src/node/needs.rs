@@ -7,6 +7,7 @@ use crate::{
 use anyhow::Result;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::{Api, Client, ResourceExt, api::ListParams};
+use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
@@ -163,6 +164,21 @@ impl Needs {
         needs
     }
 
+    /// The same for programs; of what moves nothing, which is told in words alone.
+    pub(super) fn facts(&self) -> Value {
+        let lent = self.lent.iter();
+        let lent = lent.map(|(volume, users)| json!({"volume": volume, "users": users}));
+        json!({
+            "node": self.node,
+            "safe": self.nobody(),
+            "maps": self.maps,
+            "used": self.used,
+            "lent": lent.collect::<Vec<_>>(),
+            "kept": self.kept,
+            "thinner": self.thinner,
+        })
+    }
+
     pub(super) fn nobody(&self) -> bool {
         let used = !self.used.is_empty() || !self.lent.is_empty();
         self.maps.is_empty() && self.leaving.is_empty() && !used
@@ -234,7 +250,6 @@ fn some(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn volume(name: &str, redundancy: &str, leg: &str, attached: &[&str]) -> PoolVolume {
         let attachments: Vec<_> = (1..)
@@ -288,6 +303,10 @@ mod tests {
              `kubectl drain n1 --ignore-daemonsets --delete-emptydir-data` ends the node's pods\n  \
              pods of other nodes end as you end them\n"
         );
+        let facts = needs.facts();
+        assert_eq!(facts["safe"], false);
+        assert_eq!(facts["used"], json!(["v1 (team-a/weights)"]));
+        assert_eq!(facts["lent"], json!([{"volume": "v2", "users": "n2"}]));
     }
 
     #[test]

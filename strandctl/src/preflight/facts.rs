@@ -1,10 +1,11 @@
 //! What a machine shows of itself.
 
+use super::network::{self, Link, Rdma};
 use anyhow::{Context, Result};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::{Ipv4Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, TcpListener},
     path::Path,
 };
 use strand_drives::{DriveHost, HostConfig, KernelHost, Roots};
@@ -45,18 +46,28 @@ pub struct Facts {
     pub uring_disabled: Option<u8>,
     /// The modules that are asked for.
     pub modules: BTreeMap<&'static str, Module>,
+    /// Whether the kernel loads no further module until it starts anew: `kernel.modules_disabled`.
+    pub modules_locked: bool,
+    /// Seconds of waiting for I/O after which the kernel panics; none: it does not.
+    pub panics_after: Option<u64>,
     /// Whether the kernel has the unified control groups with the controller of I/O, or the older `blkio`.
     pub io_limits: bool,
     /// Bytes of memory.
     pub memory: u64,
     /// Ports that somebody listens on.
     pub taken: BTreeSet<u16>,
+    /// Of the ports, those that the kernel gives to outgoing connections.
+    pub lent: BTreeSet<u16>,
+    /// The interface by which other nodes reach this one.
+    pub link: Option<Link>,
+    /// Devices for RDMA.
+    pub rdma: Vec<Rdma>,
     /// NVMe drives.
     pub drives: Vec<Candidate>,
 }
 
 /// What may be a module, and Strand may need.
-pub const MODULES: [&str; 10] = [
+pub const MODULES: [&str; 11] = [
     "loop",
     "xfs",
     "nvmet",
@@ -67,6 +78,7 @@ pub const MODULES: [&str; 10] = [
     "raid1",
     "raid456",
     "nvme_rdma",
+    "nvmet_rdma",
 ];
 
 impl Facts {
@@ -74,7 +86,12 @@ impl Facts {
     ///
     /// # Errors
     /// The machine does not show itself at all.
-    pub async fn gather(root: &Path, roots: Roots, ports: &[u16]) -> Result<Self> {
+    pub async fn gather(
+        root: &Path,
+        roots: Roots,
+        ports: &[u16],
+        address: Option<IpAddr>,
+    ) -> Result<Self> {
         let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned());
         let release = read("/proc/sys/kernel/osrelease")
             .context("/proc/sys/kernel/osrelease cannot be read: is this Linux, with /proc?")?;
@@ -91,10 +108,15 @@ impl Facts {
             (name, found)
         };
         let memory = read("/proc/meminfo").unwrap_or_default();
+        let setting = |name: &str| read(&format!("/proc/sys/{name}")).unwrap_or_default();
+        let number = |name: &str| setting(name).parse::<u64>().ok();
+        let panics = number("kernel/hung_task_panic").is_some_and(|tasks| tasks > 0);
         Ok(Self {
-            uring_disabled: read("/proc/sys/kernel/io_uring_disabled")
-                .ok()
-                .and_then(|text| text.parse().ok()),
+            uring_disabled: setting("kernel/io_uring_disabled").parse().ok(),
+            modules_locked: number("kernel/modules_disabled") == Some(1),
+            // 0: it does not look.
+            panics_after: number("kernel/hung_task_timeout_secs")
+                .filter(|seconds| panics && *seconds > 0),
             root: rustix::process::geteuid().is_root(),
             modules: MODULES.map(module).into(),
             io_limits: io_limits(&read("/proc/cgroups").unwrap_or_default()),
@@ -104,6 +126,13 @@ impl Facts {
                 .copied()
                 .filter(|port| is_taken(*port))
                 .collect(),
+            lent: network::lent(
+                &setting("net/ipv4/ip_local_port_range"),
+                &setting("net/ipv4/ip_local_reserved_ports"),
+                ports,
+            ),
+            link: Link::of(address),
+            rdma: network::rdma(Path::new("/sys/class/infiniband")),
             drives: drives(roots).await?,
             release,
         })
@@ -201,8 +230,19 @@ pub mod tests {
             uring_disabled: Some(0),
             modules: MODULES.map(|name| (name, Module::Loadable)).into(),
             io_limits: true,
+            modules_locked: false,
+            panics_after: None,
             memory: 512 << 30,
             taken: BTreeSet::new(),
+            lent: BTreeSet::new(),
+            link: Some(Link {
+                interface: "bond0".into(),
+                megabits: Some(100_000),
+            }),
+            rdma: vec![Rdma {
+                device: "mlx5_0".into(),
+                up: true,
+            }],
             drives: vec![
                 candidate(0, Verdict::InUse, watched()),
                 candidate(1, Verdict::InUse, watched()),
@@ -219,8 +259,16 @@ pub mod tests {
             uring_disabled: Some(2),
             modules: MODULES.map(|name| (name, Module::None)).into(),
             io_limits: false,
+            modules_locked: true,
+            panics_after: Some(120),
             memory: 8 << 30,
             taken: [4420].into(),
+            lent: [9465, 9466].into(),
+            link: Some(Link {
+                interface: "wlan0".into(),
+                megabits: Some(866),
+            }),
+            rdma: Vec::new(),
             drives: Vec::new(),
         }
     }

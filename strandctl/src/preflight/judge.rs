@@ -1,5 +1,7 @@
 //! What a machine's facts mean for Strand.
 
+mod network;
+
 use super::facts::{Candidate, Facts, Module};
 use crate::text::count;
 use serde::Serialize;
@@ -47,6 +49,8 @@ pub struct Check {
 const OLDEST: (u32, u32) = (5, 15);
 /// Memory of an index for 128 KiB blocks on a drive of 4 TB, and what else an agent takes.
 const MEMORY: u64 = 2 << 30;
+/// Seconds for which I/O of a volume waits for a node that is away.
+const AWAY: u64 = 600;
 
 /// All checks, in the order in which they matter.
 pub fn judge(facts: &Facts) -> Vec<Check> {
@@ -65,7 +69,8 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         &["md_mod", "raid0", "raid1", "raid456"],
         Mark::Less,
     ));
-    checks.extend([limits(facts), memory(facts), ports(facts)]);
+    checks.extend([settings(facts), limits(facts), memory(facts), ports(facts)]);
+    checks.extend([network::link(facts), network::rdma(facts)]);
     checks.push(drives(&facts.drives));
     checks
 }
@@ -141,12 +146,52 @@ fn modules(facts: &Facts, what: &str, names: &[&'static str], without: Mark) -> 
     if unloaded.is_empty() {
         return check(what, Mark::Good, names.join(", "), "");
     }
-    let then = format!(
-        "{} can be loaded; make it so at each start: printf '%s\\n' {} > /etc/modules-load.d/strand.conf",
-        unloaded.join(", "),
+    let at_start = format!(
+        "printf '%s\\n' {} >> /etc/modules-load.d/strand.conf",
         unloaded.join(" ")
     );
+    let unloaded = unloaded.join(", ");
+    if facts.modules_locked {
+        let then = format!(
+            "{what} do not work without {unloaded}, and the kernel loads no module until it starts anew (kernel.modules_disabled=1): have them \
+             loaded before that is set, and restart the machine: {at_start}"
+        );
+        return check(what, without, format!("{unloaded} not loaded"), then);
+    }
+    let then = format!("{unloaded} can be loaded; make it so at each start: {at_start}");
     check(what, Mark::Good, names.join(", "), then)
+}
+
+/// Settings of the kernel that come to matter only when something happens. What Strand does not come near is not looked at: locked memory
+/// (the agent is privileged), `fs.aio-max-nr` (it uses io_uring), `fs.inotify` (for files that stand for drives alone), loop devices (the
+/// kernel makes as many as are asked for).
+fn settings(facts: &Facts) -> Check {
+    let mut found = Vec::new();
+    let mut then = Vec::new();
+    if let Some(seconds) = facts.panics_after.filter(|seconds| *seconds <= AWAY) {
+        found.push(format!("kernel.hung_task_panic after {seconds} s"));
+        then.push(format!(
+            "I/O of a volume waits for up to {AWAY} s while the node with its bytes is away, and after {seconds} s this machine may panic: set \
+             kernel.hung_task_panic=0, or kernel.hung_task_timeout_secs above {AWAY}"
+        ));
+    }
+    if !facts.lent.is_empty() {
+        let ports: Vec<_> = facts.lent.iter().map(u16::to_string).collect();
+        let ports = ports.join(",");
+        found.push("net.ipv4.ip_local_port_range has Strand's ports".into());
+        then.push(format!(
+            "an outgoing connection may have one of Strand's ports when Strand starts, which then does not serve: add them to \
+             net.ipv4.ip_local_reserved_ports ({ports})"
+        ));
+    }
+    if found.is_empty() {
+        return check("settings", Mark::Good, "none in the way", "");
+    }
+    let then = format!(
+        "{}; for good: in /etc/sysctl.d/strand.conf",
+        then.join("; ")
+    );
+    check("settings", Mark::Less, found.join(", "), then)
 }
 
 fn limits(facts: &Facts) -> Check {
@@ -248,4 +293,54 @@ fn is_free(drive: &Candidate) -> bool {
             .iter()
             .all(|reason| matches!(reason, Reason::StillWatched { .. }))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::facts::tests::server, *};
+
+    fn of(what: &str, change: impl FnOnce(&mut Facts)) -> Check {
+        let mut facts = server();
+        change(&mut facts);
+        let mut checks = judge(&facts).into_iter();
+        checks.find(|check| check.what == what).unwrap()
+    }
+
+    #[test]
+    fn settings_are_told_where_they_come_to_matter() {
+        assert_eq!(of("settings", |_| ()).mark, Mark::Good);
+        let patient = of("settings", |facts| facts.panics_after = Some(1200));
+        assert_eq!((patient.mark, patient.then.as_str()), (Mark::Good, ""));
+        let panics = of("settings", |facts| facts.panics_after = Some(120));
+        assert_eq!(panics.mark, Mark::Less);
+        assert!(
+            panics.then.contains("kernel.hung_task_panic=0"),
+            "{}",
+            panics.then
+        );
+        let lent = of("settings", |facts| facts.lent = [4420, 9466].into());
+        assert_eq!(lent.mark, Mark::Less);
+        assert!(
+            lent.then.contains("reserved_ports (4420,9466)"),
+            "{}",
+            lent.then
+        );
+    }
+
+    #[test]
+    fn modules_that_the_kernel_no_longer_loads_are_missing() {
+        assert_eq!(of("volumes", |_| ()).mark, Mark::Good);
+        let locked = of("volumes", |facts| facts.modules_locked = true);
+        assert_eq!(
+            (locked.mark, locked.found.as_str()),
+            (Mark::Missing, "loop, xfs not loaded")
+        );
+        let loaded = of("volumes", |facts| {
+            facts.modules_locked = true;
+            facts
+                .modules
+                .extend(["loop", "xfs"].map(|name| (name, Module::There)));
+        });
+        assert_eq!((loaded.mark, loaded.then.as_str()), (Mark::Good, ""));
+    }
 }

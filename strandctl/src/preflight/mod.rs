@@ -2,16 +2,20 @@
 
 mod facts;
 mod judge;
+mod network;
 
-use crate::text::{Style, Tone, table};
+use crate::{
+    output::{Output, formed},
+    text::{Style, Tone, table},
+};
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use facts::Facts;
 use judge::{Check, Mark, judge};
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 use strand_drives::Roots;
 
-/// Looks at this machine as a node to be: kernel, modules, limits, ports and drives.
+/// Looks at this machine as a node to be: kernel and its settings, modules, limits, network and drives.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Exit code: 0 it can be a node, 1 something is in the way.\n\nOn a node of a cluster:\n  \
@@ -26,16 +30,12 @@ pub struct PreflightArgs {
     /// Ports of the agent, its peers, the CSI driver, its probe and the export of volumes, as the chart's values have them
     #[arg(long, value_delimiter = ',', default_values_t = [9465, 9466, 9467, 9468, 4420])]
     ports: Vec<u16>,
-    /// Another form
-    #[arg(short, long, value_enum)]
+    /// Address at which other nodes reach this one, as the kubelet tells it [default: that of the default route]
+    #[arg(long)]
+    address: Option<IpAddr>,
+    /// Another form: json and yaml are for programs, wide is the table
+    #[arg(short, long, value_enum, hide_possible_values = true)]
     output: Option<Output>,
-}
-
-/// Form of the answer.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Output {
-    /// For programs
-    Json,
 }
 
 /// Runs `strandctl preflight`.
@@ -46,12 +46,10 @@ pub async fn run(args: PreflightArgs) -> Result<ExitCode> {
         kubelet: under("var/lib/kubelet"),
         ..Roots::default()
     };
-    let facts = Facts::gather(&args.root, roots, &args.ports).await?;
+    let facts = Facts::gather(&args.root, roots, &args.ports, args.address).await?;
     let checks = judge(&facts);
-    match args.output {
-        None => print!("{}", text(Style::of_stdout(), &checks)),
-        Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&checks)?),
-    }
+    let table = |_| text(Style::of_stdout(), &checks);
+    print!("{}", formed(args.output, || Ok(&checks), table)?);
     let stopped = checks.iter().any(|check| check.mark == Mark::Missing);
     Ok(ExitCode::from(u8::from(stopped)))
 }

@@ -3,7 +3,7 @@
 use super::Held;
 use crate::{
     cluster::Target,
-    drives::Output,
+    output::{Output, formed},
     text::{Style, count, table},
 };
 use anyhow::Result;
@@ -29,13 +29,8 @@ pub struct ListArgs {
 pub async fn run(args: ListArgs) -> Result<()> {
     let held = Held::read(&args.target.client().await?).await?;
     let style = Style::of_stdout();
-    let text = match args.output {
-        None => text(style, &held, false),
-        Some(Output::Wide) => text(style, &held, true),
-        Some(Output::Json) => format!("{:#}\n", objects(&held)?),
-        Some(Output::Yaml) => serde_yaml::to_string(&objects(&held)?)?,
-    };
-    print!("{text}");
+    let table = |wide| text(style, &held, wide);
+    print!("{}", formed(args.output, || objects(&held), table)?);
     Ok(())
 }
 

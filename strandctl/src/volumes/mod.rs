@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use strand_api::{PlacedLeg, PoolLeg, PoolSnapshot, PoolVolume};
 
-/// Volumes of the pool.
+/// Volumes of the pool; without a command they are listed.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct VolumesArgs {
