@@ -38,6 +38,13 @@ fn the_reference_says_what_the_code_says() {
     );
 }
 
+#[test]
+fn every_value_is_explained() {
+    let page = values();
+    let bare: Vec<_> = page.lines().filter(|row| row.ends_with("|  |")).collect();
+    assert!(bare.is_empty(), "charts/strand/values.yaml: {bare:#?}");
+}
+
 fn cell(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     words.join(" ").replace('|', "\\|")
