@@ -228,7 +228,8 @@ pub fn a_pool_that_is_granted_is_for_nobody_else(rack: &Rack) {
     rack.delete("team-a", "pod/by-hand");
 }
 
-/// Tries every door of the node that a pod can get at: those who let it in wait for its hello, the others say why not.
+/// Tries every door of the node that a pod can get at: those who let it in wait for its hello, and hang up without a word when none comes;
+/// the others say why not.
 const TRY: &str = "
 import glob, os, socket
 for where in WHERE:
@@ -238,7 +239,7 @@ for where in WHERE:
         os.chdir(os.path.dirname(path))
         s.connect('door.sock')
         try:
-            print(path, s.recv(4096))
+            print(path, s.recv(4096) or 'ADMITTED')
         except TimeoutError:
             print(path, 'ADMITTED')
 ";
