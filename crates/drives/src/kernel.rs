@@ -214,6 +214,11 @@ impl DriveHost for KernelHost {
             }
             result => result?,
         };
+        // On a block device the kernel itself keeps the context partition while it is open.
+        if wanted != label.layout && !grows_in_place(&held, &label.layout, &wanted)? {
+            self.refuse_use(&held)?;
+        }
+        // Whoever was passing through may have written: only now.
         let has_data = holds_data(&held.disk()?, &label.layout)
             .map_err(|error| held.error("reading its storage partition", error))?;
         match carve::recarve(&label.layout, &wanted, has_data) {
@@ -222,14 +227,9 @@ impl DriveHost for KernelHost {
                 path: path(),
                 reason,
             }),
-            Recarve::Move(layout) => {
-                // On a block device the kernel itself keeps the context partition while it is open.
-                if !grows_in_place(&held, &label.layout, &layout)? {
-                    self.refuse_use(&held)?;
-                }
-                self.complete(&held, &label.moving_to(layout))?
-                    .ok_or_else(|| gone(&held))
-            }
+            Recarve::Move(layout) => self
+                .complete(&held, &label.moving_to(layout))?
+                .ok_or_else(|| gone(&held)),
         }
     }
 

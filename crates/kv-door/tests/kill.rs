@@ -293,11 +293,12 @@ async fn a_client_killed_at_any_step_leaves_nothing() {
         }
         match round {
             0 => after = descriptors(),
-            _ => assert_eq!(descriptors(), after, "descriptors leak"),
+            // Another test's runtime may begin or end meanwhile.
+            _ => assert!(descriptors() <= after + 8, "descriptors leak"),
         }
         assert_eq!(bed.node.usage().granted_bytes, 32 << 20);
     }
-    // The pod's own memfds (two descriptors) stay for its next session; another test's runtime may begin or end meanwhile.
+    // The pod's own memfds (two descriptors) stay for its next session.
     assert!(after <= rest.0 + 2 + 8, "{after}, before {}", rest.0);
     assert_eq!(rest.1.granted_bytes, 16 << 20);
 }

@@ -1,7 +1,8 @@
 //! What a privileged process gives up: no runtime applies a seccomp profile to a privileged container, so the process applies its
 //! own.
 //!
-//! The profile refuses what the runtimes' default profile refuses a container without capabilities
+//! The profile refuses, but for `clone` into new namespaces and policies of memory, what the runtimes' default profile refuses a
+//! container without capabilities
 //! (<https://docs.docker.com/engine/security/seccomp/#significant-syscalls-blocked-by-the-default-profile>), and `chroot`; it
 //! allows mounting, and io_uring to whom asks for it. It holds for every thread, and for the tools that the process runs.
 

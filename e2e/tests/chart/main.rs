@@ -13,6 +13,7 @@ mod dockerfile;
 mod golden;
 mod helm;
 mod kinds;
+mod monitoring;
 mod privileges;
 mod reference;
 mod values;

@@ -227,10 +227,13 @@ fn arguments(page: &mut String, source: &str) {
     }
 }
 
+/// The one metric that ends in `_seconds` and is no histogram.
+pub const GAUGE: &str = "strand_context_recovery_seconds";
+
 /// Every metric, with the help that it has on `/metrics`.
-fn metrics() -> String {
+pub fn metrics() -> String {
     let mut page = format!(
-        "# Metrics\n\n{MADE}\nNames that end in `_seconds` are histograms. What the more important ones mean, and what to do about them:\n[operations](../operations.md), [context memory](../context-memory.md), [volumes](../storage.md#metrics).\n"
+        "# Metrics\n\n{MADE}\nNames that end in `_seconds` are histograms, all but `{GAUGE}`. What the more important ones mean, and what to do about\nthem: [operations](../operations.md), [context memory](../context-memory.md), [volumes](../storage.md#metrics).\n"
     );
     let whole = Regex::new(r#""(strand_[a-z0-9_]+)",\s*"([^"]+)""#).unwrap();
     let ending = Regex::new(r#"counter\(\s*"([a-z_]+)",\s*"([^"]+)""#).unwrap();

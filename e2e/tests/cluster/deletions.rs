@@ -8,7 +8,7 @@ use strand_e2e::wait::{self, PATIENCE};
 use crate::life::all_drives_serve;
 use crate::rack::{NAMESPACE, Pod, Rack, claim, strandctl};
 use crate::running::Running;
-use crate::volumes::gone;
+use crate::volumes::{gone, restored_from, snapshot};
 
 const MODEL: &str = "head -c 20M /dev/urandom >/data/model; sha256sum /data/model >/data/sum; sync";
 
@@ -115,15 +115,13 @@ pub fn a_namespace_goes_with_all_that_is_in_it(rack: &Rack) {
     rack.apply(claim("team-b", "origin", "400Mi", json!({})));
     rack.apply(Pod::new("team-b", "one").claim("origin", "/data").object());
     rack.ready("team-b", "one");
-    rack.apply(json!({
-        "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
-        "metadata": {"namespace": "team-b", "name": "moment"},
-        "spec": {"volumeSnapshotClassName": "strand", "source": {"persistentVolumeClaimName": "origin"}},
-    }));
-    let snapshot = ["volumesnapshot", "moment", "-n", "team-b"];
-    rack.until(&snapshot, "{.status.readyToUse}", |ready| ready == "true");
-    let source = json!({"dataSource": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "moment"}});
-    rack.apply(claim("team-b", "restored", "400Mi", source));
+    snapshot(rack, "team-b", "moment", "origin");
+    rack.apply(claim(
+        "team-b",
+        "restored",
+        "400Mi",
+        restored_from("moment"),
+    ));
     rack.apply(
         Pod::new("team-b", "two")
             .claim("restored", "/data")

@@ -10,6 +10,7 @@ use strand_e2e::wait::{self, PATIENCE};
 
 use crate::rack::{NAMESPACE, Pod, Rack, claim, seconds};
 use crate::running::Running;
+use crate::volumes::gone;
 use serde_json::json;
 
 /// How long the API server is away.
@@ -149,6 +150,8 @@ pub fn a_pod_deleted_by_force_leaves_nothing(rack: &Rack) {
     let uid = rack.until(&["pod", "busy", "-n", "team-a"], "{.metadata.uid}", |_| {
         true
     });
+    let claimed = ["pvc", "busy", "-n", "team-a"];
+    let volume = rack.until(&claimed, "{.spec.volumeName}", |name| !name.is_empty());
     rack.kubectl(&[
         "delete",
         "pod",
@@ -160,6 +163,16 @@ pub fn a_pod_deleted_by_force_leaves_nothing(rack: &Rack) {
     ]);
     running.end();
     nothing_left(rack, &uid, &doors);
+    for (kind, path) in [
+        (
+            "volumeattachment",
+            "{.items[*].spec.source.persistentVolumeName}",
+        ),
+        ("pleg", "{.items[*].spec.volume}"),
+    ] {
+        rack.until(&[kind], path, |all| !all.contains(&volume));
+    }
+    gone(rack, &["pv", &volume]);
 }
 
 /// Doors of the pods of the node.

@@ -1,5 +1,5 @@
-//! What Strand costs on a node, and what it adds to the admission of a pod: printed, and held only against bounds that no busy machine
-//! reaches.
+//! What Strand costs on a node, and what it adds to the admission of a pod: printed, and held to the goals of docs/figures.md; twice those
+//! where a busy machine makes a difference.
 
 use std::fmt;
 use std::path::Path;
@@ -17,7 +17,9 @@ use crate::rack::{NAMESPACE, Pod, Rack};
 pub fn what_an_idle_node_costs(rack: &Rack) {
     rack.clear();
     let node = &rack.cluster.nodes()[0];
+    // The controllers that run there are none of the node's.
     let look = "for p in $(pidof node-agent csi-driver); do \
+                ! grep -q MODE=controller /proc/$p/environ || continue; \
                 awk -v p=$p '/^Name/{n=$2} /^VmRSS/{print n, $2}' /proc/$p/status; \
                 awk '{print $14 + $15}' /proc/$p/stat; done";
     let span = Duration::from_secs(20);
@@ -32,7 +34,8 @@ pub fn what_an_idle_node_costs(rack: &Rack) {
             .collect()
     };
     let (before, after) = (read(&before), read(&after));
-    let mut resident = 0;
+    assert_eq!(before.len(), 2, "the agent, and the node's driver");
+    let (mut resident, mut busy) = (0, 0.0);
     for ((name, _, then), (_, kib, now)) in before.iter().zip(&after) {
         // Of 100 ticks a second.
         let percent = (now - then) as f64 / span.as_secs_f64();
@@ -41,8 +44,10 @@ pub fn what_an_idle_node_costs(rack: &Rack) {
             kib / 1024
         );
         resident += kib / 1024;
+        busy += percent;
     }
-    assert!(resident < 300, "{resident} MiB");
+    assert!(resident <= 100, "{resident} MiB");
+    assert!(busy <= 4.0, "{busy} % of a core");
 }
 
 /// How long the operator takes to decide about a pod, and how long the API server waits for that.
@@ -82,7 +87,7 @@ pub fn how_long_admission_takes(rack: &Rack) {
     println!("    webhook, in the operator: {decided}");
     println!("    webhook, as the API server waits for it: {waited}");
     assert!(decided.count() >= 500 && waited.count() >= 500);
-    assert!(decided.most(99) <= 0.2, "{decided}");
+    assert!(decided.about(99) <= 0.02, "{decided}");
     for ip in certificates::operators(rack) {
         let mut waits = asked_as_the_api_server_asks(rack, &ip);
         waits.sort_by(f64::total_cmp);
@@ -94,7 +99,7 @@ pub fn how_long_admission_takes(rack: &Rack) {
             of(99),
             of(100),
         );
-        assert!(of(99) <= 200.0, "{waits:?}");
+        assert!(of(99) <= 40.0, "{waits:?}");
     }
 }
 

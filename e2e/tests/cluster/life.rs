@@ -6,8 +6,10 @@ use strand_e2e::wait::{self, PATIENCE};
 use strand_e2e::{guard, images};
 
 use crate::cert_manager::CertManager;
-use crate::rack::{NAMESPACE, Pod, Rack, strandctl};
+use crate::rack::{NAMESPACE, Pod, Rack, claim, strandctl};
 use crate::running::Running;
+use crate::volumes::{restored_from, snapshot};
+use k8s_openapi::jiff::Timestamp;
 
 const WORKLOADS: [&str; 3] = [
     "daemonset/strand-node",
@@ -18,6 +20,28 @@ const WORKLOADS: [&str; 3] = [
 fn rolled_out(rack: &Rack) {
     for what in WORKLOADS {
         rack.kubectl(&["rollout", "status", "-n", NAMESPACE, what, "--timeout=180s"]);
+    }
+}
+
+/// Of the agents that run, each was made once the one before was ready.
+fn agents_came_one_by_one(rack: &Rack) {
+    let label = "app.kubernetes.io/component=node";
+    let pods = rack.cluster.get(&["pods", "-n", NAMESPACE, "-l", label]);
+    let pods = pods.unwrap();
+    let time = |text: &Value| -> Timestamp { text.as_str().unwrap().parse().unwrap() };
+    let mut spans: Vec<(Timestamp, Timestamp)> = Vec::new();
+    for pod in pods["items"].as_array().unwrap() {
+        let mut conditions = pod["status"]["conditions"].as_array().unwrap().iter();
+        let ready = conditions.find(|condition| condition["type"] == "Ready");
+        spans.push((
+            time(&pod["metadata"]["creationTimestamp"]),
+            time(&ready.unwrap()["lastTransitionTime"]),
+        ));
+    }
+    spans.sort();
+    assert_eq!(spans.len(), rack.cluster.nodes().len());
+    for both in spans.windows(2) {
+        assert!(both[0].1 <= both[1].0, "{spans:?}");
     }
 }
 
@@ -46,6 +70,7 @@ pub fn an_upgrade_harms_nobody(rack: &Rack) {
     );
     cert_manager.issues(rack);
     rolled_out(rack);
+    agents_came_one_by_one(rack);
     rack.cluster
         .helm(&["rollback", "strand", "-n", NAMESPACE])
         .unwrap();
@@ -96,7 +121,7 @@ fn no_pods(rack: &Rack) {
     );
 }
 
-/// The definitions are deleted, and all objects with them: pods go on, and once the definitions are back no volume is lost.
+/// The definitions are deleted, and all objects with them: pods go on, and once the definitions are back no volume is lost, and no snapshot.
 pub fn deleted_definitions_lose_no_volume(rack: &Rack) {
     let client = Running::start(rack, "team-a", "busy", "node-1");
     rack.exec(
@@ -104,6 +129,8 @@ pub fn deleted_definitions_lose_no_volume(rack: &Rack) {
         "busy",
         "head -c 20M /dev/urandom >/data/model; sha256sum /data/model >/data/sum; sync",
     );
+    snapshot(rack, "team-a", "moment", "busy");
+    rack.exec("team-a", "busy", "echo changed >/data/later; sync");
     // A volume whose claim was deleted a moment ago would come back as bytes that nobody owns.
     rack.until(&["pvol"], "{.items[*].metadata.name}", |names| {
         names.split(' ').count() == 1
@@ -129,11 +156,14 @@ pub fn deleted_definitions_lose_no_volume(rack: &Rack) {
     wait::until("the legs are told of, and taken back", PATIENCE, || {
         run(&mut strandctl(rack, &["volumes", "import", "--all"]))
             .map_err(|error| format!("{error:#}"))?;
-        let volumes = rack.cluster.ask(&["get", "pvol", "-o", "name"])?;
-        if volumes.is_empty() {
-            Err("no PoolVolume".into())
-        } else {
+        let back = rack.cluster.ask(&["get", "pvol,psnap", "-o", "name"])?;
+        if ["poolvolume.", "poolsnapshot."]
+            .iter()
+            .all(|kind| back.contains(kind))
+        {
             Ok(())
+        } else {
+            Err(back)
         }
     })
     .unwrap();
@@ -142,9 +172,20 @@ pub fn deleted_definitions_lose_no_volume(rack: &Rack) {
     rack.delete("team-a", "pod/busy");
     rack.apply(Pod::new("team-a", "again").claim("busy", "/data").object());
     rack.ready("team-a", "again");
-    rack.exec("team-a", "again", "sha256sum -c /data/sum");
-    rack.delete("team-a", "pod/again");
-    rack.delete("team-a", "pvc/busy");
+    rack.exec("team-a", "again", "sha256sum -c /data/sum; cat /data/later");
+    rack.apply(claim("team-a", "moment", "400Mi", restored_from("moment")));
+    rack.apply(Pod::new("team-a", "then").claim("moment", "/data").object());
+    rack.ready("team-a", "then");
+    rack.exec("team-a", "then", "sha256sum -c /data/sum; ! ls /data/later");
+    for object in [
+        "pod/again",
+        "pod/then",
+        "volumesnapshot/moment",
+        "pvc/busy",
+        "pvc/moment",
+    ] {
+        rack.delete("team-a", object);
+    }
     rack.until(&["pvol"], "{.items[*].metadata.name}", |names| {
         !names.contains("pvc-")
     });
@@ -211,7 +252,7 @@ pub fn release_and_uninstall_leave_nothing(rack: &Rack) {
     }
 }
 
-/// From the chart and the programs of an earlier revision to these: pods keep what they have while every process is replaced.
+/// From the chart and the programs of an earlier revision to these, and back: pods keep what they have while every process is replaced.
 pub fn an_upgrade_from_the_previous_chart_harms_nobody(rack: &Rack) {
     let previous = images::previous();
     if !previous.is_dir() {
@@ -230,15 +271,22 @@ pub fn an_upgrade_from_the_previous_chart_harms_nobody(rack: &Rack) {
     let clients = ["node-1", "node-2"]
         .map(|node| Running::start(rack, "team-a", &format!("busy-{node}"), node));
     rack.keep("team-a", "busy-node-1");
+    let unharmed = |step: &str| {
+        rolled_out(rack);
+        for client in &clients {
+            client.goes_on();
+            let seen = client.seen();
+            println!("    client, {step}: {seen:?}");
+            seen.is_unharmed();
+        }
+        rack.kept("team-a", "busy-node-1");
+    };
     rack.helm("upgrade", &[]);
-    rolled_out(rack);
-    for client in &clients {
-        client.goes_on();
-        let seen = client.seen();
-        println!("    client, upgrade from the previous chart: {seen:?}");
-        seen.is_unharmed();
-    }
-    rack.kept("team-a", "busy-node-1");
+    unharmed("upgrade from the previous chart");
+    rack.cluster
+        .helm(&["rollback", "strand", "-n", NAMESPACE])
+        .unwrap();
+    unharmed("rollback to it");
     for client in clients {
         client.end();
     }

@@ -21,6 +21,7 @@ mod faults;
 mod figures;
 mod install;
 mod life;
+mod monitoring;
 mod nodes;
 mod operator;
 mod pods;
@@ -79,6 +80,10 @@ const SCENARIOS: &[Scenario] = &[
     (
         "volumes::an_attributes_class_limits_a_volume_in_use",
         volumes::an_attributes_class_limits_a_volume_in_use,
+    ),
+    (
+        "volumes::classes_and_scratch_space",
+        volumes::classes_and_scratch_space,
     ),
     (
         "told::kubectl_strand_tells_of_the_rack",
@@ -145,6 +150,10 @@ const SCENARIOS: &[Scenario] = &[
         policies::ports_answer_whom_they_are_for,
     ),
     (
+        "monitoring::its_objects_are_taken_by_the_api_server",
+        monitoring::its_objects_are_taken_by_the_api_server,
+    ),
+    (
         "certificates::they_are_renewed_while_pods_are_made",
         certificates::they_are_renewed_while_pods_are_made,
     ),
@@ -177,6 +186,10 @@ const SCENARIOS: &[Scenario] = &[
     (
         "faults::a_pod_deleted_by_force_leaves_nothing",
         faults::a_pod_deleted_by_force_leaves_nothing,
+    ),
+    (
+        "nodes::pods_move_while_their_node_is_drained",
+        nodes::pods_move_while_their_node_is_drained,
     ),
     ("nodes::a_node_reboots", nodes::a_node_reboots),
     (

@@ -9,11 +9,53 @@ use strand_e2e::process::attempt;
 use strand_e2e::wait::{self, PATIENCE};
 
 use crate::life::all_drives_serve;
-use crate::rack::{Pod, Rack, seconds, strandctl};
+use crate::rack::{NAMESPACE, Pod, Rack, seconds, strandctl};
 use crate::running::Running;
 use crate::volumes::gone;
 
+/// Of the operator's pods and the CSI controller's.
+const CONTROL: &str = "app.kubernetes.io/component in (operator,csi-controller)";
 const MODEL: &str = "head -c 20M /dev/urandom >/data/model; sha256sum /data/model >/data/sum; sync";
+
+/// A node of the installation's own is cordoned, which changes nothing for those who are there or elsewhere; and drained: Strand's
+/// replicas move, pods elsewhere go on, and new ones get what they ask for at any time.
+pub fn pods_move_while_their_node_is_drained(rack: &Rack) {
+    let stays = Running::start(rack, "team-a", "stays", "node-1");
+    let there = Running::start(rack, "team-a", "there", "node-2");
+    let node = |verb: &str| rack.kubectl(&[verb, "node-2"]);
+    node("cordon");
+    there.goes_on();
+    rack.keep("team-a", "there");
+    rack.kept("team-a", "stays");
+    all_drives_serve(rack, 8);
+    there.seen().is_unharmed();
+    there.end();
+
+    let mut drain = vec!["drain", "node-2", "--ignore-daemonsets"];
+    drain.extend(["--delete-emptydir-data", "--force", "--timeout=120s"]);
+    rack.kubectl(&drain);
+    let pods = ["pods", "-n", NAMESPACE, "-l", CONTROL, "-o"];
+    let on = "jsonpath={.items[*].spec.nodeName}";
+    let mut look = vec!["get"];
+    look.extend(pods);
+    look.push(on);
+    let nodes = rack.kubectl(&look);
+    assert!(!nodes.contains("node-2"), "{nodes}");
+    // With the webhook's time-out of the bed, an endpoint is there or the pod is not.
+    let new = Running::start(rack, "team-a", "new", "node-1");
+    new.end();
+    run(&mut strandctl(rack, &["node", "drain", "node-2", "--wait"]));
+    stays.goes_on();
+    run(&mut strandctl(rack, &["node", "uncordon", "node-2"]));
+    all_drives_serve(rack, 8);
+    let back = Running::start(rack, "team-a", "back", "node-2");
+    back.end();
+    stays.goes_on();
+    let seen = stays.seen();
+    println!("    client on the other node: {seen:?}");
+    seen.is_unharmed();
+    stays.end();
+}
 
 /// A node loses power and comes back at once: its pods start again by themselves, with their volumes; the others go on.
 pub fn a_node_reboots(rack: &Rack) {

@@ -116,7 +116,8 @@ pub fn pods_start_soon(rack: &Rack) {
         let mean = sum as f64 / steps.len() as f64;
         println!("      {mean:.1} s on the average until {}", step.1);
     }
-    assert!(times[4] < Duration::from_secs(20), "{times:.1?}");
+    // The goal is 5 s, of a machine that does nothing else.
+    assert!(times[4] < Duration::from_secs(10), "{times:.1?}");
 }
 
 /// What becomes True on the way of a pod, and what that is here.

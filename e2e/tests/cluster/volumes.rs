@@ -120,21 +120,32 @@ fn size(rack: &Rack, pod: &str) -> u64 {
         .unwrap()
 }
 
-/// A snapshot is of its moment; a claim made of it has those bytes.
-pub fn a_snapshot_and_what_is_made_of_it(rack: &Rack) {
+/// Takes a snapshot of a claim, and waits until it is ready.
+pub fn snapshot(rack: &Rack, namespace: &str, name: &str, of: &str) {
     rack.apply(json!({
         "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
-        "metadata": {"namespace": NAMESPACE, "name": "before"},
-        "spec": {"volumeSnapshotClassName": "strand", "source": {"persistentVolumeClaimName": "grows"}},
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"volumeSnapshotClassName": "strand", "source": {"persistentVolumeClaimName": of}},
     }));
-    rack.until(
-        &["volumesnapshot", "before", "-n", NAMESPACE],
-        "{.status.readyToUse}",
-        |ready| ready == "true",
-    );
+    let taken = ["volumesnapshot", name, "-n", namespace];
+    rack.until(&taken, "{.status.readyToUse}", |ready| ready == "true");
+}
+
+/// What a claim has that is made of a snapshot.
+pub fn restored_from(snapshot: &str) -> Value {
+    json!({"dataSource": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": snapshot}})
+}
+
+/// A snapshot is of its moment; a claim made of it has those bytes.
+pub fn a_snapshot_and_what_is_made_of_it(rack: &Rack) {
+    snapshot(rack, NAMESPACE, "before", "grows");
     rack.exec(NAMESPACE, "grows", "echo changed >/data/model; sync");
-    let source = json!({"dataSource": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "before"}});
-    rack.apply(claim(NAMESPACE, "restored", "700Mi", source));
+    rack.apply(claim(
+        NAMESPACE,
+        "restored",
+        "700Mi",
+        restored_from("before"),
+    ));
     pod(
         rack,
         Pod::new(NAMESPACE, "restored").claim("restored", "/data"),
@@ -208,6 +219,51 @@ fn patch(rack: &Rack, name: &str, patch: &Value) {
         "-p",
         &patch.to_string(),
     ]);
+}
+
+/// The classes that may be asked for beside the bed's: the chart's other one, and an administrator's own with ext4; and scratch space,
+/// which is the pod's alone.
+pub fn classes_and_scratch_space(rack: &Rack) {
+    rack.namespace(NAMESPACE, false);
+    rack.apply(json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "own"},
+        "provisioner": "csi.strand.dev", "volumeBindingMode": "WaitForFirstConsumer",
+        "parameters": {"locality": "node", "csi.storage.k8s.io/fstype": "ext4"},
+    }));
+    for class in ["strand", "own"] {
+        let spec = json!({"storageClassName": class});
+        rack.apply(claim(NAMESPACE, class, "400Mi", spec));
+    }
+    let scratch = json!({"csi": {
+        "driver": "csi.strand.dev", "volumeAttributes": {"kind": "scratch", "pool": "rack", "size": "300Mi"},
+    }});
+    let places = "/strand /own /scratch";
+    let found: Vec<String> = ["first", "second"]
+        .into_iter()
+        .map(|name| {
+            let uses = Pod::new(NAMESPACE, name)
+                .on("node-1")
+                .claim("strand", "/strand")
+                .claim("own", "/own")
+                .volume("scratch", scratch.clone(), "/scratch");
+            pod(rack, uses, name);
+            let systems = format!("for d in {places}; do stat -f -c %T $d; done");
+            let systems = rack.exec(NAMESPACE, name, &systems);
+            assert_eq!(systems, "xfs\next2/ext3\nxfs");
+            let line = format!(
+                "ls /strand /own /scratch; for d in {places}; do echo here >$d/bytes; done; sync"
+            );
+            let found = rack.exec(NAMESPACE, name, &line);
+            rack.delete(NAMESPACE, &format!("pod/{name}"));
+            found.split_whitespace().collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    assert_eq!(found[0], "/own: lost+found /scratch: /strand:");
+    assert_eq!(found[1], "/own: bytes lost+found /scratch: /strand: bytes");
+    for class in ["strand", "own"] {
+        rack.delete(NAMESPACE, &format!("pvc/{class}"));
+    }
+    rack.kubectl(&["delete", "storageclass", "own"]);
 }
 
 /// Waits until an object is not there.
