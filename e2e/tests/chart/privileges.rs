@@ -1,6 +1,6 @@
 //! What each component may do, on its node and to the API.
 
-use crate::helm::{cases, containers, documents, render, title};
+use crate::helm::{cases, containers, documents, render, root, title};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -136,6 +136,29 @@ fn whatever_an_agent_may_write_is_under_a_policy() {
                     "{case}: {resource}"
                 );
             }
+        }
+    }
+}
+
+/// Of a volume's status an agent may tell of the array alone; what comes to the status later has to come to the policy.
+#[test]
+fn agents_leave_the_rest_of_a_volumes_status() {
+    let file = std::fs::read_to_string(root().join("crds/poolvolumes.yaml")).unwrap();
+    let definition: Value = serde_yaml::from_str(&file).unwrap();
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let fields = schema["properties"]["status"]["properties"].as_object();
+    let fields = fields.unwrap().keys().filter(|field| *field != "array");
+    for (case, objects) in all() {
+        let policy = objects
+            .iter()
+            .find(|object| title(object) == "ValidatingAdmissionPolicy strand-node-volumes");
+        let Some(policy) = policy else {
+            panic!("{case}: no such policy");
+        };
+        let validations = policy["spec"]["validations"].to_string();
+        for field in fields.clone() {
+            let same = format!("object.status.?{field} == oldObject.?status.?{field}");
+            assert!(validations.contains(&same), "{case}: {field}");
         }
     }
 }
