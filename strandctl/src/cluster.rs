@@ -122,11 +122,16 @@ impl Cluster {
             pools,
             drives: drives(client).await?,
             nodes,
-            operator: leases
-                .into_iter()
-                .find(|lease| lease.metadata.name.as_deref() == Some(OPERATOR_LEASE)),
+            operator: operators(leases),
         })
     }
+}
+
+/// The operator's Lease. One that an earlier release left in another namespace is not renewed any more.
+fn operators(leases: Vec<Lease>) -> Option<Lease> {
+    let named = |lease: &Lease| lease.metadata.name.as_deref() == Some(OPERATOR_LEASE);
+    let renewed = |lease: &Lease| Some(lease.spec.as_ref()?.renew_time.as_ref()?.0);
+    leases.into_iter().filter(named).max_by_key(renewed)
 }
 
 /// All drives, by node and serial.
@@ -222,6 +227,28 @@ pub fn in_words(error: kube::Error) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{from_value, json};
+
+    #[test]
+    fn of_leases_with_the_operators_name_the_one_renewed_last_is_its() {
+        let lease = |name: &str, namespace: &str, second: u32| -> Lease {
+            from_value(json!({
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {"renewTime": format!("2026-01-01T00:00:{second:02}.000000Z")},
+            }))
+            .unwrap()
+        };
+        let never: Lease = from_value(json!({"metadata": {"name": OPERATOR_LEASE}})).unwrap();
+        let all = vec![
+            lease(OPERATOR_LEASE, "left-by-an-earlier-release", 1),
+            lease(OPERATOR_LEASE, "strand-system", 2),
+            lease("another", "strand-system", 3),
+            never,
+        ];
+        let found = operators(all).unwrap().metadata.namespace;
+        assert_eq!(found.as_deref(), Some("strand-system"));
+        assert!(operators(Vec::new()).is_none());
+    }
 
     #[test]
     fn names_sort_as_people_count() {

@@ -1,6 +1,7 @@
 //! `strandctl status`: one screen that says how the pools, their nodes and the operator are.
 
 mod check;
+mod workloads;
 
 use crate::{
     cluster::{Cluster, Target, natural},
@@ -15,7 +16,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 use strand_api::{
     Drive, DriveVerdict, MemoryPool, MemoryPoolStatus, PartitionRole, SideStatus, condition, names,
 };
@@ -28,26 +29,36 @@ pub struct StatusArgs {
     /// Another form: wide shows every node, json and yaml are the pools and drives as a Kubernetes List
     #[arg(short, long, value_enum)]
     output: Option<Output>,
-    /// Exit with status 1, and say why, unless an operator leads, all of Strand's pods are ready, every pool is, and every drive of a
-    /// pool serves
+    /// Exit with status 1, and say why, unless an operator leads, all of Strand's pods are ready and of the newest revision, every pool
+    /// is ready and not degraded, and every drive of a pool serves that is not cordoned. Without a pool, pods of nodes need not be ready
     #[arg(long)]
     check: bool,
+    /// How long --check waits for that, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "check")]
+    timeout: u64,
 }
 
 /// Runs `strandctl status`.
 pub async fn run(args: StatusArgs) -> Result<()> {
-    let cluster = Cluster::read(&args.target.client().await?).await?;
-    let screen = |rows| screen(Style::of_stdout(), &cluster, Timestamp::now(), rows);
-    let text = match args.output {
+    let client = args.target.client().await?;
+    if args.check {
+        let patience = Duration::from_secs(args.timeout);
+        let look = check::wait(&args.target, &client, patience).await?;
+        show(args.output, &look.cluster)?;
+        return look.verdict();
+    }
+    show(args.output, &Cluster::read(&client).await?)
+}
+
+fn show(output: Option<Output>, cluster: &Cluster) -> Result<()> {
+    let screen = |rows| screen(Style::of_stdout(), cluster, Timestamp::now(), rows);
+    let text = match output {
         None => screen(ROWS),
         Some(Output::Wide) => screen(usize::MAX),
-        Some(Output::Json) => format!("{:#}\n", objects(&cluster)?),
-        Some(Output::Yaml) => serde_yaml::to_string(&objects(&cluster)?)?,
+        Some(Output::Json) => format!("{:#}\n", objects(cluster)?),
+        Some(Output::Yaml) => serde_yaml::to_string(&objects(cluster)?)?,
     };
     print!("{text}");
-    if args.check {
-        check::check(&args.target, &cluster, Timestamp::now()).await?;
-    }
     Ok(())
 }
 

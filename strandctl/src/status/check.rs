@@ -1,32 +1,68 @@
 //! `strandctl status --check`: what is not as it should be, so that a script, or `helm test`, hears of it.
 
-use anyhow::{Result, bail};
-use k8s_openapi::{
-    api::apps::v1::{DaemonSet, Deployment},
-    jiff::Timestamp,
-};
-use kube::{Api, Client, ResourceExt, api::ListParams};
-use strand_api::{DriveVerdict, condition, names};
-
+use super::workloads;
 use crate::{
-    cluster::{Cluster, Target, in_words},
+    cluster::{Cluster, Target},
     standing::{Word, standing},
 };
+use anyhow::{Result, bail};
+use k8s_openapi::jiff::Timestamp;
+use kube::{Client, ResourceExt};
+use std::time::Duration;
+use strand_api::{Drive, MemoryPool, condition, names};
+use tokio::time::{Instant, sleep};
 
-/// Strand's own workloads, as the chart labels them.
-const OURS: &str = "app.kubernetes.io/name=strand";
+/// What is left out of a look before there is a pool.
+pub const WITHOUT_POOL: &str = "Before there is a MemoryPool, pods of nodes need not be ready: their registrar asks for the node's fabric, which \
+     a pool names, and restarts until it is told.";
+/// Between two looks.
+const AGAIN: Duration = Duration::from_secs(2);
 
-/// A workload, and how many of its pods are ready of those that should be.
-#[derive(Debug)]
-pub struct Workload {
-    name: String,
-    ready: i32,
-    wanted: i32,
+/// What was seen at about one moment.
+pub struct Look {
+    /// The API's objects.
+    pub cluster: Cluster,
+    wrong: Vec<String>,
 }
 
-/// Fails with everything that is not as it should be.
-pub async fn check(target: &Target, cluster: &Cluster, now: Timestamp) -> Result<()> {
-    let mut wrong = wrong(cluster, now);
+impl Look {
+    /// Fails with everything that is not as it should be.
+    pub fn verdict(self) -> Result<()> {
+        if self.cluster.pools.is_empty() {
+            eprintln!("{WITHOUT_POOL}");
+        }
+        if !self.wrong.is_empty() {
+            bail!("not as it should be:\n  {}", self.wrong.join("\n  "));
+        }
+        Ok(())
+    }
+}
+
+/// Looks until all is as it should be, or patience ends: a successor of the operator needs up to its Lease's duration, pods and drives
+/// begin one after the other, and the test's own permissions may be younger than the API server's knowledge of them.
+pub async fn wait(target: &Target, client: &Client, patience: Duration) -> Result<Look> {
+    until(patience, AGAIN, async || look(target, client).await).await
+}
+
+async fn until(
+    patience: Duration,
+    again: Duration,
+    mut look: impl AsyncFnMut() -> Result<Look>,
+) -> Result<Look> {
+    let begun = Instant::now();
+    loop {
+        let seen = look().await;
+        let sound = seen.as_ref().is_ok_and(|look| look.wrong.is_empty());
+        if sound || begun.elapsed() >= patience {
+            return seen;
+        }
+        sleep(again).await;
+    }
+}
+
+async fn look(target: &Target, client: &Client) -> Result<Look> {
+    let cluster = Cluster::read(client).await?;
+    let mut wrong = wrong(&cluster, Timestamp::now());
     match target.directory() {
         // A rack on this machine has processes, and no pods.
         Some(_) => {
@@ -38,140 +74,107 @@ pub async fn check(target: &Target, cluster: &Cluster, now: Timestamp) -> Result
                 ))
             }));
         }
-        None => wrong.extend(unready(&workloads(&target.client().await?).await?)),
+        None => {
+            let workloads = workloads::read(client).await?;
+            wrong.extend(workloads::lacking(&workloads, !cluster.pools.is_empty()));
+        }
     }
-    if !wrong.is_empty() {
-        bail!("not as it should be:\n  {}", wrong.join("\n  "));
-    }
-    Ok(())
+    Ok(Look { cluster, wrong })
 }
 
 /// What the API's objects tell of.
 fn wrong(cluster: &Cluster, now: Timestamp) -> Vec<String> {
-    let mut wrong = Vec::new();
-    if let Err(nobody) = super::leader(cluster.operator.as_ref(), now) {
-        wrong.push(format!("operator: {nobody}"));
-    }
-    for pool in &cluster.pools {
-        let conditions = pool.status.as_ref().map(|status| &status.conditions[..]);
-        let ready = condition::find(conditions.unwrap_or_default(), names::READY);
-        match ready {
-            Some(ready) if ready.status == "True" => {}
-            Some(ready) => wrong.push(format!(
-                "pool {} is not ready: {}",
-                pool.name_any(),
-                ready.message
-            )),
-            None => wrong.push(format!(
-                "pool {} was not seen by the operator yet",
-                pool.name_any()
-            )),
-        }
-    }
-    for drive in &cluster.drives {
-        let pooled = drive.status.as_ref().and_then(|status| status.verdict);
-        let standing = standing(drive);
-        if pooled == Some(DriveVerdict::Pooled) && standing.word == Word::Out {
-            wrong.push(format!(
-                "drive {} of node {}: {}",
-                drive.name_any(),
-                drive.spec.node_name,
-                standing.sentence
-            ));
-        }
-    }
-    wrong
+    let nobody = super::leader(cluster.operator.as_ref(), now).err();
+    let operator = nobody.map(|nobody| format!("operator: {nobody}"));
+    let pools = cluster.pools.iter().flat_map(of_pool);
+    let drives = cluster.drives.iter().filter_map(|drive| {
+        let why = idle(drive, cluster)?;
+        let (name, node) = (drive.name_any(), &drive.spec.node_name);
+        Some(format!("drive {name} of node {node}: {why}"))
+    });
+    operator.into_iter().chain(pools).chain(drives).collect()
 }
 
-fn unready(workloads: &[Workload]) -> Vec<String> {
-    if workloads.is_empty() {
-        return vec![format!(
-            "no workload with the label {OURS} is there: nothing of Strand runs in this cluster"
-        )];
-    }
-    let lacking = workloads.iter().filter(|w| w.ready < w.wanted.max(1));
-    let told = |w: &Workload| match w.wanted {
-        0 => format!("{}: none of its pods is wanted", w.name),
-        wanted => format!("{}: {} of {wanted} pods are ready", w.name, w.ready),
+/// A pool is ready while any drive serves; that it has lost others, it tells by being degraded.
+fn of_pool(pool: &MemoryPool) -> Vec<String> {
+    let name = pool.name_any();
+    let conditions = pool.status.as_ref().map(|status| &status.conditions[..]);
+    let find = |type_| condition::find(conditions.unwrap_or_default(), type_);
+    let ready = match find(names::READY) {
+        Some(ready) if ready.status == "True" => None,
+        Some(ready) => Some(format!("pool {name} is not ready: {}", ready.message)),
+        None => Some(format!("pool {name} was not seen by the operator yet")),
     };
-    lacking.map(told).collect()
+    let degraded = find(names::DEGRADED).filter(|degraded| degraded.status == "True");
+    let degraded = degraded.map(|d| format!("pool {name} is degraded: {}", d.message));
+    ready.into_iter().chain(degraded).collect()
 }
 
-async fn workloads(client: &Client) -> Result<Vec<Workload>> {
-    let ours = ListParams::default().labels(OURS);
-    let (sets, deployments): (Api<DaemonSet>, Api<Deployment>) =
-        (Api::all(client.clone()), Api::all(client.clone()));
-    let sets = sets.list(&ours).await.map_err(in_words)?.items;
-    let deployments = deployments.list(&ours).await.map_err(in_words)?.items;
-    let sets = sets.into_iter().map(|set| {
-        let name = format!("DaemonSet {}", set.name_any());
-        let status = set.status.unwrap_or_default();
-        Workload {
-            name,
-            ready: status.number_ready,
-            wanted: status.desired_number_scheduled,
-        }
-    });
-    let deployments = deployments.into_iter().map(|deployment| {
-        let name = format!("Deployment {}", deployment.name_any());
-        let wanted = deployment.spec.and_then(|spec| spec.replicas);
-        Workload {
-            name,
-            ready: (deployment.status.and_then(|status| status.ready_replicas)).unwrap_or(0),
-            wanted: wanted.unwrap_or(1),
-        }
-    });
-    Ok(sets.chain(deployments).collect())
+/// Why a drive of a pool does not serve. One that is cordoned need not: an administrator wants it so.
+fn idle(drive: &Drive, cluster: &Cluster) -> Option<String> {
+    let pool = drive.spec.pool.as_ref().filter(|_| !drive.spec.cordon)?;
+    let on = |node: &str| node == drive.spec.node_name;
+    // Nobody is left to write the drive's phase.
+    if !cluster.nodes.iter().any(|node| on(&node.name_any())) {
+        return Some(format!(
+            "its node is gone, though it belongs to pool {pool}; bring the node back, or create a DriveOperation of type Forget"
+        ));
+    }
+    let standing = standing(drive);
+    (standing.word != Word::In).then_some(standing.sentence)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::coordination::v1::Lease;
     use serde_json::{Value, from_value, json};
 
     fn of<T: serde::de::DeserializeOwned>(value: Value) -> T {
         from_value(value).unwrap()
     }
 
-    fn cluster(renewed: &str, pool_ready: &str, phase: &str) -> Cluster {
-        let lease: Lease = of(json!({
-            "metadata": {"name": "strand-operator"},
-            "spec": {"holderIdentity": "op", "leaseDurationSeconds": 15, "renewTime": renewed},
-        }));
+    fn now() -> Timestamp {
+        "2026-01-01T00:00:10Z".parse().unwrap()
+    }
+
+    /// Its operator is there and its pool ready, with one drive.
+    fn cluster(verdict: &str, phase: &str) -> Cluster {
         Cluster {
             pools: vec![of(json!({
                 "apiVersion": "strand.dev/v1alpha1", "kind": "MemoryPool", "metadata": {"name": "rack"},
                 "spec": {"drives": {"models": ["*"]}, "carve": {"contextMemory": "60%"}},
-                "status": {"conditions": [{
-                    "type": "Ready", "status": pool_ready, "reason": "R", "message": "why",
-                    "lastTransitionTime": "2026-01-01T00:00:00Z",
-                }]},
+                "status": {"conditions": [condition("Ready", "True")]},
             }))],
             drives: vec![of(json!({
                 "apiVersion": "strand.dev/v1alpha1", "kind": "Drive", "metadata": {"name": "n1-0"},
                 "spec": {"nodeName": "n1", "pool": "rack"},
-                "status": {"verdict": "Pooled", "phase": phase},
+                "status": {"verdict": verdict, "phase": phase},
             }))],
-            nodes: Vec::new(),
-            operator: Some(lease),
+            nodes: vec![of(json!({"metadata": {"name": "n1"}}))],
+            operator: Some(of(json!({
+                "metadata": {"name": "strand-operator"},
+                "spec": {
+                    "holderIdentity": "op", "leaseDurationSeconds": 15,
+                    "renewTime": "2026-01-01T00:00:05.000000Z",
+                },
+            }))),
         }
     }
 
-    #[test]
-    fn what_is_sound_is_not_told_of_and_all_else_is() {
-        let now: Timestamp = "2026-01-01T00:00:10Z".parse().unwrap();
-        let sound = cluster("2026-01-01T00:00:05.000000Z", "True", "Ready");
-        assert_eq!(wrong(&sound, now), Vec::<String>::new());
-        let all = wrong(
-            &cluster("2025-12-31T23:59:00.000000Z", "False", "Missing"),
-            now,
-        );
-        let begins = [
-            "operator: none leads",
-            "pool rack is not ready: why",
-            "drive n1-0 of node n1: ",
-        ];
+    fn condition(type_: &str, status: &str) -> Value {
+        json!({
+            "type": type_, "status": status, "reason": "R", "message": "why",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    }
+
+    fn serving() -> Cluster {
+        cluster("Pooled", "Ready")
+    }
+
+    #[track_caller]
+    fn told(cluster: &Cluster, begins: &[&str]) {
+        let all = wrong(cluster, now());
         assert_eq!(all.len(), begins.len(), "{all:?}");
         for (said, begin) in all.iter().zip(begins) {
             assert!(said.starts_with(begin), "{said}");
@@ -179,24 +182,94 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_with_fewer_pods_than_are_wanted_is_told_of_and_so_is_none() {
-        let workload = |name: &str, ready, wanted| Workload {
-            name: name.into(),
-            ready,
-            wanted,
-        };
-        let some = [
-            workload("DaemonSet a", 3, 3),
-            workload("DaemonSet b", 2, 3),
-            workload("Deployment c", 0, 0),
+    fn what_is_sound_is_not_told_of_and_all_else_is() {
+        told(&serving(), &[]);
+        let mut bad = cluster("Pooled", "Missing");
+        bad.operator = None;
+        bad.pools[0].status = Some(of(json!({"conditions": [condition("Ready", "False")]})));
+        let begins = [
+            "operator: none leads",
+            "pool rack is not ready: why",
+            "drive n1-0 of node n1: ",
         ];
-        assert_eq!(
-            unready(&some),
-            [
-                "DaemonSet b: 2 of 3 pods are ready",
-                "Deployment c: none of its pods is wanted"
-            ]
+        told(&bad, &begins);
+    }
+
+    #[test]
+    fn a_pool_that_is_ready_and_degraded_is_told_of() {
+        let mut cluster = serving();
+        let conditions =
+            |degraded| json!([condition("Ready", "True"), condition("Degraded", degraded)]);
+        let status = |degraded| Some(of(json!({"conditions": conditions(degraded)})));
+        cluster.pools[0].status = status("True");
+        told(&cluster, &["pool rack is degraded: why"]);
+        cluster.pools[0].status = status("False");
+        told(&cluster, &[]);
+    }
+
+    #[test]
+    fn a_pools_drive_that_does_not_serve_is_told_of_whatever_its_verdict() {
+        for (verdict, phase, why) in [
+            ("Failed", "Rejected", "it is not fit for use"),
+            ("InUse", "Rejected", "something uses it"),
+            ("Foreign", "Rejected", "it is not provably blank"),
+            ("Pooled", "Carving", "it is being carved for pool rack"),
+            ("Stranded", "Available", "blank and unused; pool rack is"),
+        ] {
+            let mut cluster = cluster(verdict, phase);
+            told(&cluster, &[&format!("drive n1-0 of node n1: {why}")]);
+            cluster.drives[0].spec.cordon = true;
+            told(&cluster, &[]);
+            cluster.drives[0].spec.cordon = false;
+            cluster.drives[0].spec.pool = None;
+            told(&cluster, &[]);
+        }
+    }
+
+    #[test]
+    fn a_drive_on_a_node_that_is_gone_is_told_of_though_its_phase_stays() {
+        let mut cluster = serving();
+        cluster.nodes.clear();
+        told(&cluster, &["drive n1-0 of node n1: its node is gone"]);
+    }
+
+    /// Looks until the operator leads, which it does at look `leads`; how many looks that took, and the verdict.
+    async fn looks(patience: Duration, leads: usize) -> (usize, Result<()>) {
+        let mut looks = 0;
+        let seen = until(patience, Duration::ZERO, async || {
+            looks += 1;
+            let mut cluster = serving();
+            cluster.operator = cluster.operator.filter(|_| looks >= leads);
+            let wrong = wrong(&cluster, now());
+            Ok(Look { cluster, wrong })
+        });
+        let verdict = seen.await.unwrap().verdict();
+        (looks, verdict)
+    }
+
+    #[tokio::test]
+    async fn it_looks_again_until_nothing_is_wrong_or_patience_ends() {
+        let minute = Duration::from_secs(60);
+        assert!(matches!(looks(minute, 1).await, (1, Ok(()))));
+        assert!(matches!(looks(minute, 3).await, (3, Ok(()))));
+        let (looks, verdict) = looks(Duration::ZERO, 2).await;
+        let said = verdict.unwrap_err().to_string();
+        assert!(
+            looks == 1 && said.contains("operator: none leads"),
+            "{said}"
         );
-        assert_eq!(unready(&[]).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_read_is_read_again() {
+        let mut answers = vec![Ok(()), Err(anyhow::anyhow!("no leave yet"))];
+        let seen = until(Duration::from_secs(60), Duration::ZERO, async || {
+            answers.pop().unwrap()?;
+            Ok(Look {
+                cluster: serving(),
+                wrong: Vec::new(),
+            })
+        });
+        assert!(seen.await.is_ok() && answers.is_empty());
     }
 }
