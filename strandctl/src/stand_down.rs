@@ -9,18 +9,20 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{ListParams, PartialObjectMeta, Patch, PatchParams},
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::{fmt::Debug, time::Duration};
-use strand_api::{Drive, MemoryPool, names};
+use strand_api::{DeletionPolicy, Drive, MemoryPool, names};
 use tokio::time::{Instant, sleep};
 
 /// Name of the operator's Deployment.
 const OPERATOR: &str = "strand-operator";
 /// Its pods, as the chart labels them.
 const PODS: &str = "app.kubernetes.io/name=strand,app.kubernetes.io/component=operator";
+/// Where Helm writes which release has installed an object.
+const RELEASE: &str = "meta.helm.sh/release-name";
 /// How long the operator may take to end, and between two looks.
 const PATIENCE: Duration = Duration::from_secs(90);
 const AGAIN: Duration = Duration::from_millis(500);
@@ -33,25 +35,74 @@ pub struct StandDownArgs {
     /// Namespace of the operator
     #[arg(short, long, default_value = "strand-system")]
     namespace: String,
+    /// Only if this release of Helm has installed the operator: what the chart's hook says
+    #[arg(long, value_name = "NAME")]
+    release: Option<String>,
 }
 
 /// Runs `strandctl stand-down`. Objects, drives and bytes stay; an operator that comes back takes its finalizers again.
 pub async fn run(args: StandDownArgs) -> Result<()> {
     let client = args.target.client().await?;
-    let pools = all::<MemoryPool>(&client).await?;
-    if let Some(pool) = pools.iter().find(|pool| held(*pool) && goes(*pool)) {
-        let name = pool.name_any();
-        bail!(
-            "MemoryPool {name} is being deleted and its drives released, which nobody would go on with: wait until it is gone \
-             (kubectl wait --for=delete mpool/{name}), or set its spec.deletionPolicy to Retain"
-        );
+    if let Some(release) = &args.release {
+        is_of_release(&client, &args.namespace, release).await?;
     }
-    end_operator(&client, &args.namespace).await?;
-    // Anew: the operator wrote until it ended.
-    let pools = free(&client, all::<MemoryPool>(&client).await?).await?;
-    let drives = free(&client, all::<Drive>(&client).await?).await?;
+    let (pools, drives) = stand_down(&client, &args.namespace).await?;
     println!("The operator has ended; freed of its finalizer: {pools} pools, {drives} drives.");
     Ok(())
+}
+
+/// A hook that came from `helm template` and was applied is a Job like any other: it would end the operator that came with it.
+async fn is_of_release(client: &Client, namespace: &str, release: &str) -> Result<()> {
+    let found = namespaced::<Deployment>(client, namespace)
+        .get_metadata_opt(OPERATOR)
+        .await
+        .with_context(|| {
+            format!("the Deployment {OPERATOR} of namespace {namespace} cannot be read")
+        })?;
+    let other = |found: &PartialObjectMeta<Deployment>| {
+        found.annotations().get(RELEASE).map(String::as_str) != Some(release)
+    };
+    if found.as_ref().is_some_and(other) {
+        bail!(
+            "the Deployment {OPERATOR} of namespace {namespace} was not installed by Helm's release {release}, so nothing is done: \
+             objects to apply come from helm template --no-hooks; by hand, run this without --release"
+        );
+    }
+    Ok(())
+}
+
+/// How many pools and drives were freed.
+async fn stand_down(client: &Client, namespace: &str) -> Result<(usize, usize)> {
+    let elsewhere = |pod: &Pod| pod.namespace().filter(|of| of != namespace);
+    if let Some(other) = active(client).await?.iter().find_map(elsewhere) {
+        bail!(
+            "the operator runs in namespace {other}, not in {namespace}: run again with -n {other}"
+        );
+    }
+    none_is_released(&all(client).await?, namespace)?;
+    end_operator(client, namespace).await?;
+    // Anew: the operator wrote until it ended, and a pool may have been deleted meanwhile.
+    let pools = all::<MemoryPool>(client).await?;
+    none_is_released(&pools, namespace)?;
+    let pools = free(client, pools).await?;
+    let drives = free(client, all::<Drive>(client).await?).await?;
+    Ok((pools, drives))
+}
+
+/// A pool that goes with its drives as they are needs no operator; one that gives them back does.
+fn none_is_released(pools: &[MemoryPool], namespace: &str) -> Result<()> {
+    let released = |pool: &&MemoryPool| {
+        let goes = pool.metadata.deletion_timestamp.is_some();
+        goes && held(*pool) && pool.spec.deletion_policy == DeletionPolicy::Release
+    };
+    let Some(name) = pools.iter().find(released).map(ResourceExt::name_any) else {
+        return Ok(());
+    };
+    bail!(
+        "MemoryPool {name} is being deleted and its drives released, which only an operator does, so nothing was freed: wait until it \
+         is gone (kubectl wait --for=delete mpool/{name}; where no operator runs any more, first kubectl -n {namespace} scale \
+         deployment {OPERATOR} --replicas=1), or set its spec.deletionPolicy to Retain; then try again"
+    );
 }
 
 async fn end_operator(client: &Client, namespace: &str) -> Result<()> {
@@ -68,11 +119,9 @@ async fn end_operator(client: &Client, namespace: &str) -> Result<()> {
             })?;
         }
     }
-    let pods = namespaced::<Pod>(client, namespace);
     let begun = Instant::now();
     loop {
-        let left = pods.list(&ListParams::default().labels(PODS)).await;
-        let left = left.context("the operator's pods cannot be listed")?.items;
+        let left = active(client).await?;
         if left.is_empty() {
             return Ok(());
         }
@@ -88,6 +137,18 @@ async fn end_operator(client: &Client, namespace: &str) -> Result<()> {
     }
 }
 
+/// The operator's pods that may still write, in whatever namespace. Evicted ones stay listed after their end.
+async fn active(client: &Client) -> Result<Vec<Pod>> {
+    let pods = Api::<Pod>::all(client.clone());
+    let pods = pods.list(&ListParams::default().labels(PODS)).await;
+    let mut pods = pods.context("the operator's pods cannot be listed")?.items;
+    pods.retain(|pod| {
+        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+        !matches!(phase, Some("Failed" | "Succeeded"))
+    });
+    Ok(pods)
+}
+
 fn namespaced<K>(client: &Client, namespace: &str) -> Api<K>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
@@ -95,21 +156,20 @@ where
     Api::namespaced(client.clone(), namespace)
 }
 
+/// None where their definition is gone.
 async fn all<K>(client: &Client) -> Result<Vec<K>>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     let list = Api::<K>::all(client.clone());
-    let list = list.list(&ListParams::default()).await;
-    Ok(list.map_err(in_words)?.items)
+    match list.list(&ListParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        other => Ok(other.map_err(in_words)?.items),
+    }
 }
 
 fn held<K: Resource>(object: &K) -> bool {
     object.finalizers().iter().any(|f| f == names::FINALIZER)
-}
-
-fn goes<K: Resource>(object: &K) -> bool {
-    object.meta().deletion_timestamp.is_some()
 }
 
 /// Takes the operator's finalizer off all that have it; how many those were.
@@ -153,3 +213,6 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
