@@ -215,9 +215,12 @@ impl DriveHost for KernelHost {
             result => result?,
         };
         // On a block device the kernel itself keeps the context partition while it is open.
-        if wanted != label.layout && !grows_in_place(&held, &label.layout, &wanted)? {
-            self.refuse_use(&held)?;
-        }
+        let stays = wanted == label.layout || grows_in_place(&held, &label.layout, &wanted)?;
+        let unused = if stays {
+            Ok(())
+        } else {
+            self.refuse_use(&held)
+        };
         // Whoever was passing through may have written: only now.
         let has_data = holds_data(&held.disk()?, &label.layout)
             .map_err(|error| held.error("reading its storage partition", error))?;
@@ -227,9 +230,11 @@ impl DriveHost for KernelHost {
                 path: path(),
                 reason,
             }),
-            Recarve::Move(layout) => self
-                .complete(&held, &label.moving_to(layout))?
-                .ok_or_else(|| gone(&held)),
+            Recarve::Move(layout) => {
+                unused?;
+                self.complete(&held, &label.moving_to(layout))?
+                    .ok_or_else(|| gone(&held))
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use strand_e2e::wait::{self, PATIENCE};
 use crate::life::all_drives_serve;
 use crate::rack::{NAMESPACE, Pod, Rack, claim, strandctl};
 use crate::running::Running;
-use crate::volumes::{gone, restored_from, snapshot};
+use crate::volumes::{detached, gone, restored_from, snapshot};
 
 const MODEL: &str = "head -c 20M /dev/urandom >/data/model; sha256sum /data/model >/data/sum; sync";
 
@@ -38,10 +38,7 @@ pub fn objects_go_from_the_bottom_up(rack: &Rack) {
 
     client.end();
     gone(rack, &["pv", &volume]);
-    let attachments = "{.items[*].spec.source.persistentVolumeName}";
-    rack.until(&["volumeattachment"], attachments, |all| {
-        !all.contains(&volume)
-    });
+    detached(rack, &volume);
     let strand =
         |args: &[&str]| run(&mut strandctl(rack, args)).map_err(|error| format!("{error:#}"));
     wait::until("its bytes are listed, and taken back", PATIENCE, || {

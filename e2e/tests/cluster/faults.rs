@@ -10,7 +10,7 @@ use strand_e2e::wait::{self, PATIENCE};
 
 use crate::rack::{NAMESPACE, Pod, Rack, claim, seconds};
 use crate::running::Running;
-use crate::volumes::gone;
+use crate::volumes::{detached, gone};
 use serde_json::json;
 
 /// How long the API server is away.
@@ -163,15 +163,10 @@ pub fn a_pod_deleted_by_force_leaves_nothing(rack: &Rack) {
     ]);
     running.end();
     nothing_left(rack, &uid, &doors);
-    for (kind, path) in [
-        (
-            "volumeattachment",
-            "{.items[*].spec.source.persistentVolumeName}",
-        ),
-        ("pleg", "{.items[*].spec.volume}"),
-    ] {
-        rack.until(&[kind], path, |all| !all.contains(&volume));
-    }
+    detached(rack, &volume);
+    rack.until(&["pleg"], "{.items[*].spec.volume}", |all| {
+        !all.contains(&volume)
+    });
     gone(rack, &["pv", &volume]);
 }
 

@@ -23,7 +23,7 @@ fn rolled_out(rack: &Rack) {
     }
 }
 
-/// Of the agents that run, each was made once the one before was ready.
+/// Of the agents that run, each was made once the one before had started.
 fn agents_came_one_by_one(rack: &Rack) {
     let label = "app.kubernetes.io/component=node";
     let pods = rack.cluster.get(&["pods", "-n", NAMESPACE, "-l", label]);
@@ -31,11 +31,11 @@ fn agents_came_one_by_one(rack: &Rack) {
     let time = |text: &Value| -> Timestamp { text.as_str().unwrap().parse().unwrap() };
     let mut spans: Vec<(Timestamp, Timestamp)> = Vec::new();
     for pod in pods["items"].as_array().unwrap() {
-        let mut conditions = pod["status"]["conditions"].as_array().unwrap().iter();
-        let ready = conditions.find(|condition| condition["type"] == "Ready");
+        let containers = pod["status"]["containerStatuses"].as_array().unwrap();
+        let agent = containers.iter().find(|one| one["name"] == "agent");
         spans.push((
             time(&pod["metadata"]["creationTimestamp"]),
-            time(&ready.unwrap()["lastTransitionTime"]),
+            time(&agent.unwrap()["state"]["running"]["startedAt"]),
         ));
     }
     spans.sort();
@@ -252,7 +252,7 @@ pub fn release_and_uninstall_leave_nothing(rack: &Rack) {
     }
 }
 
-/// From the chart and the programs of an earlier revision to these, and back: pods keep what they have while every process is replaced.
+/// From the chart and the programs of an earlier revision to these, back, and forth again: pods keep what they have while every process is replaced.
 pub fn an_upgrade_from_the_previous_chart_harms_nobody(rack: &Rack) {
     let previous = images::previous();
     if !previous.is_dir() {
@@ -287,6 +287,8 @@ pub fn an_upgrade_from_the_previous_chart_harms_nobody(rack: &Rack) {
         .helm(&["rollback", "strand", "-n", NAMESPACE])
         .unwrap();
     unharmed("rollback to it");
+    rack.helm("upgrade", &[]);
+    unharmed("upgrade again");
     for client in clients {
         client.end();
     }

@@ -1,5 +1,6 @@
 //! Nodes reboot, are lost, join and leave while pods on the others go on.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Instant;
 
@@ -11,19 +12,22 @@ use strand_e2e::wait::{self, PATIENCE};
 use crate::life::all_drives_serve;
 use crate::rack::{NAMESPACE, Pod, Rack, seconds, strandctl};
 use crate::running::Running;
-use crate::volumes::gone;
+use crate::volumes::{detached, gone};
 
-/// Of the operator's pods and the CSI controller's.
-const CONTROL: &str = "app.kubernetes.io/component in (operator,csi-controller)";
 const MODEL: &str = "head -c 20M /dev/urandom >/data/model; sha256sum /data/model >/data/sum; sync";
 
-/// A node of the installation's own is cordoned, which changes nothing for those who are there or elsewhere; and drained: Strand's
-/// replicas move, pods elsewhere go on, and new ones get what they ask for at any time.
+/// A node of the installation's own is cordoned, which changes nothing for those who are there or elsewhere; and drained, with both
+/// replicas of operator and CSI controller on it: these move, pods elsewhere go on, and new ones get what they ask for at any time.
 pub fn pods_move_while_their_node_is_drained(rack: &Rack) {
+    let name = "node-2";
+    rack.kubectl(&["cordon", "node-1"]);
+    spread(rack);
+    rack.kubectl(&["uncordon", "node-1"]);
+    assert_eq!(replicas_on(rack), BTreeSet::from([name.into()]));
+
     let stays = Running::start(rack, "team-a", "stays", "node-1");
-    let there = Running::start(rack, "team-a", "there", "node-2");
-    let node = |verb: &str| rack.kubectl(&[verb, "node-2"]);
-    node("cordon");
+    let there = Running::start(rack, "team-a", "there", name);
+    rack.kubectl(&["cordon", name]);
     there.goes_on();
     rack.keep("team-a", "there");
     rack.kept("team-a", "stays");
@@ -31,30 +35,59 @@ pub fn pods_move_while_their_node_is_drained(rack: &Rack) {
     there.seen().is_unharmed();
     there.end();
 
-    let mut drain = vec!["drain", "node-2", "--ignore-daemonsets"];
-    drain.extend(["--delete-emptydir-data", "--force", "--timeout=120s"]);
-    rack.kubectl(&drain);
-    let pods = ["pods", "-n", NAMESPACE, "-l", CONTROL, "-o"];
-    let on = "jsonpath={.items[*].spec.nodeName}";
-    let mut look = vec!["get"];
-    look.extend(pods);
-    look.push(on);
-    let nodes = rack.kubectl(&look);
-    assert!(!nodes.contains("node-2"), "{nodes}");
+    evict(rack, name);
     // With the webhook's time-out of the bed, an endpoint is there or the pod is not.
-    let new = Running::start(rack, "team-a", "new", "node-1");
-    new.end();
-    run(&mut strandctl(rack, &["node", "drain", "node-2", "--wait"]));
+    Running::start(rack, "team-a", "new", "node-1").end();
+    assert_eq!(replicas_on(rack), BTreeSet::from(["node-1".into()]));
+    wait::until("it may be switched off", PATIENCE, || {
+        let asked = attempt(&mut strandctl(rack, &["node", "drain", name]));
+        let asked = asked.map_err(|error| format!("{error:#}"))?;
+        match asked.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&asked.stdout).into_owned()),
+        }
+    })
+    .unwrap();
+    in_the_map(rack, name, false);
     stays.goes_on();
-    run(&mut strandctl(rack, &["node", "uncordon", "node-2"]));
-    all_drives_serve(rack, 8);
-    let back = Running::start(rack, "team-a", "back", "node-2");
-    back.end();
+
+    run(&mut strandctl(rack, &["node", "uncordon", name]));
+    in_the_map(rack, name, true);
+    spread(rack);
+    Running::start(rack, "team-a", "back", name).end();
     stays.goes_on();
     let seen = stays.seen();
     println!("    client on the other node: {seen:?}");
     seen.is_unharmed();
     stays.end();
+}
+
+/// Makes the replicas of operator and CSI controller anew, each on the node that has room and the fewest of them.
+fn spread(rack: &Rack) {
+    for what in [
+        "deployment/strand-operator",
+        "deployment/strand-csi-controller",
+    ] {
+        rack.kubectl(&["rollout", "restart", "-n", NAMESPACE, what]);
+        rack.kubectl(&["rollout", "status", "-n", NAMESPACE, what, "--timeout=180s"]);
+    }
+}
+
+/// Which nodes run them, once all are there.
+fn replicas_on(rack: &Rack) -> BTreeSet<String> {
+    let label = "app.kubernetes.io/component in (operator,csi-controller)";
+    let pods = ["pods", "-n", NAMESPACE, "-l", label];
+    // Of one that ends nobody has taken the place until another is Ready.
+    let path =
+        "{range .items[*]}{.spec.nodeName}={.status.conditions[?(@.type=='Ready')].status} {end}";
+    let found = rack.until(&pods, path, |found| {
+        let all: Vec<&str> = found.split_whitespace().collect();
+        all.len() == 4 && all.iter().all(|pod| pod.ends_with("=True"))
+    });
+    let pods = found
+        .split_whitespace()
+        .filter_map(|pod| pod.split_once('='));
+    pods.map(|(node, _)| node.to_owned()).collect()
 }
 
 /// A node loses power and comes back at once: its pods start again by themselves, with their volumes; the others go on.
@@ -112,10 +145,7 @@ pub fn a_node_is_lost_and_found(rack: &Rack) {
     rack.kubectl(&["taint", "node", "node-2", out]);
     gone(rack, &["pod", "lost", "-n", "team-a"]);
     rack.until(&["pvol", &volume], "{.status.attachments}", str::is_empty);
-    let attachments = "{.items[*].spec.source.persistentVolumeName}";
-    rack.until(&["volumeattachment"], attachments, |all| {
-        !all.contains(&volume)
-    });
+    detached(rack, &volume);
     println!(
         "    its pod and attachment are gone {} after the power cut",
         seconds(begun.elapsed())
@@ -162,7 +192,7 @@ pub fn a_node_joins_is_drained_and_leaves(rack: &Rack) {
         "    its drives serve {} after they were plugged",
         seconds(begun.elapsed())
     );
-    in_the_map(rack, true);
+    in_the_map(rack, node.name(), true);
     let moves = Running::start(rack, "team-a", "moves", "node-3");
     drains(rack, node, moves);
     stays.goes_on();
@@ -223,7 +253,7 @@ fn uses_what_others_have(rack: &Rack, node: &Node) {
         true
     });
     assert!(drivers.contains("csi.strand.dev"), "{drivers}");
-    in_the_map(rack, false);
+    in_the_map(rack, node.name(), false);
     rack.delete("team-a", "pod/consumes");
 }
 
@@ -234,24 +264,16 @@ fn drains(rack: &Rack, node: &Node, moves: Running) {
     let said = String::from_utf8_lossy(&still.stdout).into_owned();
     assert!(!still.status.success(), "{said}");
     assert!(said.contains("team-a/moves) is used by pods"), "{said}");
-    let mut drain = vec![
-        "drain",
-        name,
-        "--ignore-daemonsets",
-        "--delete-emptydir-data",
-    ];
-    // Nothing would make the pod again.
-    drain.extend(["--force", "--timeout=90s"]);
-    rack.kubectl(&drain);
+    evict(rack, name);
     let safe = strand_e2e::process::run(&mut strandctl(rack, &["node", "drain", name, "--wait"]));
     let safe = safe.unwrap();
     assert!(safe.contains("safe to reboot"), "{safe}");
     assert!(safe.contains("only bytes are here: "), "{safe}");
-    in_the_map(rack, false);
+    in_the_map(rack, name, false);
 
     // A maintenance that ends: everything is as it was.
     run(&mut strandctl(rack, &["node", "uncordon", name]));
-    in_the_map(rack, true);
+    in_the_map(rack, name, true);
     rack.apply(Pod::new("team-a", "moves").claim("moves", "/data").object());
     rack.ready("team-a", "moves");
     let on = rack.until(
@@ -271,13 +293,26 @@ fn run(command: &mut Command) {
     strand_e2e::process::run(command).unwrap();
 }
 
-fn in_the_map(rack: &Rack, wanted: bool) {
-    let what = format!("node-3 is {}in the map", if wanted { "" } else { "not " });
+/// Ends a node's pods, also those that nothing makes again.
+fn evict(rack: &Rack, node: &str) {
+    rack.kubectl(&[
+        "drain",
+        node,
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--force",
+        "--timeout=120s",
+    ]);
+}
+
+fn in_the_map(rack: &Rack, node: &str, wanted: bool) {
+    let what = format!("{node} is {}in the map", if wanted { "" } else { "not " });
+    let entry = format!("{node} ");
     wait::until(&what, PATIENCE, || {
         let nodes =
             rack.cluster
                 .ask(&["get", "poolmap", "rack", "-o", "jsonpath={.spec.nodes}"])?;
-        if nodes.contains("node-3 ") == wanted {
+        if nodes.contains(&entry) == wanted {
             Ok(())
         } else {
             Err(nodes)

@@ -56,7 +56,7 @@ pub fn pods_go_on_without_one(rack: &Rack) {
     let running = ["node-1", "node-2"].map(|node| Running::start(rack, "team-a", node, node));
     leaves(rack);
     let begun = Instant::now();
-    let test = ["test", "strand", "-n", NAMESPACE, "--timeout", "90s"];
+    let test = ["test", "strand", "-n", NAMESPACE, "--timeout", "150s"];
     rack.cluster.helm(&test).unwrap_err();
     let said = rack.kubectl(&["logs", "strand-test", "-n", NAMESPACE]);
     let lacks = "Deployment strand-operator: none of its pods is wanted";

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use strand_e2e::process::attempt;
 use strand_e2e::wait::{self, PATIENCE};
 use strand_e2e::{Cluster, images, repository};
 
@@ -133,8 +134,11 @@ impl Rack {
         .unwrap();
     }
 
-    /// Takes the tests' namespaces away, as far as that goes.
+    /// Takes the tests' namespaces away, as far as that goes, and lets pods on all nodes.
     pub fn clear(&self) {
+        for node in self.cluster.nodes() {
+            let _ = attempt(&mut strandctl(self, &["node", "uncordon", node.name()]));
+        }
         let mut args = vec!["delete", "namespace", "--ignore-not-found", "--timeout=90s"];
         args.extend(NAMESPACES);
         if let Err(words) = self.cluster.ask(&args) {

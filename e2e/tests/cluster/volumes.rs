@@ -266,6 +266,12 @@ pub fn classes_and_scratch_space(rack: &Rack) {
     rack.kubectl(&["delete", "storageclass", "own"]);
 }
 
+/// Waits until a volume is attached nowhere.
+pub fn detached(rack: &Rack, volume: &str) {
+    let path = "{.items[*].spec.source.persistentVolumeName}";
+    rack.until(&["volumeattachment"], path, |all| !all.contains(volume));
+}
+
 /// Waits until an object is not there.
 pub fn gone(rack: &Rack, object: &[&str]) {
     let mut args = vec!["get", "-o", "name", "--ignore-not-found"];

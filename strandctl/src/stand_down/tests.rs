@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use strand_api::crds;
 use strand_embedded_api::{Config, Server};
+use tokio::time::timeout;
 
 const NAMESPACE: &str = "strand-system";
 
@@ -159,7 +160,8 @@ async fn a_pool_that_is_deleted_while_the_operator_ends_is_seen() {
             .await
             .unwrap();
     };
-    let (done, ()) = tokio::join!(bed.stand_down(), meanwhile);
+    let both = async { tokio::join!(bed.stand_down(), meanwhile) };
+    let (done, ()) = timeout(2 * PATIENCE, both).await.unwrap();
     bed.refuses(done, "rack is being deleted").await;
 }
 

@@ -50,11 +50,19 @@ async fn until(
     mut look: impl AsyncFnMut() -> Result<Look>,
 ) -> Result<Look> {
     let begun = Instant::now();
+    let mut told = false;
     loop {
         let seen = look().await;
-        let sound = seen.as_ref().is_ok_and(|look| look.wrong.is_empty());
-        if sound || begun.elapsed() >= patience {
+        let why = match &seen {
+            Ok(look) => look.wrong.first().cloned(),
+            Err(error) => Some(format!("{error:#}")),
+        };
+        let Some(why) = why.filter(|_| begun.elapsed() < patience) else {
             return seen;
+        };
+        if !told {
+            told = true;
+            eprintln!("waiting for {} s at most: {why}", patience.as_secs());
         }
         sleep(again).await;
     }
