@@ -58,6 +58,8 @@ pub struct DoorRequest {
 pub struct ScratchRequest {
     /// The MemoryPool on whose drives it lies.
     pub pool: String,
+    /// The pod's namespace.
+    pub namespace: String,
     /// Bytes.
     pub size: u64,
     /// The directory in which the pod sees it.

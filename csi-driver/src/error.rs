@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use strand_placement::access::NotGranted;
 use tonic::{Code, Status};
 
 /// Why a call was not carried out.
@@ -95,6 +96,9 @@ pub enum Error {
         /// What was found, and what to do.
         why: String,
     },
+    /// The claim's namespace may not use the pool.
+    #[error(transparent)]
+    NotGranted(NotGranted),
     /// A size that no volume can have.
     #[error("{0}")]
     OutOfRange(String),
@@ -189,6 +193,8 @@ impl Error {
             Self::InUse { .. } | Self::NotStaged { .. } | Self::Content { .. } => {
                 Code::FailedPrecondition
             }
+            // Nothing is being made: the provisioner gives the claim an event with the words, and asks again.
+            Self::NotGranted(_) => Code::PermissionDenied,
             Self::OutOfRange(_) => Code::OutOfRange,
             Self::NoSpace { .. } | Self::Limit { .. } => Code::ResourceExhausted,
             Self::Refused { .. } | Self::NoAgent { .. } => Code::Unavailable,

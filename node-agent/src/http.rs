@@ -176,6 +176,7 @@ impl IntoResponse for Unattached {
                 | VolumeError::Busy { .. }
                 | VolumeError::OldKernel { .. },
             ) => StatusCode::CONFLICT,
+            AttachError::Denied(_) => StatusCode::FORBIDDEN,
             AttachError::NoRoom { .. }
             | AttachError::Volume(VolumeError::NoSpace { .. } | VolumeError::Full { .. }) => {
                 StatusCode::INSUFFICIENT_STORAGE

@@ -71,7 +71,7 @@ pub struct MemoryPoolSpec {
     #[serde(default)]
     pub context_memory: ContextMemoryPolicy,
 
-    /// Whose pods may use the context memory.
+    /// Which namespaces may use the pool: its context memory, its volumes and its scratch space.
     #[serde(default)]
     pub access: Access,
 
@@ -144,7 +144,7 @@ pub enum Adoption {
     Manual,
 }
 
-/// Which namespaces may use a pool's context memory.
+/// Which namespaces may use a pool. It is asked when a pod starts and when a volume is made; what is there stays.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Access {
     /// Every namespace; those with a PoolGrant have the share that it says.

@@ -1,11 +1,11 @@
-//! PoolGrant: a namespace's right to a pool's context memory, and its share of it.
+//! PoolGrant: a namespace's right to a pool, and its share of the context memory.
 
 use crate::quantity::ByteQuantity;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Grants a pool's context memory to a namespace, with a share and a quota. Its name is `POOL.NAMESPACE`, so that there is one
+/// Grants a pool to a namespace, with a share and a quota of its context memory. Its name is `POOL.NAMESPACE`, so that there is one
 /// at most. Written by administrators alone.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
     category = "strand",
     derive = "PartialEq",
     selectable = ".spec.pool",
-    doc = "Grants a pool's context memory to a namespace, with a share and a quota. Its name is POOL.NAMESPACE.",
+    doc = "Grants a pool to a namespace, with a share and a quota of its context memory. Its name is POOL.NAMESPACE.",
     validation = Rule::new("self.metadata.name == self.spec.pool + '.' + self.spec.__namespace__").message("a grant is named POOL.NAMESPACE, so that a namespace has one grant of a pool at most"),
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
     printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.namespace"),

@@ -1,10 +1,10 @@
-//! Whose pods may use a pool's context memory, and how much of it.
+//! Which namespaces may use a pool, and how much of its context memory.
 
 use std::collections::BTreeMap;
 
 use strand_api::{Access, ContextShare, MemoryPool, PoolGrant};
 
-/// Why pods of a namespace may not use a pool.
+/// Why a namespace may not use a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
     /// There is no such pool, or it is being deleted.
@@ -13,10 +13,22 @@ pub enum Denied {
     NotGranted,
 }
 
+/// What a namespace hears that a pool is not granted to: the same words for a door, a volume and scratch space.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "namespace {namespace} may not use MemoryPool {pool}, which is for namespaces that it is granted to: ask an administrator for a PoolGrant named {pool}.{namespace}"
+)]
+pub struct NotGranted {
+    /// The pool's name.
+    pub pool: String,
+    /// The namespace.
+    pub namespace: String,
+}
+
 /// The share of a namespace in a pool.
 ///
 /// # Errors
-/// [`Denied`]: its pods get no door.
+/// [`Denied`]: it gets no door, no new volume and no scratch space.
 pub fn share<'a>(
     pool: Option<&MemoryPool>,
     grants: impl IntoIterator<Item = &'a PoolGrant>,

@@ -217,6 +217,8 @@ impl Controller {
         let requirement = request.accessibility_requirements.as_ref();
         let place = topology::read(requirement, named)?;
         let pool = self.cluster.pool(named.or(place.pool.as_deref())).await?;
+        let namespace = wanted.parameters.namespace.as_deref();
+        self.admitted(&pool, namespace).await?;
         let size = match &origin {
             Some(origin) => self.restored_size(wanted, origin, &pool.name_any())?,
             None => wanted.sizes.wanted,

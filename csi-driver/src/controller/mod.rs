@@ -1,6 +1,7 @@
 //! The controller: turns calls into specs of PoolVolumes and PoolSnapshots, and waits for what the operator makes of them. It keeps
 //! nothing: any number of them can work at once, since each change is made from the version that it was decided on.
 
+mod access;
 mod attach;
 mod capacity;
 mod change;

@@ -50,8 +50,15 @@ pub struct Whose {
 /// What a pod asks for inline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Asked {
-    Door { pool: String, pod: Whose },
-    Scratch { pool: String, size: ByteQuantity },
+    Door {
+        pool: String,
+        pod: Whose,
+    },
+    Scratch {
+        pool: String,
+        pod: Whose,
+        size: ByteQuantity,
+    },
 }
 
 /// Reads a volume's attributes; pure.
@@ -92,6 +99,7 @@ fn read(context: &HashMap<String, String>) -> Result<Asked, Error> {
     let size = context.get("size").and_then(|size| size.parse().ok());
     Ok(Asked::Scratch {
         pool,
+        pod,
         size: size.ok_or_else(|| refuse("size: write bytes, such as 10Gi"))?,
     })
 }
@@ -124,9 +132,10 @@ impl Parts {
                 let why = "scratch space is empty at first: it is of no use for reading only";
                 Err(Error::invalid("readonly", why))
             }
-            Asked::Scratch { pool, size } => {
+            Asked::Scratch { pool, pod, size } => {
                 let size = scratch_size(size, *fs)?;
-                self.publish_scratch(id, target, (*fs, options.as_slice()), pool, size)
+                let of = (pool, pod.namespace);
+                self.publish_scratch(id, target, (*fs, options.as_slice()), of, size)
                     .await
             }
         }
@@ -146,16 +155,18 @@ mod tests {
     fn attributes_are_read_or_refused() {
         let pod = [(POD_NAMESPACE, "team-a"), (POD_UID, "u"), (INLINE, "true")];
         let with = |more: &[(&str, &str)]| read(&map(&[&pod[..], more].concat()));
+        let whose = Whose {
+            namespace: "team-a".into(),
+            uid: "u".into(),
+        };
         let door = Asked::Door {
             pool: "rack".into(),
-            pod: Whose {
-                namespace: "team-a".into(),
-                uid: "u".into(),
-            },
+            pod: whose.clone(),
         };
         assert_eq!(with(&[("kind", "kv"), ("pool", "rack")]).unwrap(), door);
         let scratch = Asked::Scratch {
             pool: "rack".into(),
+            pod: whose,
             size: ByteQuantity(10 << 30),
         };
         let asked = with(&[("kind", "scratch"), ("pool", "rack"), ("size", "10Gi")]);

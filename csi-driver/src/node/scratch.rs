@@ -108,13 +108,14 @@ impl Parts {
         id: &str,
         target: &Path,
         (fs, options): (FsType, &[String]),
-        pool: String,
+        (pool, namespace): (String, String),
         size: u64,
     ) -> Result<(), Error> {
         let _held = self.locks.take(&lock(id))?;
         let target = place(target, false)?;
         let request = ScratchRequest {
             pool,
+            namespace,
             size,
             target: target.clone(),
         };

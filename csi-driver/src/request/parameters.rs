@@ -6,8 +6,10 @@ use strand_api::{ByteQuantity, IoLimits, Locality, Provisioning, Redundancy};
 
 use crate::error::Error;
 
-/// Parameters that Kubernetes' own sidecars add; they are not for the driver.
+/// Parameters that Kubernetes' own sidecars add; all but one are not for the driver.
 const KUBERNETES: &str = "csi.storage.k8s.io/";
+/// The one of them that is: the provisioner writes it (`--extra-create-metadata`), and takes no StorageClass that does.
+pub const CLAIM_NAMESPACE: &str = "csi.storage.k8s.io/pvc/namespace";
 /// Least bandwidth in bytes a second that can be enforced evenly: 1 MiB.
 const LEAST_BANDWIDTH: u64 = 1 << 20;
 
@@ -22,6 +24,8 @@ pub struct Parameters {
     pub provisioning: Option<Provisioning>,
     /// `locality`: fabric or node.
     pub locality: Locality,
+    /// The claim's namespace; callers that have no claims do not say it.
+    pub namespace: Option<String>,
 }
 
 impl Parameters {
@@ -57,6 +61,7 @@ impl Parameters {
                         _ => return Err(refuse("locality: write fabric or node")),
                     };
                 }
+                CLAIM_NAMESPACE if !value.is_empty() => read.namespace = Some(value.clone()),
                 key if key.starts_with(KUBERNETES) => {}
                 key => return Err(unknown(key, "pool, redundancy, provisioning, locality")),
             }
@@ -143,11 +148,13 @@ mod tests {
             ("pool", "rack-1"),
             ("redundancy", "mirror"),
             ("csi.storage.k8s.io/pvc/name", "x"),
+            ("csi.storage.k8s.io/pvc/namespace", "team-a"),
         ]))
         .unwrap();
         assert_eq!(read.pool.as_deref(), Some("rack-1"));
         assert_eq!(read.redundancy, Some(Redundancy::Mirror));
         assert_eq!(read.provisioning, None);
+        assert_eq!(read.namespace.as_deref(), Some("team-a"));
         for (key, value) in [
             ("pool", ""),
             ("pool", "A/b"),

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde::Serialize;
@@ -281,6 +281,22 @@ async fn client(kubeconfig: &str) -> Client {
 pub async fn make_pool(client: &Client) {
     let pool = json!({"metadata": {"name": POOL}, "spec": {"drives": {"models": ["*"]}}});
     make::<strand_api::MemoryPool>(client, pool).await;
+}
+
+/// Makes the pool one that is granted.
+pub async fn grant_the_pool(client: &Client) {
+    let granted = Patch::Merge(json!({"spec": {"access": "Granted"}}));
+    let pools = Api::<strand_api::MemoryPool>::all(client.clone());
+    let patched = pools.patch(POOL, &PatchParams::default(), &granted).await;
+    patched.expect("patched");
+}
+
+/// Grants the pool to a namespace.
+pub async fn grant(client: &Client, namespace: &str) {
+    let grant = json!({
+        "metadata": {"name": format!("{POOL}.{namespace}")}, "spec": {"pool": POOL, "namespace": namespace},
+    });
+    make::<strand_api::PoolGrant>(client, grant).await;
 }
 
 async fn make<K>(client: &Client, object: serde_json::Value)

@@ -10,7 +10,7 @@ use crate::bed::{Bed, POOL, until};
 use crate::doors::{ID, mount};
 use crate::volumes::unpublish;
 
-fn scratch(bed: &Bed, size: &str) -> NodePublishVolumeRequest {
+pub fn scratch(bed: &Bed, size: &str) -> NodePublishVolumeRequest {
     let mut request = mount(bed, "scratch", POOL);
     request.volume_context.insert("size".into(), size.into());
     request

@@ -18,8 +18,10 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use strand_api::condition::condition;
 use strand_api::{
-    Attachment, PoolLeg, PoolSnapshot, PoolVolume, PoolVolumeStatus, VolumePhase, names,
+    Attachment, MemoryPool, PoolGrant, PoolLeg, PoolSnapshot, PoolVolume, PoolVolumeStatus,
+    VolumePhase, names,
 };
+use strand_placement::access::{self, NotGranted};
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 
@@ -289,6 +291,24 @@ impl Legs {
         found.lines().next().map(|line| line.trim().to_owned())
     }
 
+    /// Asks who may use the pool, as the agent does.
+    async fn may_use(&self, space: &Value) -> Result<(), Refusal> {
+        let [pool, namespace] = ["pool", "namespace"].map(|key| space[key].as_str().expect("it"));
+        let pools = Api::<MemoryPool>::all(self.client.clone());
+        let object = pools.get_opt(pool).await.expect("read");
+        let grants = Api::<PoolGrant>::all(self.client.clone());
+        let grants = grants.list(&ListParams::default()).await.expect("listed");
+        let refused = |_| {
+            let refused = NotGranted {
+                pool: pool.to_owned(),
+                namespace: namespace.to_owned(),
+            };
+            (StatusCode::FORBIDDEN, refused.to_string())
+        };
+        let share = access::share(object.as_ref(), &grants.items, namespace);
+        share.map(drop).map_err(refused)
+    }
+
     fn note(&self, what: String) {
         self.asked.lock().expect("no panic").push(what);
     }
@@ -386,6 +406,7 @@ async fn scratch(
     Json(space): Json<Value>,
 ) -> Result<Json<Value>, Refusal> {
     legs.note(format!("scratch {id}"));
+    legs.may_use(&space).await?;
     let size = space["size"].as_u64().expect("a size");
     if size > ROOM {
         let words = format!("{size} bytes of scratch space: no room");

@@ -23,7 +23,7 @@ pub async fn create(bed: &Bed, name: &str, capability: VolumeCapability, size: i
     made(bed, request).await
 }
 
-async fn made(bed: &Bed, request: CreateVolumeRequest) -> Volume {
+pub async fn made(bed: &Bed, request: CreateVolumeRequest) -> Volume {
     let answer = bed.controller().create_volume(request).await.expect("made");
     answer.into_inner().volume.expect("a volume")
 }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use strand_drives::DriveHost;
+use strand_placement::access::NotGranted;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use doors::{DoorRequest, is_id};
@@ -123,15 +124,8 @@ pub enum DoorError {
         pool: String,
     },
     /// Pods of this namespace may not use it.
-    #[error(
-        "namespace {namespace} may not use MemoryPool {pool}, which is for namespaces that it is granted to: ask an administrator for a PoolGrant named {pool}.{namespace}"
-    )]
-    Denied {
-        /// The pool's name.
-        pool: String,
-        /// The pod's namespace.
-        namespace: String,
-    },
+    #[error(transparent)]
+    Denied(NotGranted),
     /// The socket could not be bound.
     #[error(transparent)]
     Socket(#[from] strand_kv_door::DoorError),

@@ -59,10 +59,14 @@ impl State {
         let cordoned = cordoned.filter(|(_, drive)| drive.spec.cordon);
         let thin = self.mirror.index.iter();
         let thin = thin.filter(|(_, pool)| pool.spec.storage.provisioning == Provisioning::Thin);
+        let rights = self.mirror.index.iter();
+        let rights =
+            rights.filter_map(|(_, pool)| Some((pool.name_any(), self.mirror.rights(pool)?)));
         let wanted = volumes::Wanted {
             drives: owned.collect(),
             cordoned: cordoned.map(|(name, _)| name.clone()).collect(),
             thin_pools: thin.map(|(_, pool)| pool.name_any()).collect(),
+            rights: rights.collect(),
             gone: match self.scanning.done {
                 true => gone.map(|(name, _)| name.clone()).collect(),
                 false => Default::default(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use strand_arrays::ArrayError;
 use strand_fabric::FabricError;
+use strand_placement::access::NotGranted;
 use strand_volumes::VolumeError;
 
 /// Why a volume was not attached or detached.
@@ -62,6 +63,9 @@ pub enum AttachError {
         /// The closest fit.
         why: String,
     },
+    /// Pods of this namespace may not have scratch space of the pool.
+    #[error(transparent)]
+    Denied(NotGranted),
     /// It is in use here, and lies on another node.
     #[error("volume {volume}: its device {device} is in use on this node; unmount it first")]
     Busy {

@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use strand_api::Redundancy;
 use strand_arrays::Host;
 use strand_drives::{DriveHost, OwnedDrive};
+use strand_placement::access::Rights;
 use strand_volumes::{Storage, Throttle, VolumeError};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -83,6 +84,8 @@ pub struct Wanted {
     pub cordoned: std::collections::BTreeSet<String>,
     /// Names of pools whose volumes are thin where nothing else is asked for.
     pub thin_pools: std::collections::BTreeSet<String>,
+    /// Who may use the pools, by their names.
+    pub rights: BTreeMap<String, Rights>,
     /// Whether the machine was looked over and every drive of ours taken back, or found not to be had.
     pub settled: bool,
 }

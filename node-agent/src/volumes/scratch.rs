@@ -1,10 +1,12 @@
 //! Scratch space of pods: legs that no object speaks of, made and deleted over the node's socket. Each lives as long as the directory in
 //! which its pod sees it; the node's CSI part has an eye on that (docs/decisions/0015).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use strand_placement::access::{Denied, NotGranted, Rights};
 use strand_volumes::{
     Drive, LegOrder, LegRecord, LegSource, Provisioning, Redundancy, VolumeError, VolumeMode,
 };
@@ -19,6 +21,8 @@ use super::{AttachError, AttachedVolume, Volumes, blocking, ending};
 pub struct ScratchRequest {
     /// The MemoryPool on whose drives it lies.
     pub pool: String,
+    /// The pod's namespace.
+    pub namespace: String,
     /// Bytes.
     pub size: u64,
     /// The directory in which its pod sees it.
@@ -49,6 +53,8 @@ pub(super) struct Offer {
 /// Where scratch space is, and where it can be made.
 pub(super) struct Ground {
     pub offers: Vec<Offer>,
+    /// Who may use the pools, by their names.
+    pub rights: BTreeMap<String, Rights>,
     /// What is not known yet.
     pub waits_for: Option<String>,
 }
@@ -76,13 +82,27 @@ impl Ground {
         found
     }
 
-    /// The drive with the most room.
+    /// The drive with the most room, for who may use the pool: whoever may make pods can write the inline volume.
     fn choose(&self, request: &ScratchRequest) -> Result<(&Offer, Provisioning), AttachError> {
         let refuse = |why: String| AttachError::NoRoom {
             wanted: request.size,
             pool: request.pool.clone(),
             why,
         };
+        let rights = self.rights.get(&request.pool).ok_or(Denied::NoPool);
+        match rights.and_then(|rights| rights.share(&request.namespace)) {
+            Ok(_) => {}
+            Err(Denied::NoPool) => {
+                let why = "there is no MemoryPool of that name, or it is being deleted";
+                return Err(refuse(why.into()));
+            }
+            Err(Denied::NotGranted) => {
+                return Err(AttachError::Denied(NotGranted {
+                    pool: request.pool.clone(),
+                    namespace: request.namespace.clone(),
+                }));
+            }
+        }
         let open = |offer: &&Offer| offer.pool == request.pool && !offer.closed;
         let offers: Vec<&Offer> = self.offers.iter().filter(open).collect();
         let rooms = offers.iter().enumerate().filter_map(|(index, offer)| {

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use node_agent::AgentConfig;
 use node_agent::context::{
     ContextConfig, ContextMemory, DoorError, DoorRequest, DriveState, Prefill,
 };
 use strand_api::{
-    DrivePhase, MapNode, MemoryPool, OperationPhase, OperationType, PoolGrant, PoolMap,
-    PoolMapSpec, names,
+    DrivePhase, MapNode, MemoryPool, OperationPhase, OperationType, PoolMap, PoolMapSpec, names,
 };
 use strand_drives::{DriveHost, HostConfig, KernelHost, WatchTimes};
 use strand_kv_client::{Client, Options, Put, PutOptions};
@@ -335,14 +334,8 @@ async fn a_pool_that_is_granted_opens_doors_for_those_it_is_granted_to() {
     assert!(refused.to_string().contains(&format!("{POOL}.team-a")));
     assert!(!bed.path("pod/door.sock").exists());
 
-    let name = format!("{POOL}.team-a");
-    let grant: PoolGrant = serde_json::from_value(serde_json::json!({
-        "metadata": {"name": name},
-        "spec": {"pool": POOL, "namespace": "team-a", "contextMemory": {"weight": 3}},
-    }))
-    .unwrap();
-    let grants = Api::<PoolGrant>::all(client.clone());
-    grants.create(&PostParams::default(), &grant).await.unwrap();
+    let share = serde_json::json!({"weight": 3});
+    bed.cluster.grant("team-a", share).await;
     until("the grant to count", || async {
         context(&agent).open_door("a", bed.door()).await.ok()
     })
@@ -355,10 +348,7 @@ async fn a_pool_that_is_granted_opens_doors_for_those_it_is_granted_to() {
     assert!(matches!(refused, DoorError::Denied { .. }), "{refused}");
 
     // Who is in stays in; it is asked when a pod starts.
-    grants
-        .delete(&name, &DeleteParams::default())
-        .await
-        .unwrap();
+    bed.cluster.ungrant("team-a").await;
     std::fs::create_dir(bed.path("late")).unwrap();
     let late = DoorRequest {
         directory: bed.path("late"),
@@ -405,13 +395,8 @@ async fn a_quota_bounds_what_a_namespace_keeps_though_there_is_room() {
     assert!(used() > Some(f64::from(60 << 20)));
 
     // A tenth of the 320 MiB that the map tells; and of the drive, which has somewhat less.
-    let grant: PoolGrant = serde_json::from_value(serde_json::json!({
-        "metadata": {"name": format!("{POOL}.team-a")},
-        "spec": {"pool": POOL, "namespace": "team-a", "contextMemory": {"quota": "32Mi"}},
-    }))
-    .unwrap();
-    let grants = Api::<PoolGrant>::all(bed.cluster.client.clone());
-    grants.create(&PostParams::default(), &grant).await.unwrap();
+    let share = serde_json::json!({"quota": "32Mi"});
+    bed.cluster.grant("team-a", share).await;
     let within = async || {
         until("the coldest blocks to go", || async {
             (used() <= Some(f64::from(32 << 20))).then_some(())

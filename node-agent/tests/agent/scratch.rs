@@ -5,10 +5,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use node_agent::volumes::{AttachError, ScratchRequest};
+use serde_json::json;
 use strand_api::{LegPhase, PartitionRole};
 use strand_volumes::Throttle;
 
-use crate::bed::{Cluster, POOL, Running, until};
+use crate::bed::{Cluster, POOL, POOL_ID, Running, until};
 use crate::volumes::{Ground, agent_with, ask, phase, spec, taken, volumes};
 
 const MIB: u64 = 1 << 20;
@@ -17,6 +18,7 @@ const ID: &str = "csi-0a5d1de62b0c4c2d9d2e5a1d3f0b7c110a5d1de62b0c4c2d9d2e5a1d3f
 fn space(size: u64) -> ScratchRequest {
     ScratchRequest {
         pool: POOL.into(),
+        namespace: "team-a".into(),
         size,
         target: PathBuf::from("/pods/a/mount"),
     }
@@ -108,6 +110,45 @@ async fn scratch_space_counts_is_found_again_and_is_no_orphan() {
     })
     .await;
     assert_eq!(series(&agent, "strand_storage_errors_total").len(), 1);
+    agent.stop().await;
+}
+
+/// The inline volume is written by whoever may make pods: that a pool is granted is asked here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_is_granted_has_scratch_space_for_those_it_is_granted_to() {
+    let (cluster, ground) = (Cluster::start().await, Ground::new());
+    let granted = json!({"access": "Granted"});
+    cluster.pool_with(POOL, POOL_ID, granted).await;
+    let agent = agent_with(&cluster, &ground, Throttle::ROOT.as_ref());
+    taken(&cluster, &ground.plug("S1")).await;
+    let refused = volumes(&agent).scratch(ID, space(MIB)).await.unwrap_err();
+    assert!(matches!(refused, AttachError::Denied(_)), "{refused}");
+    let words = format!("ask an administrator for a PoolGrant named {POOL}.team-a");
+    assert!(refused.to_string().ends_with(&words), "{refused}");
+
+    cluster.grant("team-a", json!({})).await;
+    let made = until("the grant to count", || async {
+        volumes(&agent).scratch(ID, space(MIB)).await.ok()
+    })
+    .await;
+    let other = ScratchRequest {
+        namespace: "team-b".into(),
+        ..space(MIB)
+    };
+    let refused = volumes(&agent).scratch("other", other).await.unwrap_err();
+    assert!(matches!(refused, AttachError::Denied(_)), "{refused}");
+
+    // Who has it keeps it; it is asked when it is made.
+    cluster.ungrant("team-a").await;
+    until("the grant to be gone", || async {
+        let asked = volumes(&agent).scratch("late", space(MIB)).await;
+        volumes(&agent).end_scratch("late").await.unwrap();
+        matches!(asked, Err(AttachError::Denied(_))).then_some(())
+    })
+    .await;
+    let again = volumes(&agent).scratch(ID, space(MIB)).await.unwrap();
+    assert_eq!(made, again);
+    volumes(&agent).end_scratch(ID).await.unwrap();
     agent.stop().await;
 }
 

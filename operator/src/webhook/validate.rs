@@ -111,7 +111,7 @@ fn warnings(pool: &MemoryPool, seen: &Seen) -> Vec<String> {
     };
     if spec.access == Access::Granted && !granted() {
         warnings.push(format!(
-            "spec.access is Granted and no namespace has a grant: pods get no context memory until there is a PoolGrant named {name}.NAMESPACE"
+            "spec.access is Granted and no namespace has a grant: none gets context memory, volumes or scratch space until there is a PoolGrant named {name}.NAMESPACE"
         ));
     }
     warnings

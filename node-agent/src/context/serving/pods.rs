@@ -2,7 +2,7 @@
 
 use std::collections::btree_map::Entry;
 
-use strand_placement::access::Denied;
+use strand_placement::access::{Denied, NotGranted};
 
 use super::Serving;
 use crate::context::doors::{DoorRecord, DoorRequest};
@@ -110,9 +110,9 @@ fn may_use(pool: &WantedPool, request: &DoorRequest) -> Result<(), DoorError> {
         Err(Denied::NoPool) => Err(DoorError::NoPool {
             pool: pool.name.clone(),
         }),
-        Err(Denied::NotGranted) => Err(DoorError::Denied {
+        Err(Denied::NotGranted) => Err(DoorError::Denied(NotGranted {
             pool: pool.name.clone(),
             namespace: request.namespace.clone(),
-        }),
+        })),
     }
 }

@@ -76,6 +76,7 @@ impl Serving {
         });
         Ground {
             offers: offers.collect(),
+            rights: self.wanted.rights.clone(),
             waits_for: self.waits_for(),
         }
     }

@@ -17,7 +17,7 @@ use node_agent::{Agent, AgentConfig, Handle};
 use serde_json::{Value, json};
 use strand_api::{
     ByteQuantity, Drive, DriveOperation, DriveOperationSpec, DrivePhase, DriveStatus, MemoryPool,
-    OperationPhase, OperationType, crds, names,
+    OperationPhase, OperationType, PoolGrant, crds, names,
 };
 use strand_drives::{DriveHost, DriveKey};
 use strand_embedded_api::{Config as ServerConfig, Server};
@@ -109,6 +109,27 @@ impl Cluster {
         let pool = MemoryPool::new(name, serde_json::from_value(spec).unwrap());
         let pools: Api<MemoryPool> = Api::all(self.client.clone());
         pools.create(&PostParams::default(), &pool).await.unwrap();
+    }
+
+    /// Grants the pool to a namespace, with a share of its context memory.
+    pub async fn grant(&self, namespace: &str, share: Value) {
+        let grant: PoolGrant = serde_json::from_value(json!({
+            "metadata": {"name": format!("{POOL}.{namespace}")},
+            "spec": {"pool": POOL, "namespace": namespace, "contextMemory": share},
+        }))
+        .unwrap();
+        let params = PostParams::default();
+        self.grants().create(&params, &grant).await.unwrap();
+    }
+
+    pub async fn ungrant(&self, namespace: &str) {
+        let name = format!("{POOL}.{namespace}");
+        let params = DeleteParams::default();
+        self.grants().delete(&name, &params).await.unwrap();
+    }
+
+    fn grants(&self) -> Api<PoolGrant> {
+        Api::all(self.client.clone())
     }
 
     /// What the operator writes when it takes a drive or changes its carve.
