@@ -2,8 +2,8 @@
 
 use crate::{
     cluster::{self, Evacuations, Target},
-    standing::{Standing, Word, side, standing},
-    text::{Style, Tone, count, table},
+    standing::{Standing, Word, side, standing, used},
+    text::{Style, Tone, count, fitted},
 };
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -33,7 +33,7 @@ pub enum Output {
     Json,
     /// The same in YAML
     Yaml,
-    /// The table with more columns
+    /// The table with more columns, not cut where the terminal ends
     Wide,
 }
 
@@ -46,7 +46,7 @@ pub async fn run(args: DrivesArgs) -> Result<()> {
     let text = match (args.why, args.output) {
         (true, _) => why(style, &drives, &emptied),
         (false, None) => listing(style, &drives, &emptied, false),
-        (false, Some(Output::Wide)) => listing(style, &drives, &emptied, true),
+        (false, Some(Output::Wide)) => listing(style.uncut(), &drives, &emptied, true),
         (false, Some(Output::Json)) => format!("{:#}\n", objects(&drives)?),
         (false, Some(Output::Yaml)) => serde_yaml::to_string(&objects(&drives)?)?,
     };
@@ -64,14 +64,22 @@ pub fn listing(style: Style, drives: &[Drive], emptied: &Evacuations, wide: bool
     ];
     if wide {
         head.extend([
-            "WEAR", "MODEL", "FIRMWARE", "NUMA", "PCI", "DEVICE", "OBJECT",
+            "CONTEXT USED",
+            "STORAGE USED",
+            "WEAR",
+            "MODEL",
+            "FIRMWARE",
+            "NUMA",
+            "PCI",
+            "DEVICE",
+            "OBJECT",
         ]);
     }
     let rows: Vec<_> = drives
         .iter()
         .map(|drive| row(drive, emptied, wide))
         .collect();
-    let mut text = table(style, &head, &rows);
+    let mut text = fitted(style, &head, &rows);
     let out = drives.iter().filter(|d| standing(d).word == Word::Out);
     let out = out.count();
     if out > 0 {
@@ -111,12 +119,18 @@ fn row(drive: &Drive, emptied: &Evacuations, wide: bool) -> Vec<String> {
         short_why(drive, status, emptied),
     ];
     if wide {
+        let used = |role| match side(status, role) {
+            0 => String::new(),
+            _ => strand_api::ByteQuantity(used(status, role)).rounded(),
+        };
         let identity = status.identity.clone().unwrap_or_default();
         let wear = status
             .health
             .as_ref()
             .map(|h| format!("{}%", h.percentage_used));
         row.extend([
+            used(PartitionRole::ContextMemory),
+            used(PartitionRole::Storage),
             named(wear),
             identity.model,
             named(identity.firmware),

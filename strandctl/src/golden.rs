@@ -97,6 +97,12 @@ fn the_rack_on_one_screen() {
 }
 
 #[test]
+fn on_a_narrow_terminal_tables_are_cut() {
+    let listed = drives::listing(Style::of_width(80), &drives(), &Default::default(), false);
+    compare("narrow.txt", &listed);
+}
+
+#[test]
 fn the_rack_as_objects_has_pools_and_drives() {
     let fixture = fixture();
     let (pools, drives) = (fixture.pools.len(), fixture.drives.len());

@@ -133,6 +133,12 @@ pub fn side(status: &DriveStatus, role: PartitionRole) -> u64 {
     partitions.map(|partition| partition.size.0).sum()
 }
 
+/// Bytes of one side that are in use, in sixteenths of it; 0 before it is carved.
+pub fn used(status: &DriveStatus, role: PartitionRole) -> u64 {
+    let partitions = status.partitions.iter().filter(|p| p.role == role);
+    partitions.map(|partition| partition.used.0).sum()
+}
+
 fn sides(status: &DriveStatus) -> String {
     let size = |role| ByteQuantity(side(status, role)).rounded();
     format!(

@@ -6,7 +6,7 @@ mod workloads;
 use crate::{
     cluster::{Cluster, Target, natural},
     drives::{self, Output},
-    standing::{Word, side, standing},
+    standing::{Word, side, standing, used},
     text::{Style, Tone, bar, count, table},
 };
 use anyhow::Result;
@@ -18,7 +18,8 @@ use k8s_openapi::{
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 use strand_api::{
-    Drive, DriveVerdict, MemoryPool, MemoryPoolStatus, PartitionRole, SideStatus, condition, names,
+    Drive, DriveStatus, DriveVerdict, MemoryPool, MemoryPoolStatus, PartitionRole, SideStatus,
+    condition, names,
 };
 
 /// Shows the rack.
@@ -80,8 +81,9 @@ pub fn objects(cluster: &Cluster) -> Result<Value> {
 
 /// Nodes shown if all are not asked for; of a larger cluster those with something to tell come first.
 const ROWS: usize = 40;
-/// Characters of a drive in the picture.
-const CELL: usize = 10;
+/// Characters of a drive in the picture, and of the bar in it.
+const CELL: usize = 20;
+const BAR: usize = 10;
 
 /// The screen, with so many nodes at most.
 pub fn screen(style: Style, cluster: &Cluster, now: Timestamp, rows: usize) -> String {
@@ -150,7 +152,7 @@ fn use_of(side: &SideStatus) -> String {
     format!("{}, {} used", side.capacity.rounded(), side.used.rounded())
 }
 
-/// Nodes by drives: how each is carved, how worn it is, or in a word why it is out.
+/// Nodes by drives: how each is carved, how full its sides are, how worn it is, or in a word why it is out.
 fn picture(style: Style, nodes: &[Node], drives: &[Drive], most: usize) -> String {
     let mut by_node: BTreeMap<_, (String, String, Vec<&Drive>)> = BTreeMap::new();
     for node in nodes {
@@ -178,9 +180,10 @@ fn picture(style: Style, nodes: &[Node], drives: &[Drive], most: usize) -> Strin
         .into_iter()
         .map(|(name, ready, drives)| {
             let cells: Vec<String> = drives.into_iter().map(cell).collect();
-            vec![name, ready, cells.join("  ")]
+            vec![name, ready, cells.join("  ").trim_end().into()]
         })
         .collect();
+    // Not cut where the terminal ends: a drive that is out must not be what is hidden.
     let mut text = table(style, &["NODE", "READY", "DRIVES"], &rows);
     if hidden > 0 {
         text.push_str(&format!(
@@ -188,8 +191,8 @@ fn picture(style: Style, nodes: &[Node], drives: &[Drive], most: usize) -> Strin
             count(hidden, "more node")
         ));
     }
-    let legend = "█ context memory  ░ storage  N% worn; a word says why a drive does not serve \
-                  (`strandctl drives --why`)";
+    let legend = "N% █ context memory and its use  ░ N% storage and its use  wN% worn; a word says why a \
+                  drive does not serve (`strandctl drives --why`)";
     text.push_str(&style.paint(Tone::Faint, legend));
     text.push('\n');
     text
@@ -216,7 +219,12 @@ fn cell(drive: &Drive) -> String {
     let storage = side(&status, PartitionRole::Storage);
     let out = |verdict| status.verdict == Some(verdict);
     let word = match standing.word {
-        Word::In => bar(context, context + storage, CELL),
+        Word::In => format!(
+            "{:>4} {} {}",
+            full(&status, PartitionRole::ContextMemory),
+            bar(context, context + storage, BAR),
+            full(&status, PartitionRole::Storage)
+        ),
         Word::Free => "free".into(),
         Word::Waits if status.verdict.is_none() => "watched".into(),
         Word::Waits => "waits".into(),
@@ -228,12 +236,20 @@ fn cell(drive: &Drive) -> String {
     };
     let mut cell = format!("{word:<CELL$}");
     if let Some(health) = &status.health {
-        cell.push_str(&format!(" {:>3}%", health.percentage_used));
+        let worn = format!("w{}%", health.percentage_used);
+        cell.push_str(&format!(" {worn:<4}"));
     }
     if drive.spec.cordon {
         cell.push_str(" cordoned");
     }
     cell
+}
+
+/// How much of a side is in use; nothing where the drive has no such side.
+fn full(status: &DriveStatus, role: PartitionRole) -> String {
+    let used = u128::from(used(status, role)) * 100;
+    let percent = used.checked_div(side(status, role).into());
+    percent.map_or_else(String::new, |percent| format!("{percent}%"))
 }
 
 fn operator(style: Style, lease: Option<&Lease>, now: Timestamp) -> String {

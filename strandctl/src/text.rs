@@ -1,11 +1,14 @@
 //! Tables, colours and bars for a terminal or a pipe.
 
-use std::io::IsTerminal;
+use rustix::termios::tcgetwinsize;
+use std::io::{IsTerminal, stdout};
 
-/// Whether to write colours.
+/// Whether to write colours, and how wide lines may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
     colour: bool,
+    /// Characters of a line of the terminal; none where nothing is to be cut.
+    width: Option<usize>,
 }
 
 /// What a piece of text is meant to say.
@@ -24,16 +27,40 @@ pub enum Tone {
 }
 
 impl Style {
-    /// No colours, whatever standard output is.
+    /// No colours and no end of a line, whatever standard output is.
     #[cfg(test)]
-    pub const PLAIN: Style = Style { colour: false };
+    pub const PLAIN: Style = Style {
+        colour: false,
+        width: None,
+    };
+
+    /// No colours, on a terminal of that width.
+    #[cfg(test)]
+    pub const fn of_width(width: usize) -> Style {
+        Style {
+            colour: false,
+            width: Some(width),
+        }
+    }
 
     /// Colours only where a person sees them: standard output is a terminal and `NO_COLOR` is
-    /// unset or empty (<https://no-color.org>).
+    /// unset or empty (<https://no-color.org>). A program that reads a pipe gets whole lines.
     pub fn of_stdout() -> Style {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let terminal = stdout().is_terminal();
+        let seen = || tcgetwinsize(stdout()).map_or(0, |size| size.ws_col);
+        let told = std::env::var("COLUMNS").ok();
         Style {
-            colour: !refused && std::io::stdout().is_terminal(),
+            colour: !refused && terminal,
+            width: terminal.then(|| width(seen(), told)).flatten(),
+        }
+    }
+
+    /// The same with lines as long as they are: what `-o wide` asks for.
+    pub fn uncut(self) -> Style {
+        Style {
+            width: None,
+            ..self
         }
     }
 
@@ -53,15 +80,49 @@ impl Style {
     }
 }
 
+/// The terminal's width, or where it knows none (a serial line), what `COLUMNS` says.
+fn width(seen: u16, told: Option<String>) -> Option<usize> {
+    match seen {
+        0 => told?.parse().ok().filter(|width| *width > 0),
+        seen => Some(seen.into()),
+    }
+}
+
+/// A table whose last column is words: they are cut where the terminal ends, though never to less
+/// than the column's heading, and a line says how to see them all.
+pub fn fitted(style: Style, head: &[&str], rows: &[Vec<String>]) -> String {
+    let (Some(width), Some(last)) = (style.width, head.len().checked_sub(1)) else {
+        return table(style, head, rows);
+    };
+    let before: usize = (0..last).map(|column| widest(head, rows, column) + 2).sum();
+    let room = width.saturating_sub(before).max(head[last].chars().count());
+    let mut rows = rows.to_vec();
+    let mut cut = false;
+    for cell in rows.iter_mut().filter_map(|row| row.get_mut(last)) {
+        if cell.chars().count() > room {
+            *cell = cell.chars().take(room - 1).chain(['…']).collect();
+            cut = true;
+        }
+    }
+    let mut text = table(style, head, &rows);
+    if cut {
+        text.push_str(&style.paint(Tone::Faint, "…  `-o wide` shows all"));
+        text.push('\n');
+    }
+    text
+}
+
+fn widest(head: &[&str], rows: &[Vec<String>], column: usize) -> usize {
+    let cells = rows.iter().filter_map(|row| row.get(column));
+    let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
+    widest.max(head[column].chars().count()).max(1)
+}
+
 /// Columns padded to their widest cell, two blanks between them, none at the end of a line. An
 /// empty cell shows as `-`.
 pub fn table(style: Style, head: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
-        widest.max(head[column].chars().count()).max(1)
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let columns = 0..head.len();
+    let widths: Vec<usize> = columns.map(|column| widest(head, rows, column)).collect();
     let line = |cells: &[&str]| {
         let mut line = String::new();
         for (cell, width) in cells.iter().zip(&widths) {
@@ -120,6 +181,38 @@ mod tests {
     }
 
     #[test]
+    fn the_last_column_ends_where_the_terminal_does() {
+        let rows = vec![
+            vec!["node-1".into(), "░ läuft noch".into()],
+            vec!["n".into(), String::new()],
+        ];
+        let head = ["NODE", "WHY"];
+        let drawn = |width| fitted(Style::of_width(width), &head, &rows);
+        let whole = table(Style::PLAIN, &head, &rows);
+        assert_eq!(fitted(Style::PLAIN, &head, &rows), whole);
+        assert_eq!(drawn(20), whole);
+        assert_eq!(
+            drawn(19),
+            "NODE    WHY\nnode-1  ░ läuft no…\nn       -\n…  `-o wide` shows all\n"
+        );
+        assert!(drawn(5).contains("\nnode-1  ░ …\n"));
+        let narrow = Style::of_width(5);
+        assert_eq!(fitted(narrow.uncut(), &head, &rows), whole);
+        assert_eq!(table(narrow, &head, &rows), whole);
+    }
+
+    #[test]
+    fn a_terminal_that_knows_no_width_is_as_wide_as_columns_says() {
+        let says = |told: &str| width(0, Some(told.into()));
+        assert_eq!(width(120, Some("80".into())), Some(120));
+        assert_eq!(says("80"), Some(80));
+        assert_eq!(
+            (says("0"), says("wide"), width(0, None)),
+            (None, None, None)
+        );
+    }
+
+    #[test]
     fn a_bar_never_hides_a_side() {
         assert_eq!(bar(60, 100, 10), "██████░░░░");
         assert_eq!(bar(1, 1 << 40, 10), "█░░░░░░░░░");
@@ -132,7 +225,10 @@ mod tests {
 
     #[test]
     fn colours_are_written_only_where_asked_for() {
-        let colour = Style { colour: true };
+        let colour = Style {
+            colour: true,
+            ..Style::PLAIN
+        };
         assert_eq!(colour.paint(Tone::Bad, "x"), "\x1b[31mx\x1b[0m");
         assert_eq!(Style::PLAIN.paint(Tone::Bad, "x"), "x");
     }

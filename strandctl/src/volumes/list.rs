@@ -4,7 +4,7 @@ use super::Held;
 use crate::{
     cluster::Target,
     output::{Output, formed},
-    text::{Style, count, table},
+    text::{Style, count, fitted, table},
 };
 use anyhow::Result;
 use clap::Args;
@@ -29,7 +29,10 @@ pub struct ListArgs {
 pub async fn run(args: ListArgs) -> Result<()> {
     let held = Held::read(&args.target.client().await?).await?;
     let style = Style::of_stdout();
-    let table = |wide| text(style, &held, wide);
+    let table = |wide| match wide {
+        true => text(style.uncut(), &held, wide),
+        false => text(style, &held, wide),
+    };
     print!("{}", formed(args.output, || objects(&held), table)?);
     Ok(())
 }
@@ -63,7 +66,7 @@ fn text(style: Style, held: &Held, wide: bool) -> String {
             }
             let volumes = held.volumes.iter();
             let rows: Vec<_> = volumes.map(|v| volume(v, held, wide)).collect();
-            table(style, &head, &rows)
+            fitted(style, &head, &rows)
         }
     };
     if !held.snapshots.is_empty() {
