@@ -60,6 +60,35 @@ fn only_the_two_node_processes_are_privileged() {
     }
 }
 
+/// The stock sidecars beside them have no use for what the agents may do.
+#[test]
+fn on_nodes_only_the_two_node_processes_have_the_token() {
+    for (case, objects) in all() {
+        let set = objects.iter().find(|o| o["kind"] == "DaemonSet").unwrap();
+        let pod = &set["spec"]["template"]["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], false, "{case}");
+        let volumes = pod["volumes"].as_array().unwrap().iter();
+        let tokens: Vec<_> = volumes
+            .filter(|volume| volume.to_string().contains("serviceAccountToken"))
+            .map(|volume| &volume["name"])
+            .collect();
+        let holders: Vec<_> = containers(set)
+            .into_iter()
+            .filter(|container| {
+                let mut mounts = container["volumeMounts"].as_array().unwrap().iter();
+                mounts.any(|mount| tokens.contains(&&mount["name"]))
+            })
+            .map(|container| &container["name"])
+            .collect();
+        let expected: &[&str] = match case.as_str() {
+            // A driver that is told its pool asks nobody.
+            "everything" => &["agent"],
+            _ => &["agent", "csi"],
+        };
+        assert_eq!(holders, expected, "{case}");
+    }
+}
+
 #[test]
 fn no_role_has_wildcards_or_reads_secrets_at_large() {
     for (case, objects) in all() {
