@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::control_plane::ControlPlane;
-use crate::node::Node;
+use crate::node::{Drive, Node};
 use crate::process::{attempt, run};
 use crate::wait;
 use crate::{enter, tool};
@@ -23,16 +23,16 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster of nodes with these drives (bytes), in `dir`, inside of the bed's namespaces. The last `spare` of them stay off.
+    /// Starts a cluster of nodes with these drives, in `dir`, inside of the bed's namespaces. The last `spare` of them stay off.
     ///
     /// # Errors
     /// When something does not start, or the nodes are not ready in time.
-    pub fn start(dir: &Path, images: &Path, drives: &[&[u64]], spare: usize) -> Result<Self> {
+    pub fn start(dir: &Path, images: &Path, drives: &[&[Drive]], spare: usize) -> Result<Self> {
         enter::let_go()?;
         enter::network()?;
         let mut nodes = Vec::new();
-        for (number, sizes) in (1..).zip(drives) {
-            let node = Node::make(dir, number, images, sizes)?;
+        for (number, of_node) in (1..).zip(drives) {
+            let node = Node::make(dir, number, images, of_node)?;
             if usize::from(number) + spare <= drives.len() {
                 node.power_on()?;
             }

@@ -150,10 +150,13 @@ pub fn loops_over(dirs: &[PathBuf]) -> Result<Vec<String>> {
             .filter(|device| {
                 let on = device["back-maj:min"].as_str().unwrap_or_default().trim();
                 let inode = number(&device["back-ino"]);
+                let on_partition_of = whole(on);
                 drives
                     .iter()
                     .any(|(drive, number)| drive == on && *number == inode)
-                    || ours.iter().any(|below| text(&below["maj:min"]) == on)
+                    || ours
+                        .iter()
+                        .any(|below| text(&below["maj:min"]) == on_partition_of)
             })
             .collect();
         if more.is_empty() {
@@ -166,6 +169,16 @@ pub fn loops_over(dirs: &[PathBuf]) -> Result<Vec<String>> {
         .rev()
         .map(|device| text(&device["name"]).to_owned())
         .collect())
+}
+
+/// The device of which this one is a partition, or itself.
+fn whole(device: &str) -> String {
+    let sysfs = Path::new("/sys/dev/block").join(device);
+    let of = sysfs.join("partition").exists().then(|| {
+        let of = fs::canonicalize(sysfs).ok()?.parent()?.join("dev");
+        Some(fs::read_to_string(of).ok()?.trim().to_owned())
+    });
+    of.flatten().unwrap_or_else(|| device.to_owned())
 }
 
 fn text(value: &Value) -> &str {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,8 +16,19 @@ use crate::wait::{self, PATIENCE};
 
 /// Below `/var/lib` of a node: the files that stand for its drives.
 pub const DRIVES: &str = "drives";
+/// How the names of files end over which there are loop devices.
+const BACKING: &str = "disk";
 /// What runs first in a node.
 const INIT: &str = include_str!("node.sh");
+
+/// What stands for a drive of a node, and of how many bytes.
+#[derive(Clone, Copy, Debug)]
+pub enum Drive {
+    /// A sparse file.
+    File(u64),
+    /// A loop device over one, made when the node is powered on.
+    Loop(u64),
+}
 
 /// A node; everything that runs on it ends with it.
 pub struct Node {
@@ -29,20 +41,21 @@ pub struct Node {
 }
 
 impl Node {
-    /// Makes the node of this number, with these images, and sparse files of this size in place of drives. It is off.
+    /// Makes the node of this number, with these images and drives. It is off.
     ///
     /// # Errors
     /// When it cannot be wired.
-    pub fn make(bed: &Path, number: u8, images: &Path, drives: &[u64]) -> Result<Self> {
+    pub fn make(bed: &Path, number: u8, images: &Path, drives: &[Drive]) -> Result<Self> {
         let name = format!("node-{number}");
         let dir = bed.join(&name);
         fs::create_dir_all(dir.join("lib").join(DRIVES))?;
-        for (index, size) in drives.iter().enumerate() {
-            let path = dir
-                .join("lib")
-                .join(DRIVES)
-                .join(format!("{name}-d{index}.img"));
-            File::create(&path)?.set_len(*size)?;
+        for (index, drive) in drives.iter().enumerate() {
+            let (size, ending) = match drive {
+                Drive::File(size) => (size, "img"),
+                Drive::Loop(size) => (size, BACKING),
+            };
+            let file = format!("{name}-d{index}.{ending}");
+            File::create(dir.join("lib").join(DRIVES).join(file))?.set_len(*size)?;
         }
         fs::create_dir_all(dir.join("cni"))?;
         fs::write(dir.join("cni/10-bed.conflist"), network(number))?;
@@ -69,6 +82,7 @@ impl Node {
         ensure!(!self.is_on(), "{name} is on");
         // Devices that a kernel of its own would have lost; and the network that containers had.
         let _ = attempt(Command::new("ip").args(["-n", name, "link", "delete", "cni0"]));
+        self.attach_drives()?;
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net=/run/netns/{name}"))
@@ -88,6 +102,37 @@ impl Node {
         let init = Process::start(&mut command, &self.dir.join("init.log"))?;
         *self.init.borrow_mut() = Some(init);
         Ok(())
+    }
+
+    /// Makes loop devices of those drives that are, under the names by which the agent looks for stand-ins.
+    fn attach_drives(&self) -> Result<()> {
+        for file in fs::read_dir(self.lib().join(DRIVES))? {
+            let file = file?.path();
+            if file.extension().is_none_or(|ending| ending != BACKING) {
+                continue;
+            }
+            let mut command = Command::new("losetup");
+            // With partition scan, or partition devices would outlive the detaching.
+            command.args(["--find", "--show", "--partscan", "--direct-io=on"]);
+            let device = run(command.arg(&file))?;
+            let stand_in = file.with_extension("img");
+            if stand_in.is_symlink() {
+                fs::remove_file(&stand_in)?;
+            }
+            symlink(device.trim(), stand_in)?;
+        }
+        Ok(())
+    }
+
+    /// The loop devices that are its drives while it is on.
+    pub fn loop_drives(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.lib().join(DRIVES));
+        files
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|file| fs::read_link(file.path()).ok())
+            .collect()
     }
 
     /// Pulls its plug: every process is killed at once, and its mounts, loop devices and control groups go. Pages that were written

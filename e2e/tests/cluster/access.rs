@@ -1,10 +1,10 @@
-//! Who may use a pool's context memory, how much of it, and by which door.
+//! Who may use a pool, how much of its context memory, and by which door.
 
 use serde_json::{Value, json};
 use strand_e2e::process::run;
 use strand_e2e::wait::{self, PATIENCE};
 
-use crate::rack::{BACK, Pod, Rack, strandctl};
+use crate::rack::{BACK, Pod, Rack, claim, strandctl};
 
 /// Bytes of a block of these tests.
 const BLOCK: u64 = 256 << 10;
@@ -185,10 +185,19 @@ pub fn room_is_shared_by_weight(rack: &Rack) {
     node.sh("rm /var/lib/drives/small.img").unwrap();
 }
 
+/// Waits until an event of an object says that the namespace may not use the pool.
+fn refused(rack: &Rack, team: &str, object: &str) {
+    let field = format!("involvedObject.name={object}");
+    let events = ["events", "-n", team, "--field-selector", &field];
+    let words = format!("namespace {team} may not use MemoryPool rack");
+    rack.until(&events, "{.items[*].message}", |said| said.contains(&words));
+}
+
 /// Of a pool that is granted, a namespace without a grant gets nothing, not even by hand, and hears what to ask for; doors that are open
 /// stay open.
 pub fn a_pool_that_is_granted_is_for_nobody_else(rack: &Rack) {
     pod(rack, "team-a");
+    rack.team("team-b");
     access(rack, "Granted");
     let asks = Pod::new("team-a", "asks").object().to_string();
     let path = "jsonpath={.metadata.annotations.strand\\.dev/skipped}";
@@ -213,19 +222,51 @@ pub fn a_pool_that_is_granted_is_for_nobody_else(rack: &Rack) {
         .object();
     by_hand["metadata"]["annotations"] = json!({"strand.dev/inject": "false"});
     rack.apply(by_hand);
-    let events = ["events", "-n", "team-a", "--field-selector"];
-    let events = [&events[..], &["involvedObject.name=by-hand"]].concat();
-    rack.until(&events, "{.items[*].message}", |said| {
-        said.contains("namespace team-a may not use MemoryPool rack")
-    });
+    refused(rack, "team-a", "by-hand");
     let open = rack.redis("team-a", "kv", "print(r.set('open', b'x'))");
     assert_eq!(open, "True", "what is open stays open");
 
     grant(rack, "rack", "team-a", json!({}));
     rack.ready("team-a", "by-hand");
+    volumes_and_scratch_space_wait_for_a_grant(rack);
     access(rack, "Open");
     rack.kubectl(&["delete", "poolgrant", "rack.team-a", "--timeout=30s"]);
     rack.delete("team-a", "pod/by-hand");
+}
+
+/// While the pool is granted, to team-b it is not: its claim and its scratch space come with its grant.
+fn volumes_and_scratch_space_wait_for_a_grant(rack: &Rack) {
+    let scratch = json!({"csi": {
+        "driver": "csi.strand.dev", "volumeAttributes": {"kind": "scratch", "pool": "rack", "size": "300Mi"},
+    }});
+    let pods = [
+        Pod::new("team-b", "claims").claim("wanted", "/data"),
+        Pod::new("team-b", "scratch").volume("scratch", scratch, "/scratch"),
+    ];
+    rack.apply(claim("team-b", "wanted", "400Mi", json!({})));
+    for pod in pods {
+        let mut pod = pod.on("node-1").object();
+        // Of the pool they want nothing else.
+        pod["metadata"]["annotations"] = json!({"strand.dev/inject": "false"});
+        rack.apply(pod);
+    }
+    refused(rack, "team-b", "wanted");
+    refused(rack, "team-b", "scratch");
+    grant(rack, "rack", "team-b", json!({}));
+    for pod in ["claims", "scratch"] {
+        rack.ready("team-b", pod);
+    }
+    // What is there stays.
+    rack.kubectl(&["delete", "poolgrant", "rack.team-b", "--timeout=30s"]);
+    for (pod, directory) in [("claims", "/data"), ("scratch", "/scratch")] {
+        rack.exec(
+            "team-b",
+            pod,
+            &format!("echo here >{directory}/bytes; sync"),
+        );
+        rack.delete("team-b", &format!("pod/{pod}"));
+    }
+    rack.delete("team-b", "pvc/wanted");
 }
 
 /// Tries every door of the node that a pod can get at: those who let it in wait for its hello, and hang up without a word when none comes;

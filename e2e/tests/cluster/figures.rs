@@ -13,6 +13,16 @@ use strand_e2e::process::run;
 use crate::certificates;
 use crate::rack::{NAMESPACE, Pod, Rack};
 
+/// Tells whether a goal of docs/figures.md was reached in this run.
+pub fn against_goal(what: &str, measured: f64, goal: f64, unit: &str) {
+    let reached = if measured <= goal {
+        "reached"
+    } else {
+        "missed"
+    };
+    println!("    figure: {what}: {measured:.1} {unit}, goal {goal} {unit}: {reached}");
+}
+
 /// Resident memory and processor time of a node's agent and driver while nobody asks for anything.
 pub fn what_an_idle_node_costs(rack: &Rack) {
     rack.clear();
@@ -46,6 +56,8 @@ pub fn what_an_idle_node_costs(rack: &Rack) {
         resident += kib / 1024;
         busy += percent;
     }
+    against_goal("an idle node, memory", resident as f64, 100.0, "MiB");
+    against_goal("an idle node, of a core", busy, 2.0, "%");
     assert!(resident <= 100, "{resident} MiB");
     assert!(busy <= 4.0, "{busy} % of a core");
 }
@@ -87,6 +99,8 @@ pub fn how_long_admission_takes(rack: &Rack) {
     println!("    webhook, in the operator: {decided}");
     println!("    webhook, as the API server waits for it: {waited}");
     assert!(decided.count() >= 500 && waited.count() >= 500);
+    let decided_in = decided.about(99) * 1000.0;
+    against_goal("webhook in the operator, p99", decided_in, 20.0, "ms");
     assert!(decided.about(99) <= 0.04, "{decided}");
     for ip in certificates::operators(rack) {
         let mut waits = asked_as_the_api_server_asks(rack, &ip);
@@ -99,6 +113,7 @@ pub fn how_long_admission_takes(rack: &Rack) {
             of(99),
             of(100),
         );
+        against_goal("webhook as a client waits, p99", of(99), 20.0, "ms");
         assert!(of(99) <= 100.0, "{waits:?}");
     }
 }

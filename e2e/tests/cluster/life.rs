@@ -231,7 +231,10 @@ pub fn release_and_uninstall_leave_nothing(rack: &Rack) {
     assert_eq!(ours, Vec::<&str>::new());
     // The kernel gives devices back once the last of their users has ended.
     wait::until("loop devices are given back", PATIENCE, || {
-        let loops = guard::loops(rack.cluster.dir()).map_err(|error| format!("{error:#}"))?;
+        let mut loops = guard::loops(rack.cluster.dir()).map_err(|error| format!("{error:#}"))?;
+        let nodes = rack.cluster.nodes();
+        let drives: Vec<_> = nodes.iter().flat_map(|node| node.loop_drives()).collect();
+        loops.retain(|device| !drives.contains(&device.into()));
         match loops.is_empty() {
             true => Ok(()),
             false => Err(loops.join(" ")),

@@ -30,6 +30,7 @@ mod rack;
 mod running;
 mod told;
 mod volumes;
+mod workloads;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -51,6 +52,10 @@ const SCENARIOS: &[Scenario] = &[
     (
         "install::the_image_says_what_is_in_it",
         install::the_image_says_what_is_in_it,
+    ),
+    (
+        "install::what_readme_and_notes_say_to_apply_is_taken",
+        install::what_readme_and_notes_say_to_apply_is_taken,
     ),
     (
         "pods::a_pod_gets_volume_and_endpoint",
@@ -84,6 +89,18 @@ const SCENARIOS: &[Scenario] = &[
     (
         "volumes::classes_and_scratch_space",
         volumes::classes_and_scratch_space,
+    ),
+    (
+        "workloads::a_job_ends_with_its_endpoint",
+        workloads::a_job_ends_with_its_endpoint,
+    ),
+    (
+        "workloads::a_deployment_is_rolled_out",
+        workloads::a_deployment_is_rolled_out,
+    ),
+    (
+        "workloads::a_stateful_set_keeps_its_volume",
+        workloads::a_stateful_set_keeps_its_volume,
     ),
     (
         "told::kubectl_strand_tells_of_the_rack",
@@ -144,6 +161,10 @@ const SCENARIOS: &[Scenario] = &[
     (
         "confined::all_but_the_nodes_pods_are_restricted",
         confined::all_but_the_nodes_pods_are_restricted,
+    ),
+    (
+        "confined::an_agents_token_is_good_for_its_own_node",
+        confined::an_agents_token_is_good_for_its_own_node,
     ),
     (
         "policies::ports_answer_whom_they_are_for",

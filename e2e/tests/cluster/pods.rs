@@ -2,10 +2,31 @@
 
 use std::time::{Duration, Instant};
 
+use crate::figures::against_goal;
 use crate::rack::{Pod, Rack, claim};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use strand_e2e::wait;
+
+/// As LMCache's own client talks, at the address that it is told: a miss is as long as the header of the block that it expects.
+const LIKE_LMCACHE: &str = r"
+import os, socket
+host, port = os.environ['LMCACHE_REMOTE_URL'].removeprefix('resp://').split(':')
+s = socket.create_connection((host, int(port)))
+answers = s.makefile('rb')
+def ask(*words):
+    words = [w if isinstance(w, bytes) else w.encode() for w in words]
+    parts = [b'$%d\r\n%s\r\n' % (len(w), w) for w in words]
+    s.sendall(b'*%d\r\n' % len(words) + b''.join(parts))
+    return answers.readline()
+block = b'l' * 4096
+while True:
+    said = [ask('SET', 'like-lmcache', block), ask('EXISTS', 'like-lmcache')]
+    if ask('GET', 'like-lmcache') == b'$4096\r\n':
+        break
+said.append(answers.read(4098) == block + b'\r\n')
+said += [ask('EXISTS', 'like-none'), ask('GET', 'like-none')]
+print(said)";
 
 /// A pod of a labelled namespace, with a claim: it gets a volume, and an endpoint that it never asked for in its manifest.
 pub fn a_pod_gets_volume_and_endpoint(rack: &Rack) {
@@ -32,6 +53,13 @@ pub fn a_pod_gets_volume_and_endpoint(rack: &Rack) {
     assert!(
         rack.exec("team-a", "p1", "echo $STRAND_KV_SOCKET $LMCACHE_REMOTE_URL")
             .contains("resp://127.0.0.1")
+    );
+
+    assert_eq!(
+        rack.cluster
+            .exec("team-a", "p1", &["python3", "-c", LIKE_LMCACHE])
+            .unwrap(),
+        r"[b'+OK\r\n', b':1\r\n', True, b':0\r\n', b'-MISS\r\n']"
     );
 
     rack.delete("team-a", "pod/p1");
@@ -116,7 +144,7 @@ pub fn pods_start_soon(rack: &Rack) {
         let mean = sum as f64 / steps.len() as f64;
         println!("      {mean:.1} s on the average until {}", step.1);
     }
-    // The goal is 5 s, of a machine that does nothing else.
+    against_goal("pod made to Ready, p50", times[4].as_secs_f64(), 5.0, "s");
     assert!(times[4] < Duration::from_secs(10), "{times:.1?}");
 }
 

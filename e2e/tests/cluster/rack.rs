@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use strand_e2e::node::Drive;
 use strand_e2e::process::attempt;
 use strand_e2e::wait::{self, PATIENCE};
 use strand_e2e::{Cluster, images, repository};
@@ -12,7 +13,16 @@ use strand_e2e::{Cluster, images, repository};
 pub const NAMESPACE: &str = "strand-system";
 /// Those of the tests' pods.
 pub const NAMESPACES: [&str; 4] = ["team-a", "team-b", "quiet", "volumes"];
-const DRIVES: &[u64] = &[8 << 30; 4];
+/// Bytes of a drive.
+const SIZE: u64 = 8 << 30;
+/// Those of a node that is there from the beginning, and those of the one that joins.
+const DRIVES: &[Drive] = &[
+    Drive::Loop(SIZE),
+    Drive::Loop(SIZE),
+    Drive::File(SIZE),
+    Drive::File(SIZE),
+];
+const LATER: &[Drive] = &[Drive::File(SIZE); 4];
 
 pub struct Rack {
     pub cluster: Cluster,
@@ -24,7 +34,7 @@ impl Rack {
             .canonicalize()
             .unwrap()
             .join(".cache/e2e/images");
-        let cluster = Cluster::start(dir, &images, &[DRIVES; 3], 1).unwrap();
+        let cluster = Cluster::start(dir, &images, &[DRIVES, DRIVES, LATER], 1).unwrap();
         std::fs::write(dir.join("values.yaml"), values().to_string()).unwrap();
         Self { cluster }
     }
@@ -297,6 +307,12 @@ impl Pod {
 
     pub fn object(self) -> Value {
         self.object
+    }
+}
+
+impl From<Value> for Pod {
+    fn from(object: Value) -> Self {
+        Self { object }
     }
 }
 

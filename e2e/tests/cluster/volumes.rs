@@ -19,7 +19,7 @@ fn pod(rack: &Rack, pod: Pod, name: &str) {
     rack.ready(NAMESPACE, name);
 }
 
-/// A raw block device takes bytes and gives them back, also to another pod.
+/// A raw block device takes bytes and gives them back, also to another pod; it grows while it is used, and is cloned.
 pub fn a_block_claim_is_a_device(rack: &Rack) {
     rack.namespace(NAMESPACE, false);
     rack.apply(claim(
@@ -50,7 +50,30 @@ pub fn a_block_claim_is_a_device(rack: &Rack) {
     );
     let read = "dd if=/dev/raw bs=1M iflag=direct skip=100 count=8 status=none | sha256sum";
     assert_eq!(rack.exec(NAMESPACE, "raw-2", read), sum);
+
+    let larger = json!({"spec": {"resources": {"requests": {"storage": "512Mi"}}}});
+    patch(rack, "raw", &larger);
+    wait::until("the device is larger", PATIENCE, || {
+        let size = rack.exec(NAMESPACE, "raw-2", "blockdev --getsize64 /dev/raw");
+        match size.trim() == (512 << 20).to_string() {
+            true => Ok(()),
+            false => Err(size),
+        }
+    })
+    .unwrap();
     rack.delete(NAMESPACE, "pod/raw-2");
+    let spec = json!({
+        "volumeMode": "Block", "dataSource": {"kind": "PersistentVolumeClaim", "name": "raw"},
+    });
+    rack.apply(claim(NAMESPACE, "raw-clone", "512Mi", spec));
+    pod(
+        rack,
+        Pod::new(NAMESPACE, "raw-3").device("raw-clone", "/dev/raw"),
+        "raw-3",
+    );
+    assert_eq!(rack.exec(NAMESPACE, "raw-3", read), sum);
+    rack.delete(NAMESPACE, "pod/raw-3");
+    rack.delete(NAMESPACE, "pvc/raw-clone");
 }
 
 /// A generic ephemeral volume comes and goes with its pod.
