@@ -113,7 +113,13 @@ impl Node {
             }
             let mut command = Command::new("losetup");
             // With partition scan, or partition devices would outlive the detaching.
-            command.args(["--find", "--show", "--partscan", "--direct-io=on"]);
+            command.args([
+                "--find",
+                "--show",
+                "--nooverlap",
+                "--partscan",
+                "--direct-io=on",
+            ]);
             let device = run(command.arg(&file))?;
             let stand_in = file.with_extension("img");
             if stand_in.is_symlink() {

@@ -98,7 +98,7 @@ fn the_rack_on_one_screen() {
 
 #[test]
 fn on_a_narrow_terminal_tables_are_cut() {
-    let listed = drives::listing(Style::of_width(80), &drives(), &Default::default(), false);
+    let listed = drives::listing(Style::of_width(104), &drives(), &Default::default(), false);
     compare("narrow.txt", &listed);
 }
 

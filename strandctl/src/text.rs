@@ -88,14 +88,20 @@ fn width(seen: u16, told: Option<String>) -> Option<usize> {
     }
 }
 
-/// A table whose last column is words: they are cut where the terminal ends, though never to less
-/// than the column's heading, and a line says how to see them all.
+/// Characters of the last column below which it is not cut: what is left of it would say nothing.
+const LEAST: usize = 20;
+
+/// A table whose last column is words: they are cut where the terminal ends, if that leaves enough of
+/// them to be of use, and a line says how to see them all.
 pub fn fitted(style: Style, head: &[&str], rows: &[Vec<String>]) -> String {
     let (Some(width), Some(last)) = (style.width, head.len().checked_sub(1)) else {
         return table(style, head, rows);
     };
     let before: usize = (0..last).map(|column| widest(head, rows, column) + 2).sum();
-    let room = width.saturating_sub(before).max(head[last].chars().count());
+    let room = width.saturating_sub(before);
+    if room < LEAST {
+        return table(style, head, rows);
+    }
     let mut rows = rows.to_vec();
     let mut cut = false;
     for cell in rows.iter_mut().filter_map(|row| row.get_mut(last)) {
@@ -183,20 +189,21 @@ mod tests {
     #[test]
     fn the_last_column_ends_where_the_terminal_does() {
         let rows = vec![
-            vec!["node-1".into(), "░ läuft noch".into()],
+            vec!["node-1".into(), "░ läuft noch, seit gestern Abend".into()],
             vec!["n".into(), String::new()],
         ];
         let head = ["NODE", "WHY"];
         let drawn = |width| fitted(Style::of_width(width), &head, &rows);
         let whole = table(Style::PLAIN, &head, &rows);
         assert_eq!(fitted(Style::PLAIN, &head, &rows), whole);
-        assert_eq!(drawn(20), whole);
+        assert_eq!(drawn(40), whole);
         assert_eq!(
-            drawn(19),
-            "NODE    WHY\nnode-1  ░ läuft no…\nn       -\n…  `-o wide` shows all\n"
+            drawn(39),
+            "NODE    WHY\nnode-1  ░ läuft noch, seit gestern Abe…\nn       -\n…  `-o wide` shows all\n"
         );
-        assert!(drawn(5).contains("\nnode-1  ░ …\n"));
-        let narrow = Style::of_width(5);
+        assert!(drawn(28).contains("\nnode-1  ░ läuft noch, seit …\n"));
+        assert_eq!(drawn(27), whole, "too little would be left");
+        let narrow = Style::of_width(28);
         assert_eq!(fitted(narrow.uncut(), &head, &rows), whole);
         assert_eq!(table(narrow, &head, &rows), whole);
     }

@@ -73,7 +73,7 @@ fn serves_who_is_not_root(rack: &Rack, mut pod: Value) {
     rack.delete("team-b", "pvc/restricted");
 }
 
-/// With the token that the kubelet gave it, an agent tells of its own node's drives and legs, and of no other's.
+/// With the token that the kubelet gave it, an agent tells of its own node's drives, and of no other's.
 pub fn an_agents_token_is_good_for_its_own_node(rack: &Rack) {
     let pod = rack.strand_pod("node", "node-1");
     let read = ["exec", "-n", NAMESPACE, &pod, "-c", "agent", "--", "cat"];
@@ -100,7 +100,10 @@ pub fn an_agents_token_is_good_for_its_own_node(rack: &Rack) {
         let asked = attempt(&mut kubectl).unwrap();
         let said = String::from_utf8_lossy(&asked.stderr).into_owned();
         assert_eq!(asked.status.success(), may, "{drive} of {node}: {said}");
-        assert!(may || said.contains("strand-node"), "by its policy: {said}");
+        assert!(
+            may || said.contains("strand-node-objects"),
+            "by its policy: {said}"
+        );
     }
 }
 

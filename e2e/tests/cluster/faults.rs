@@ -105,8 +105,8 @@ pub fn the_api_server_is_away(rack: &Rack) {
     };
     signal("STOP");
     let begun = Instant::now();
-    node(rack).sh("kill -9 $(pidof node-agent)").unwrap();
-    let found = hits_again(rack);
+    let killed = node(rack).sh("kill -9 $(pidof node-agent)");
+    let found = killed.and_then(|_| hits_again(rack));
     println!(
         "    hits {} after its agent was killed, without an API server",
         seconds(begun.elapsed())
@@ -137,10 +137,10 @@ pub fn the_api_server_is_away(rack: &Rack) {
 fn hits_again(rack: &Rack) -> anyhow::Result<()> {
     let mut before = None;
     wait::until("the client on node-1 hits", PATIENCE, || {
-        let look = "for p in $(pidof python3); do cat /proc/$p/root/tmp/seen; done";
+        let look = "for p in $(pidof python3); do f=/proc/$p/root/tmp/seen; [ ! -e $f ] || { cat $f; break; }; done";
         let text = node(rack).sh(look).map_err(|error| format!("{error:#}"))?;
         let seen: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        let hits = seen["hits"].as_u64().unwrap();
+        let hits = seen["hits"].as_u64().ok_or("it has not told yet")?;
         if hits > *before.get_or_insert(hits) + 50 {
             Ok(())
         } else {

@@ -149,6 +149,11 @@ impl Rack {
         for node in self.cluster.nodes() {
             let _ = attempt(&mut strandctl(self, &["node", "uncordon", node.name()]));
         }
+        let open = r#"{"spec": {"access": "Open"}}"#;
+        let _ = self
+            .cluster
+            .ask(&["patch", "mpool", "rack", "--type=merge", "-p", open]);
+        let _ = self.cluster.ask(&["delete", "poolgrants", "--all"]);
         let mut args = vec!["delete", "namespace", "--ignore-not-found", "--timeout=90s"];
         args.extend(NAMESPACES);
         if let Err(words) = self.cluster.ask(&args) {

@@ -6,11 +6,11 @@ use strand_e2e::wait::{self, PATIENCE};
 use crate::rack::{Pod, Rack, claim};
 
 const TEAM: &str = "team-a";
-/// Reads the block that the Job wrote, until it finds it.
+/// Reads the block that another pod has kept, until it finds it.
 const READS: &str = "
 import os, redis, time
 r = redis.Redis.from_url(os.environ['STRAND_KV_URL'])
-while r.get('of-the-job') != b'j' * 300000:
+while r.get('kept') != b'z' * 500000:
     time.sleep(0.2)
 open('/tmp/found', 'w').close()
 time.sleep(3600)";
@@ -38,7 +38,8 @@ pub fn a_job_ends_with_its_endpoint(rack: &Rack) {
                 r = redis.Redis.from_url(os.environ['STRAND_KV_URL'])\n\
                 while not (r.set('of-the-job', b'j' * 300000) and r.get('of-the-job') == b'j' * 300000): pass";
     let pod = Pod::new(TEAM, "").command(&["python3", "-c", line]);
-    let mut job = of(("batch/v1", "Job"), "writes", pod, json!({}));
+    let spec = json!({"backoffLimit": 0});
+    let mut job = of(("batch/v1", "Job"), "writes", pod, spec);
     job["spec"]["template"]["spec"]["restartPolicy"] = json!("Never");
     rack.apply(job);
     rack.kubectl(&[
@@ -55,9 +56,13 @@ pub fn a_job_ends_with_its_endpoint(rack: &Rack) {
     rack.delete(TEAM, "job/writes");
 }
 
-/// A Deployment's pods all have endpoints, find what the Job wrote, and so do those that a rollout puts in their place.
+/// A Deployment's pods all have endpoints, find what another pod wrote, and so do those that a rollout puts in their place.
 pub fn a_deployment_is_rolled_out(rack: &Rack) {
     rack.team(TEAM);
+    rack.apply(Pod::new(TEAM, "keeps").object());
+    rack.ready(TEAM, "keeps");
+    rack.keep(TEAM, "keeps");
+    rack.delete(TEAM, "pod/keeps");
     let mut pod = Pod::new(TEAM, "")
         .command(&["python3", "-c", READS])
         .object();
