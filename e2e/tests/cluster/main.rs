@@ -83,6 +83,10 @@ const SCENARIOS: &[Scenario] = &[
         volumes::a_snapshot_and_what_is_made_of_it,
     ),
     (
+        "volumes::a_group_of_snapshots_comes_and_goes_as_one",
+        volumes::a_group_of_snapshots_comes_and_goes_as_one,
+    ),
+    (
         "volumes::an_attributes_class_limits_a_volume_in_use",
         volumes::an_attributes_class_limits_a_volume_in_use,
     ),

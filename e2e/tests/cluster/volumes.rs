@@ -197,6 +197,70 @@ pub fn a_snapshot_and_what_is_made_of_it(rack: &Rack) {
     }
 }
 
+/// Snapshots of several volumes that are all of one moment come, and go, as one.
+pub fn a_group_of_snapshots_comes_and_goes_as_one(rack: &Rack) {
+    rack.namespace(NAMESPACE, false);
+    let names = ["weights", "state"];
+    for name in names {
+        let mut claim = claim(NAMESPACE, name, "400Mi", json!({}));
+        claim["metadata"]["labels"] = json!({"of": "group"});
+        rack.apply(claim);
+    }
+    let writes = Pod::new(NAMESPACE, "group")
+        .on("node-1")
+        .claim("weights", "/weights")
+        .claim("state", "/state");
+    pod(rack, writes, "group");
+    rack.exec(
+        NAMESPACE,
+        "group",
+        "echo here | tee /weights/bytes >/state/bytes; sync",
+    );
+    rack.delete(NAMESPACE, "pod/group");
+    for name in names {
+        detached(rack, &volume(rack, name));
+    }
+    rack.apply(json!({
+        "apiVersion": "groupsnapshot.storage.k8s.io/v1", "kind": "VolumeGroupSnapshotClass",
+        "metadata": {"name": "strand"}, "driver": "csi.strand.dev", "deletionPolicy": "Delete",
+    }));
+    rack.apply(json!({
+        "apiVersion": "groupsnapshot.storage.k8s.io/v1", "kind": "VolumeGroupSnapshot",
+        "metadata": {"namespace": NAMESPACE, "name": "all"},
+        "spec": {"volumeGroupSnapshotClassName": "strand", "source": {"selector": {"matchLabels": {"of": "group"}}}},
+    }));
+    rack.until(
+        &["volumegroupsnapshot", "all", "-n", NAMESPACE],
+        "{.status.readyToUse}",
+        |ready| ready == "true",
+    );
+    let groups = rack.kubectl(&["get", "psnap", "-o", "jsonpath={.items[*].spec.group.name}"]);
+    let groups: Vec<&str> = groups.split_whitespace().collect();
+    assert!(groups.len() == 2 && groups[0] == groups[1], "{groups:?}");
+
+    rack.delete(NAMESPACE, "volumegroupsnapshot/all");
+    for kind in [
+        "psnap",
+        "volumegroupsnapshotcontents",
+        "volumesnapshotcontents",
+    ] {
+        gone(rack, &[kind]);
+    }
+    rack.kubectl(&["delete", "volumegroupsnapshotclass", "strand"]);
+    for name in names {
+        rack.delete(NAMESPACE, &format!("pvc/{name}"));
+    }
+}
+
+/// The volume of a claim.
+fn volume(rack: &Rack, claim: &str) -> String {
+    rack.until(
+        &["pvc", claim, "-n", NAMESPACE],
+        "{.spec.volumeName}",
+        |name| !name.is_empty(),
+    )
+}
+
 /// A VolumeAttributesClass limits a volume that a pod uses, at once.
 pub fn an_attributes_class_limits_a_volume_in_use(rack: &Rack) {
     rack.apply(json!({
